@@ -1,0 +1,1 @@
+"""Patch campaigns on AWS as Airflow DAGs."""
