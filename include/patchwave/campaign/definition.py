@@ -1,0 +1,758 @@
+"""What does a campaign file say?
+
+`dags/` reads the files, the first task of a run stores what was read in the ledger (a run is frozen), and every later task
+works from that copy. Where a default depends on something (the first stage needs no approval, later ones do) it is resolved
+here, so that readers see explicit values. When a schedule fires is the timetable's question; what a policy says is `policy`'s.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from croniter import croniter
+from croniter.croniter import CroniterError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    StrictBool,
+    StrictStr,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from patchwave.campaign import document
+from patchwave.campaign.document import Misfit, Misplacement
+from patchwave.campaign.errors import InvalidFile, Permanent
+from patchwave.campaign.values import Cell, Count, HostId, Share, StageName
+
+PATCH_GROUP_KEYS = ("PatchGroup", "Patch Group")
+"""AWS's two spellings of the tag: the second cannot be used where tags are readable from the instance metadata."""
+
+LONGEST = timedelta(days=366)
+UNITS = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
+
+class AmbiguousStage(Permanent):
+    """A host's tags put it into more than one stage.
+
+    Attributes:
+        host: None where the caller asked about tags alone.
+        stages: the names of the stages that select it.
+    """
+
+    def __init__(self, *, host: HostId | None, stages: tuple[StageName, ...]) -> None:
+        self.host = host
+        self.stages = stages
+        super().__init__(
+            f"{host or 'a host with these tags'} is selected by the stages {' and '.join(stages)}; "
+            "a host belongs to one stage: change its tags or the stages' selectors"
+        )
+
+
+# --- Scalars: how a value is written in the file, and which value it becomes -------------------------------------------------
+
+
+def duration(written: object) -> timedelta:
+    """From ``30m``, ``24h``, ``2d`` or ``90s``: a whole number and its unit.
+
+    Raises:
+        ValueError: no unit, another unit, or longer than a year.
+    """
+    if isinstance(written, timedelta):
+        return written
+    match = re.fullmatch(r"([0-9]{1,9})([smhd])", written) if isinstance(written, str) else None
+    if not match:
+        lacking = "a duration needs a unit: " if isinstance(written, int | float) else ""
+        raise ValueError(f"{lacking}allowed is a whole number with s, m, h or d, such as '30m', '24h' or '2d'")
+    if int(match[1]) > LONGEST // UNITS[match[2]]:
+        raise ValueError(f"allowed is at most {LONGEST.days}d")
+    return int(match[1]) * UNITS[match[2]]
+
+
+def written_duration(value: timedelta) -> str:
+    """As `duration` reads it, in the largest unit that loses nothing."""
+    for unit in ("d", "h", "m"):
+        if value and value % UNITS[unit] == timedelta():
+            return f"{value // UNITS[unit]}{unit}"
+    return f"{value // UNITS['s']}s"
+
+
+def _lasting(value: timedelta) -> timedelta:
+    if value <= timedelta():
+        raise ValueError("allowed is more than zero, such as '30m'")
+    return value
+
+
+def share(written: str) -> Share:
+    """From ``10%`` or ``12.5%``.
+
+    Raises:
+        ValueError: no percentage, 0 %, over 100 %, or finer than a ten-thousandth of a percent.
+    """
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,4})? ?%", written):
+        raise ValueError("allowed is a percentage such as '10%' or a whole number of hosts such as 5")
+    try:
+        return Share.parse(written)
+    except ValueError as error:
+        raise ValueError(f"{error}; allowed is a percentage above 0% and at most 100%, such as '10%'") from None
+
+
+def written_share(value: Share) -> str:
+    """As `share` reads it."""
+    return f"{value.value * 100:.10g}%"
+
+
+def concurrency(written: object) -> Share | Count:
+    """From ``'10%'`` or ``5``; never from 0.1, which some would read as 10 % and others as a typing error.
+
+    Raises:
+        ValueError: neither a percentage in (0, 100] nor a count of at least 1.
+    """
+    if isinstance(written, Share | Count):
+        return written
+    if isinstance(written, str):
+        return share(written)
+    if isinstance(written, int) and not isinstance(written, bool):
+        if written < 1:
+            raise ValueError("allowed is a count of at least 1 host, or a percentage such as '10%'")
+        return Count(written)
+    raise ValueError("allowed is a percentage such as '10%' or a whole number of hosts such as 5")
+
+
+def error_budget(written: object) -> Share | int:
+    """From ``2`` (hosts; 0 allows none) or ``'5%'``.
+
+    Raises:
+        ValueError: neither.
+    """
+    if isinstance(written, Share):
+        return written
+    if isinstance(written, str):
+        return share(written)
+    if isinstance(written, int) and not isinstance(written, bool) and written >= 0:
+        return written
+    raise ValueError("allowed is a whole number of hosts, 0 or more, or a percentage such as '5%'")
+
+
+def _written(value: Share | Count | int) -> str | int:
+    if isinstance(value, Share):
+        return written_share(value)
+    return value.value if isinstance(value, Count) else value
+
+
+def _tag_values(written: object) -> object:
+    """One value may be written without a list."""
+    return [written] if isinstance(written, str) else written
+
+
+def _pattern(pattern: str, allowed: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"allowed is {allowed}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _unique(values: tuple[str, ...]) -> tuple[str, ...]:
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(map(repr, twice))} is named twice; allowed is once")
+    return values
+
+
+def _named(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise ValueError("allowed is a list with at least one entry")
+    return values
+
+
+Duration = Annotated[
+    timedelta,
+    PlainValidator(duration),
+    PlainSerializer(written_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]+[smhd]$", "examples": ["30m", "24h", "2d"]}),
+]
+Timeout = Annotated[Duration, AfterValidator(_lasting)]
+PERCENTAGE = {"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)? ?%$", "examples": ["10%"]}
+Concurrency = Annotated[
+    Share | Count,
+    PlainValidator(concurrency),
+    PlainSerializer(_written, return_type=str | int),
+    WithJsonSchema({"anyOf": [PERCENTAGE, {"type": "integer", "minimum": 1}]}),
+]
+ErrorBudget = Annotated[
+    Share | int,
+    PlainValidator(error_budget),
+    PlainSerializer(_written, return_type=str | int),
+    WithJsonSchema({"anyOf": [PERCENTAGE, {"type": "integer", "minimum": 0}]}),
+]
+Slug = Annotated[
+    StrictStr,
+    _pattern(r"[a-z0-9]+(-[a-z0-9]+)*(?<!.{101})", "lower-case letters, digits and single dashes, at most 100, such as 'weekly-linux'"),
+    Field(json_schema_extra={"pattern": "^[a-z0-9]+(-[a-z0-9]+)*$", "maxLength": 100}),
+]
+StageSlug = Annotated[
+    StageName,
+    Field(strict=True),
+    _pattern(r"[a-z0-9]+([_-][a-z0-9]+)*(?<!.{41})", "lower-case letters, digits, single dashes or underscores, at most 40, such as 'dev'"),
+    Field(json_schema_extra={"pattern": "^[a-z0-9]+([_-][a-z0-9]+)*$", "maxLength": 40}),
+]
+Line = Annotated[StrictStr, _pattern(r"\S(.*\S)?", "one line of text that is not empty")]
+Login = Annotated[StrictStr, _pattern(r"[^\s,;]{1,256}", "a login name without spaces")]
+TagKey = Annotated[StrictStr, _pattern(r"(?s).{1,128}", "a tag key of 1 to 128 characters")]
+TagValue = Annotated[StrictStr, _pattern(r"(?s).{0,256}", "a tag value of at most 256 characters")]
+Tags = Mapping[
+    TagKey,
+    Annotated[tuple[TagValue, ...], BeforeValidator(_tag_values), AfterValidator(_named), AfterValidator(_unique)],
+]
+TAGS_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
+}
+
+
+class Part(BaseModel):
+    """What all parts of a campaign file have in common: immutable, and no field that nobody knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=False)
+
+
+def carries(tags: Mapping[str, str], wanted: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether a host's tags hold one of the wanted values for every wanted key. Keys and values are case-sensitive, as AWS's are."""
+    return all(key in tags and tags[key] in values for key, values in wanted.items())
+
+
+# --- The parts of a campaign ------------------------------------------------------------------------------------------------
+
+
+class Schedule(Part):
+    """When the campaign starts by itself."""
+
+    cron: Annotated[StrictStr, Field(
+        description="Five fields: minute, hour, day of month, month, day of week (0 or 7 is Sunday; '2#2' is the second "
+        "Tuesday). No default: a moment that nobody chose is no moment to patch.",
+        examples=["0 22 * * 2"],
+    )]  # fmt: skip
+    timezone: Annotated[StrictStr, Field(
+        description="IANA time zone in which the cron is read, daylight saving included. No default: the zone of a server "
+        "says nothing about the night of the people whose hosts are patched.",
+        examples=["Europe/Vienna"],
+    )]  # fmt: skip
+
+    @field_validator("cron")
+    @classmethod
+    def _is_cron(cls, value: str) -> str:
+        fields = value.split()
+        if len(fields) != 5:
+            raise ValueError(f"it has {len(fields)} fields; allowed are five: minute hour day-of-month month day-of-week")
+        if not re.fullmatch(r"[0-9A-Za-z*/,#\- ]+", " ".join(fields)) or re.search(r"(?i)(?<![a-z])[hr](?![a-z])", value):
+            raise ValueError("allowed are numbers, names of months and days, and * / , - #")
+        try:
+            croniter(value, datetime(2026, 1, 1, tzinfo=UTC), max_years_between_matches=8).get_next(datetime)
+        except (CroniterError, ValueError, KeyError) as error:
+            raise ValueError(f"it names no moment ({error}); allowed is a cron such as '0 22 * * 2'") from None
+        if fields[2] != "*" and fields[4] != "*":
+            # cron means "or" here: '0 22 8-14 * 2' is every Tuesday and every one of these seven days.
+            raise ValueError(
+                "cron takes day-of-month and day-of-week as 'either', not as 'both'; allowed is one of them: "
+                "write the second Tuesday as '0 22 * * 2#2'"
+            )
+        return " ".join(fields)
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_zone(cls, value: str) -> str:
+        if value not in _zones():
+            near = difflib.get_close_matches(value, sorted(_zones()), n=1)
+            meant = f" (did you mean {near[0]!r}?)" if near else ""
+            raise ValueError(f"there is no such time zone{meant}; allowed is an IANA name such as 'Europe/Vienna'")
+        return value
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The time zone itself."""
+        return ZoneInfo(self.timezone)
+
+
+@lru_cache(maxsize=1)
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+class AccountCells(Part):
+    """One account and the regions of it that belong to the scope."""
+
+    account: Annotated[
+        StrictStr,
+        _pattern(r"[0-9]{12}", "an AWS account id: twelve digits in quotes"),
+        Field(description="AWS account id: twelve digits, in quotes (leading zeros count).", examples=["111111111111"]),
+    ]
+    regions: Annotated[
+        tuple[Annotated[StrictStr, _pattern(r"[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}", "a region such as 'eu-central-1'")], ...],
+        AfterValidator(_named),
+        Field(description="Regions of that account. No default: a region that nobody named is not patched.", min_length=1),
+    ]
+
+
+class Scope(Part):
+    """Which part of the world the campaign may touch."""
+
+    cells: Annotated[
+        tuple[AccountCells, ...],
+        AfterValidator(_named),
+        Field(description="Accounts and their regions. No default: the blast radius is always written down.", min_length=1),
+    ]
+    tags: Annotated[Tags, Field(
+        default_factory=dict,
+        description="Tags that a host must carry to be in the scope at all, each with one value or a list of allowed ones; "
+        "all keys must match. Default: none, since the stages select by tags anyway.",
+        json_schema_extra=TAGS_SCHEMA,
+    )]  # fmt: skip
+
+    @model_validator(mode="after")
+    def _each_cell_once(self) -> Self:
+        seen: set[tuple[str, str]] = set()
+        found: list[Misplacement] = []
+        for number, cell in enumerate(self.cells):
+            for index, region in enumerate(cell.regions):
+                if (cell.account, region) in seen:
+                    found.append(Misplacement(loc=("cells", number, "regions", index),
+                                              message=f"found {cell.account}/{region} twice; allowed is once"))  # fmt: skip
+                seen.add((cell.account, region))
+        if found:
+            raise Misfit(found)
+        return self
+
+
+class Select(Part):
+    """Which hosts belong to a stage: one of the patch groups (if any are named) and every tag (if any are named)."""
+
+    patch_groups: Annotated[
+        tuple[Annotated[StrictStr, _pattern(r"(?s).{1,256}", "a patch group's name of 1 to 256 characters")], ...],
+        AfterValidator(_unique),
+        Field(
+            description="Values of the host's tag `PatchGroup` or `Patch Group`; one of them is enough. Default: none, for "
+            "stages that select by other tags.",
+            examples=[["linux-dev"]],
+        ),
+    ] = ()
+    tags: Annotated[Tags, Field(
+        default_factory=dict,
+        description="Other tags, each with one value or a list of allowed ones; all keys must match. Default: none, for "
+        "stages that select by patch group.",
+        json_schema_extra=TAGS_SCHEMA,
+    )]  # fmt: skip
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        for key in PATCH_GROUP_KEYS:
+            if key in self.tags:
+                raise Misfit([Misplacement(loc=("tags", key), message=f"found the patch group tag {key!r} among the other "
+                                           "tags; allowed is patch_groups, which reads both spellings")])  # fmt: skip
+        if not self.patch_groups and not self.tags:
+            raise ValueError("it selects no tag; allowed is at least one of patch_groups and tags, or it would select every host")
+        return self
+
+    def matches(self, tags: Mapping[str, str]) -> bool:
+        """Whether a host with these tags is selected."""
+        group = not self.patch_groups or any(tags.get(key) in self.patch_groups for key in PATCH_GROUP_KEYS)
+        return group and carries(tags, self.tags)
+
+    def certainly_meets(self, other: Select) -> bool:
+        """Whether some set of tags that satisfies one of the two, with nothing added, also satisfies the other.
+
+        True if the keys of one are among the keys of the other and every common key has a common value. Selectors with
+        different keys may meet on a live host; `Campaign.stage_of` reports that with the host.
+        """
+        mine, theirs = self._wanted(), other._wanted()
+        if not (mine.keys() <= theirs.keys() or theirs.keys() <= mine.keys()):
+            return False
+        return all(mine[key] & theirs[key] for key in mine.keys() & theirs.keys())
+
+    def _wanted(self) -> dict[str, frozenset[str]]:
+        wanted = {key: frozenset(values) for key, values in self.tags.items()}
+        return {**wanted, PATCH_GROUP_KEYS[0]: frozenset(self.patch_groups)} if self.patch_groups else wanted
+
+    def __str__(self) -> str:
+        parts = [f"patch group {' or '.join(self.patch_groups)}"] if self.patch_groups else []
+        return ", ".join([*parts, *(f"{key}={' or '.join(values)}" for key, values in self.tags.items())])
+
+
+class Approval(Part):
+    """Who must agree before a stage is patched."""
+
+    required: StrictBool = Field(
+        default=True,
+        description="Whether the stage waits for a yes. Default: false for the first stage, which is there to be broken "
+        "first, and true for every later one.",
+    )
+    approvers: Annotated[tuple[Login, ...], AfterValidator(_unique), Field(
+        description="Login names of the people who may answer. Must name somebody where an approval is required: a gate "
+        "that anybody may open is none.",
+        examples=[["olga", "ana"]],
+    )] = ()  # fmt: skip
+    timeout: Annotated[Timeout, Field(
+        validate_default=False,
+        description="How long the question waits, with unit; silence means no. Default 24h: every time zone has a working "
+        "day in it, and the findings are still those that were shown.",
+    )] = timedelta(hours=24)  # fmt: skip
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Self:
+        if self.required and not self.approvers:
+            raise ValueError("the stage needs an approval and nobody may give it; allowed is approvers with at least one login "
+                             "name, or required: false")  # fmt: skip
+        return self
+
+
+class HealthCheck(StrEnum):
+    """Who is asked whether a patched host is well."""
+
+    EC2 = "ec2"  # instance and system status checks
+    SSM = "ssm"  # the agent's ping
+    AUTOSCALING = "autoscaling"  # the group's view of its members
+
+
+class Health(Part):
+    """How a stage is judged after it was patched."""
+
+    checks: Annotated[tuple[HealthCheck, ...], Field(
+        description="Which checks must pass for every host. Default: all; a check that does not concern a host (no Auto "
+        "Scaling group) passes.",
+    )] = tuple(HealthCheck)  # fmt: skip
+    timeout: Annotated[Timeout, Field(
+        description="How long hosts may take to become healthy, with unit. Default 30m: a reboot, two status checks and a "
+        "load balancer's warm-up fit into it.",
+    )] = timedelta(minutes=30)  # fmt: skip
+
+
+class Stage(Part):
+    """A ring of hosts that is patched under one set of rules."""
+
+    name: Annotated[StageSlug, Field(description="Name of the stage; part of its task ids.", examples=["dev"])]
+    select: Annotated[Select, Field(description="Which hosts belong to it. No default: a stage never means every host.")]
+    concurrency: Annotated[Concurrency, Field(
+        description="How many hosts of a failure domain may be disrupted at once: a percentage of them, rounded up, at least "
+        "one ('10%'), or a number of hosts (5). Default 10%: what a fleet of ten behind a load balancer can miss.",
+    )] = Share(0.10)  # fmt: skip
+    error_budget: Annotated[ErrorBudget, Field(
+        description="How many hosts may fail before the stage halts: hosts (2; 0 tolerates none) or a percentage of the "
+        "stage, rounded down ('5%'). Default 0: whoever tolerates failures says so.",
+    )] = 0  # fmt: skip
+    soak: Annotated[Duration, Field(
+        description="How long to watch the stage after it was patched, before the next one, with unit. Default 1h: services "
+        "have started and a first hour of traffic was seen; '0m' means none.",
+    )] = timedelta(hours=1)  # fmt: skip
+    approval: Annotated[Approval, Field(
+        description="Who must agree before it is patched. Default: nobody for the first stage; later stages must say.",
+    )]  # fmt: skip
+    health: Annotated[Health, Field(
+        default_factory=Health, description="How its hosts are judged after patching. Default: all checks, 30m.",
+    )]  # fmt: skip
+
+    def matches(self, tags: Mapping[str, str]) -> bool:
+        """Whether a host with these tags belongs to the stage."""
+        return self.select.matches(tags)
+
+    def errors_allowed(self, size: int) -> int:
+        """How many of `size` hosts may fail; one more halts the stage. A share rounds down: a budget is never more than was said."""
+        if isinstance(self.error_budget, int):
+            return self.error_budget
+        return math.floor(round(self.error_budget.value * size, 9))
+
+    @property
+    def is_production(self) -> bool:
+        """Whether its name, its patch groups or its tags' values say so. `non-prod` and `pre-prod` do not."""
+        words = [str(self.name), *self.select.patch_groups, *(value for values in self.select.tags.values() for value in values)]
+        return any(_says_production(word) for word in words)
+
+
+def _says_production(text: str) -> bool:
+    parts = [part for part in re.split(r"[^a-z]+", text.lower()) if part]
+    before = [None, *parts]
+    return any(
+        part in {"prod", "production", "prd"} and previous not in {"non", "not", "no", "pre"}
+        for previous, part in zip(before, parts, strict=False)
+    )
+
+
+class Verify(Part):
+    """How the result is proven."""
+
+    config_rules: Annotated[
+        tuple[Annotated[StrictStr, _pattern(r"[A-Za-z0-9_-]{1,128}", "the name of an AWS Config rule")], ...],
+        AfterValidator(_named),
+        AfterValidator(_unique),
+        Field(
+            description="AWS Config rules that must hold for every host of the scope. Default: the managed rule that reads "
+            "SSM's patch compliance.",
+            min_length=1,
+        ),
+    ] = ("ec2-managedinstance-patch-compliance-status-check",)
+    timeout: Annotated[Timeout, Field(
+        description="How long to wait until Config has evaluated after the patch, with unit; what is not evaluated then is "
+        "unknown. Default 6h: Config takes minutes after a change, Inspector up to 90 minutes, both more on a bad day.",
+    )] = timedelta(hours=6)  # fmt: skip
+
+
+class Remediate(Part):
+    """Where what is left over may be remediated without a further question."""
+
+    stages: Annotated[tuple[StrictStr, ...], AfterValidator(_unique), Field(
+        description="Names of the stages whose hosts may be remediated. Default: none; remediation changes hosts beyond "
+        "the plan that was approved.",
+    )] = ()  # fmt: skip
+    allow_prod: StrictBool = Field(
+        default=False,
+        description="Whether `stages` may name one that is called or tagged prod. Default false: production is remediated by people.",
+    )
+
+
+class Event(StrEnum):
+    """What somebody may want to be told about."""
+
+    APPROVAL_REQUESTED = "approval_requested"
+    STAGE_HALTED = "stage_halted"
+    RUN_FAILED = "run_failed"
+    RUN_FINISHED = "run_finished"
+
+
+class Notification(Part):
+    """One way of telling about some events."""
+
+    on: Annotated[tuple[Event, ...], AfterValidator(_named), AfterValidator(_unique), Field(
+        description="Events to tell about.", min_length=1,
+    )]  # fmt: skip
+    email: Annotated[
+        Annotated[StrictStr, _pattern(r"[^\s@,;]+@[^\s@,;]+", "an e-mail address")] | None,
+        Field(description="Address to write to. Default: nobody."),
+    ] = None
+    log: Annotated[
+        Literal["info", "warning", "error"] | None,
+        Field(description="Level of a line in the task log. Default: no line."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.email is None) == (self.log is None):
+            raise ValueError("allowed is exactly one of email and log")
+        return self
+
+
+class Campaign(Part):
+    """One campaign file; it becomes one DAG."""
+
+    name: Annotated[Slug, Field(description="Name of the campaign and id of its DAG.", examples=["weekly-linux"])]
+    description: Annotated[Line, Field(description="One line: what the campaign is for. Shown in the list of DAGs.")]
+    owner: Annotated[Line, Field(description="Team or person who answers for it. Shown in the list of DAGs.")]
+    schedule: Annotated[Schedule | None, Field(
+        description="When it starts by itself. Default: never; it is then started by hand.",
+    )] = None  # fmt: skip
+    scope: Annotated[Scope, Field(description="Which accounts, regions and hosts it may touch.")]
+    policy: Annotated[Slug, Field(
+        description="Name of a file in include/policies/, without its ending. No default: how urgent a finding is, is a decision.",
+        examples=["standard"],
+    )]  # fmt: skip
+    stages: Annotated[tuple[Stage, ...], AfterValidator(_named), Field(
+        description="Rings of hosts in the order in which they are patched.", min_length=1,
+    )]  # fmt: skip
+    verify: Annotated[Verify, Field(default_factory=Verify, description="How the result is proven.")]
+    remediate: Annotated[Remediate, Field(
+        default_factory=Remediate, description="Where what is left over may be remediated. Default: nowhere.",
+    )]  # fmt: skip
+    notifications: Annotated[tuple[Notification, ...], Field(
+        description="Who is told about what. Default: nobody; the UI shows everything.",
+    )] = ()  # fmt: skip
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _first_stage_needs_no_approval(cls, written: Any) -> Any:
+        """Makes the default explicit: not for the first stage, for all others; a value in the file wins."""
+        if not isinstance(written, list | tuple):
+            return written
+        resolved: list[Any] = []
+        for number, stage in enumerate(written):
+            if isinstance(stage, dict):
+                approval = stage.get("approval", {})
+                if isinstance(approval, dict):
+                    stage = {**stage, "approval": {"required": number > 0, **approval}}
+            resolved.append(stage)
+        return resolved
+
+    @model_validator(mode="after")
+    def _stages_fit_together(self) -> Self:
+        found = [*self._stages_named_twice(), *self._stages_that_meet(), *self._remediated_wrongly()]
+        if found:
+            raise Misfit(found)
+        return self
+
+    def _stages_named_twice(self) -> Iterator[Misplacement]:
+        names = [stage.name for stage in self.stages]
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                yield Misplacement(loc=("stages", number, "name"),
+                                   message=f"found {name!r}, which is the name of stages[{names.index(name)}]; "
+                                   "allowed is a name of its own")  # fmt: skip
+
+    def _stages_that_meet(self) -> Iterator[Misplacement]:
+        for number, stage in enumerate(self.stages):
+            for earlier in self.stages[:number]:
+                if stage.select.certainly_meets(earlier.select):
+                    yield Misplacement(
+                        loc=("stages", number, "select"),
+                        message=f"found {stage.select}, which selects hosts of stage {earlier.name!r} too ({earlier.select}); "
+                        "allowed are selectors that share no host",
+                    )
+
+    def _remediated_wrongly(self) -> Iterator[Misplacement]:
+        known = {str(stage.name): stage for stage in self.stages}
+        for index, name in enumerate(self.remediate.stages):
+            loc: document.Loc = ("remediate", "stages", index)
+            if name not in known:
+                yield Misplacement(loc=loc, message=f"found {name!r}, which is no stage; allowed are {', '.join(known)}")
+            elif known[name].is_production and not self.remediate.allow_prod:
+                yield Misplacement(loc=loc, message=f"found {name!r}, which is called or tagged prod; allowed are stages that are "
+                                   "not, or any with allow_prod: true")  # fmt: skip
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every account in every region of the scope, in order."""
+        return tuple(sorted(Cell(account=one.account, region=region) for one in self.scope.cells for region in one.regions))
+
+    def stage(self, name: str) -> Stage:
+        """The stage of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)
+
+    def stage_of(self, tags: Mapping[str, str], *, host: HostId | None = None) -> Stage | None:
+        """The stage of a host; None if no stage selects it or it lacks a tag of the scope.
+
+        Args:
+            tags: the host's tags as they are now.
+            host: for the message.
+
+        Raises:
+            AmbiguousStage: two or more stages select it.
+        """
+        if not carries(tags, self.scope.tags):
+            return None
+        selecting = [stage for stage in self.stages if stage.matches(tags)]
+        if len(selecting) > 1:
+            raise AmbiguousStage(host=host, stages=tuple(stage.name for stage in selecting))
+        return selecting[0] if selecting else None
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces, every default written out."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` wrote."""
+        return cls.model_validate(json.loads(text))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, in hex: changes with the meaning of the file, not with its comments or spaces."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+# --- Files ------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Broken:
+    """A campaign file that is not used, and why."""
+
+    file: Path
+    problems: tuple[str, ...]
+
+
+def parse(text: str, *, file: str, policies: Collection[str] | None = None) -> Campaign:
+    """The campaign of a file's text.
+
+    Args:
+        file: as it should be read in messages.
+        policies: names that `policy` may have; None if that is not to be checked.
+
+    Raises:
+        InvalidFile: with every problem that was found.
+    """
+    written = document.load(text, file=file)
+    also: list[Misplacement] = []
+    policy = written.data.get("policy")
+    if policies is not None and isinstance(policy, str) and policy not in policies:
+        names = ", ".join(sorted(policies)) or "none, since there is no policy file"
+        also.append(Misplacement(loc=("policy",), message=f"found {policy!r}, which is no policy; allowed are {names}"))
+    return document.fit(written, Campaign, also=also)
+
+
+def read(path: Path, *, policies: Path) -> Campaign:
+    """The campaign of a file.
+
+    Args:
+        policies: folder of the policy files.
+
+    Raises:
+        InvalidFile: with every problem that was found.
+    """
+    return parse(document.text_of(path), file=str(path), policies={policy.stem for policy in policies.glob("*.yaml")})
+
+
+def read_all(folder: Path, *, policies: Path | None = None) -> tuple[tuple[Campaign, ...], tuple[Broken, ...]]:
+    """All campaigns of a folder, ordered by file name, and the files that are broken: one never takes the others away.
+
+    Args:
+        policies: folder of the policy files; None means the folder `policies` beside `folder`.
+    """
+    read_ones: list[tuple[Path, Campaign]] = []
+    broken: list[Broken] = []
+    for path in sorted(path for path in folder.iterdir() if path.suffix in {".yaml", ".yml"} and not path.name.startswith(".")):
+        try:
+            read_ones.append((path, read(path, policies=policies or folder.parent / "policies")))
+        except InvalidFile as error:
+            broken.append(Broken(file=path, problems=error.problems))
+    campaigns: list[Campaign] = []
+    for path, campaign in read_ones:
+        others = [other for other, same in read_ones if same.name == campaign.name and other != path]
+        # A copy beside the original must not take the original away: the file that is called like the campaign keeps the name.
+        owner = next((file for file in (path, *others) if file.stem == campaign.name and file.suffix == ".yaml"), None)
+        if others and owner != path:
+            message = f"{path}:1: name: found {campaign.name!r}, which {others[0].name} has too; allowed is a name of its own"
+            broken.append(Broken(file=path, problems=(message,)))
+        else:
+            campaigns.append(campaign)
+    return tuple(campaigns), tuple(sorted(broken, key=lambda one: one.file))
+
+
+def schema_text() -> str:
+    """The JSON schema of a campaign file for editors, as stored in docs/campaign.schema.json."""
+    schema = Campaign.model_json_schema(mode="validation")
+    # Stage.approval has no default of its own: the campaign resolves it by the stage's place.
+    schema["$defs"]["Stage"]["required"].remove("approval")
+    made = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,286 @@
+"""How does a YAML text become a model, with every problem placed on its line?
+
+`definition` and `policy` call this for their files; what a field may hold is said by their models. The node tree is composed
+before any value is made, because only nodes know their lines; keys stay the text that was written (YAML 1.1 would turn ``on``
+into true).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from patchwave.campaign.errors import InvalidFile
+
+Loc = tuple[str | int, ...]
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+# A file of a few kilobytes is usual; aliases of aliases can name billions of nodes in ten lines.
+MOST_NODES = 100_000
+PLAIN_TAGS = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Misplacement:
+    """One problem that concerns several fields, and the field that a person would change."""
+
+    loc: Loc
+    message: str
+
+
+class Misfit(ValueError):
+    """Fields that are right one by one do not fit together; models raise it with everything that they saw."""
+
+    def __init__(self, found: Sequence[Misplacement]) -> None:
+        self.found = tuple(found)
+        super().__init__("; ".join(f"{dotted(one.loc)}: {one.message}" for one in self.found))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """A YAML file as plain data, and the line of each of its fields.
+
+    Attributes:
+        file: as people should read it in messages.
+        data: mappings, lists and scalars.
+        lines: 1-based line by path, e.g. ``("stages", 0, "soak")``.
+    """
+
+    file: str
+    data: Any
+    lines: Mapping[Loc, int]
+
+    def line(self, loc: Loc) -> int:
+        """The line of a field; of the nearest enclosing one where the field itself is missing."""
+        for length in range(len(loc), -1, -1):
+            if loc[:length] in self.lines:
+                return self.lines[loc[:length]]
+        return 1
+
+    def problem(self, loc: Loc, message: str) -> str:
+        """One sentence: file, line, field, and what is wrong with it."""
+        return f"{self.file}:{self.line(loc)}: {dotted(loc) or 'the file'}: {message}"
+
+
+def dotted(loc: Loc) -> str:
+    """``stages[0].soak``, as people write it."""
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def text_of(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        InvalidFile: it cannot be read, or is no UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidFile((f"{path}:1: the file: cannot be read: {error.strerror or error}",)) from error
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise InvalidFile((f"{path}:{line}: the file: holds bytes that are no UTF-8; allowed is UTF-8 text",)) from error
+
+
+def load(text: str, *, file: str) -> Document:
+    """The document of a text.
+
+    Raises:
+        InvalidFile: no YAML, empty, more than one document, a key given twice, or a YAML tag that runs code.
+    """
+    try:
+        loader = yaml.CSafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                raise InvalidFile((f"{file}:1: the file: is empty; allowed is a mapping of fields",))
+            reader = _Reader(file=file, loader=loader)
+            data = reader.value(node, (), ())
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise InvalidFile((f"{file}:{line}: the file: is no valid YAML: {error.problem or error.context}",)) from error
+    except yaml.YAMLError as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidFile((f"{file}:1: the file: is no valid YAML: {reason}",)) from error
+    except (RecursionError, UnicodeError) as error:
+        raise InvalidFile((f"{file}:1: the file: is no valid YAML: {type(error).__name__}",)) from error
+    if reader.problems:
+        raise InvalidFile(tuple(reader.problems))
+    if not isinstance(data, dict):
+        raise InvalidFile((f"{file}:1: the file: found {shown(data)}; allowed is a mapping of fields",))
+    return Document(file=file, data=data, lines=reader.lines)
+
+
+@dataclass(kw_only=True, slots=True)
+class _Reader:
+    """Makes plain data from nodes, remembering lines and what is wrong."""
+
+    file: str
+    loader: yaml.CSafeLoader
+    lines: dict[Loc, int] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    nodes: int = 0
+
+    def complain(self, node: yaml.Node, loc: Loc, message: str) -> None:
+        self.problems.append(f"{self.file}:{node.start_mark.line + 1}: {dotted(loc) or 'the file'}: {message}")
+
+    def value(self, node: yaml.Node, loc: Loc, above: tuple[int, ...]) -> Any:
+        self.lines.setdefault(loc, node.start_mark.line + 1)
+        self.nodes += 1
+        if self.nodes > MOST_NODES:
+            if self.nodes == MOST_NODES + 1:
+                self.complain(node, loc, f"the file holds more than {MOST_NODES} values once its aliases are resolved")
+            return None
+        if id(node) in above:
+            self.complain(node, loc, "an alias contains itself; allowed are aliases of finished values")
+            return None
+        if isinstance(node, yaml.ScalarNode):
+            return self.scalar(node, loc)
+        if node.tag not in PLAIN_TAGS:
+            self.complain(node, loc, f"found the YAML tag {node.tag}; allowed are plain mappings and lists")
+            return None
+        inside = (*above, id(node))
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*loc, index), inside) for index, item in enumerate(node.value)]
+        return self.mapping(node, loc, inside)
+
+    def scalar(self, node: yaml.ScalarNode, loc: Loc) -> Any:
+        try:
+            return self.loader.construct_object(node)
+        except (yaml.YAMLError, ValueError, OverflowError, LookupError):
+            self.complain(node, loc, f"found {shown(node.value)}, which YAML reads as {node.tag.rsplit(':', 1)[-1]} "
+                                     "and cannot understand; put it in quotes if text is meant")  # fmt: skip
+            return None
+
+    def mapping(self, node: yaml.Node, loc: Loc, inside: tuple[int, ...]) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        for key, item in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self.complain(key, loc, "a field's name is a list or a mapping; allowed is text")
+                continue
+            here = (*loc, key.value)
+            if key.value in made:
+                self.complain(key, here, f"is given twice, first on line {self.lines[here]}; allowed is once")
+                continue
+            self.lines[here] = key.start_mark.line + 1
+            made[key.value] = self.value(item, here, inside)
+        return made
+
+
+def fit(document: Document, model: type[ModelT], *, also: Sequence[Misplacement] = ()) -> ModelT:
+    """The model of a document.
+
+    Args:
+        also: problems that the caller found beyond the model; reported together, so that a file is mended in one go.
+
+    Raises:
+        InvalidFile: one sentence a problem, ordered by line.
+    """
+    found = list(also)
+    made: ModelT | None = None
+    try:
+        made = model.model_validate(document.data)
+    except ValidationError as error:
+        for one in error.errors():
+            cause = one.get("ctx", {}).get("error")
+            if isinstance(cause, Misfit):
+                base = _written(one["loc"])
+                found += [Misplacement(loc=(*base, *part.loc), message=part.message) for part in cause.found]
+            else:
+                loc = _written(one["loc"])
+                found.append(Misplacement(loc=loc, message=_sentence(one, model)))
+    if found or made is None:
+        found.sort(key=lambda one: document.line(one.loc))
+        raise InvalidFile(tuple(document.problem(one.loc, one.message) for one in found))
+    return made
+
+
+def _written(loc: Loc) -> Loc:
+    """The path as written in the file: pydantic adds ``[key]`` where the key itself is wrong."""
+    return tuple(part for part in loc if part != "[key]")
+
+
+def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
+    """What was found and what is allowed, from pydantic's words."""
+    kind, found, loc = error["type"], error["input"], error["loc"]
+    if kind == "missing":
+        holder = model_at(model, loc[:-1])
+        about = holder.model_fields[str(loc[-1])].description if holder and str(loc[-1]) in holder.model_fields else None
+        return f"is missing; it must be given{f' ({about})' if about else ''}"
+    if kind == "extra_forbidden":
+        return _unknown(str(loc[-1]), model_at(model, loc[:-1]))
+    if kind == "value_error":
+        return f"found {shown(found)}; {error['ctx']['error']}"
+    allowed = {
+        "string_type": "allowed is text; put it in quotes",
+        "bool_type": "allowed is true or false",
+        "int_type": "allowed is a whole number",
+        "tuple_type": "allowed is a list",
+        "list_type": "allowed is a list",
+        "mapping_type": "allowed is a mapping of names to values",
+        "dict_type": "allowed is a mapping of names to values",
+        "model_type": "allowed is a mapping of fields",
+        "model_attributes_type": "allowed is a mapping of fields",
+        "too_short": "allowed is a list with at least one entry",
+    }.get(kind)
+    return f"found {shown(found)}; {allowed or error['msg'].replace('Input should be', 'allowed is')}"
+
+
+def _unknown(name: str, holder: type[BaseModel] | None) -> str:
+    if holder is None:
+        return "is no known field"
+    names = sorted(info.alias or key for key, info in holder.model_fields.items())
+    near = difflib.get_close_matches(name, names, n=1)
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"is no known field{meant}; allowed here are {', '.join(names)}"
+
+
+def model_at(model: type[BaseModel], loc: Loc) -> type[BaseModel] | None:
+    """The model that describes the mapping at `loc`; None where that is no model."""
+    here: type[BaseModel] | None = model
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        if here is None or part not in here.model_fields:
+            return None
+        here = _model_in(here.model_fields[part].annotation)
+    return here
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in get_args(annotation):
+        found = _model_in(inner)
+        if found is not None:
+            return found
+    return None
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: short, and the kind where the text alone would mislead."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "an empty list" if not value else "a list"
+    if isinstance(value, int | float):
+        return f"the number {value}"
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,781 @@
+"""Go on, wait or stop? The state machine of one stage.
+
+`patchwave.operators.patch` asks in a loop: `observed` turns what AWS says into moves of hosts, `decide` says what to do
+next. Both are pure: plan, ledger rows, observation and now go in, values come out; whoever asks writes them to the ledger
+and acts. Nothing here knows how a command is sent, nor what time it is.
+
+A host's way::
+
+    planned -> scanning -> already_compliant
+                       \\-> ready -> installing -> needs_reboot -> rebooting -> to_verify -> verifying -> patched
+                                             \\----------------------------> to_verify
+
+The Scan before disrupts nobody, so it takes no place in the budget. From `installing` until it is settled a host holds a
+place in its failure domain; a failed or unreachable one never gives it back (rules 1 and 3 of a rollout).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from patchwave.campaign import fleet
+from patchwave.campaign.errors import IllegalMove
+from patchwave.campaign.fleet import Host, Readiness
+from patchwave.campaign.values import Cell, HostId, RunId, StageName
+
+TOKENS = uuid.UUID("6f3f4ad4-6a3b-5a5e-9a0d-5d0f3f1c7d21")
+"""Namespace of every token: the same run, stage, step, attempt and hosts give the same token on any machine."""
+
+LARGEST_DISPATCH = 50
+"""SendCommand takes at most 50 instance ids (botocore model of ssm, SendCommand.InstanceIds)."""
+
+MOST_REBOOTS = 2
+"""A host whose patches still wait after that many reboots is `pending_reboot`, for a person to look at."""
+
+
+class HostState(StrEnum):
+    """Where a host stands in its stage; the last ten are the terminal classes."""
+
+    PLANNED = "planned"  # in the plan, nothing sent yet
+    SCANNING = "scanning"  # the Scan before is on its way
+    READY = "ready"  # something is missing; waits for a place
+    INSTALLING = "installing"  # the Install is on its way
+    NEEDS_REBOOT = "needs_reboot"  # installed, counts only after a reboot
+    REBOOTING = "rebooting"  # told to reboot, no new boot seen yet
+    TO_VERIFY = "to_verify"  # the Scan that tells the truth is still to be sent
+    VERIFYING = "verifying"  # that Scan is on its way
+    PATCHED = "patched"  # a Scan after the Install found nothing missing and no reboot pending
+    ALREADY_COMPLIANT = "already_compliant"  # the Scan before found nothing to do
+    PENDING_REBOOT = "pending_reboot"  # installed, but not rebooted: not yet protected
+    FAILED = "failed"  # the Scan or Install failed, or patches are still missing
+    UNREACHABLE = "unreachable"  # the agent did not answer, or the command was never delivered
+    STOPPED = "stopped"  # the instance is stopped and comes back unpatched
+    EXCEPTED = "excepted"  # left out by an exception that somebody granted
+    OUT_OF_WINDOW = "out_of_window"  # would not have finished before its window closed
+    REPLACED = "replaced"  # another instance stands in its place
+    TERMINATED = "terminated"  # the instance is gone
+
+
+TERMINAL = frozenset(
+    {
+        HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.PENDING_REBOOT, HostState.FAILED, HostState.UNREACHABLE,
+        HostState.STOPPED, HostState.EXCEPTED, HostState.OUT_OF_WINDOW, HostState.REPLACED, HostState.TERMINATED,
+    }
+)  # fmt: skip
+IN_FLIGHT = frozenset(
+    {HostState.INSTALLING, HostState.NEEDS_REBOOT, HostState.REBOOTING, HostState.TO_VERIFY, HostState.VERIFYING}
+)
+"""States that hold a place in the budget and end by themselves."""
+HOLDS_PLACE = IN_FLIGHT | {HostState.FAILED, HostState.UNREACHABLE, HostState.PENDING_REBOOT}
+ERRORS = frozenset({HostState.FAILED, HostState.UNREACHABLE})
+"""States that count against the error budget. SSM itself does not count the undelivered (reference: RunCommand, MaxErrors)."""
+
+_GONE = frozenset({HostState.TERMINATED, HostState.REPLACED})
+_NEVER_REACHED = frozenset({HostState.UNREACHABLE, HostState.STOPPED, HostState.FAILED}) | _GONE
+LEGAL: Mapping[HostState, frozenset[HostState]] = {
+    HostState.PLANNED: frozenset({HostState.SCANNING, HostState.EXCEPTED, HostState.OUT_OF_WINDOW}) | _NEVER_REACHED,
+    HostState.SCANNING: frozenset({HostState.READY, HostState.ALREADY_COMPLIANT, HostState.PLANNED}) | _NEVER_REACHED,
+    HostState.READY: frozenset({HostState.INSTALLING, HostState.OUT_OF_WINDOW, HostState.EXCEPTED}) | _NEVER_REACHED,
+    HostState.INSTALLING: frozenset({HostState.NEEDS_REBOOT, HostState.TO_VERIFY, HostState.READY}) | _NEVER_REACHED,
+    HostState.NEEDS_REBOOT: frozenset({HostState.REBOOTING, HostState.PENDING_REBOOT}) | _NEVER_REACHED,
+    HostState.REBOOTING: frozenset({HostState.TO_VERIFY, HostState.PENDING_REBOOT, HostState.NEEDS_REBOOT}) | _NEVER_REACHED,
+    HostState.TO_VERIFY: frozenset({HostState.VERIFYING}) | _NEVER_REACHED,
+    HostState.VERIFYING: frozenset({HostState.PATCHED, HostState.NEEDS_REBOOT, HostState.PENDING_REBOOT, HostState.TO_VERIFY})
+    | _NEVER_REACHED,
+} | {state: frozenset() for state in TERMINAL}
+"""Which moves are legal; every other one is refused, here and in the ledger. Terminal classes are final within a run."""
+
+
+def check_move(host: HostId, before: HostState, after: HostState) -> None:
+    """Nothing, if the move is legal.
+
+    Raises:
+        IllegalMove: it is not in `LEGAL`.
+    """
+    if after not in LEGAL[before]:
+        raise IllegalMove(f"{host} cannot go from {before.value} to {after.value}")
+
+
+class StepKind(StrEnum):
+    """What a dispatch does to its hosts."""
+
+    SCAN = "scan"
+    INSTALL = "install"
+    REBOOT = "reboot"
+    VERIFY = "verify"  # the Scan after
+
+
+RUNNING_STATE: Mapping[StepKind, HostState] = {
+    StepKind.SCAN: HostState.SCANNING,
+    StepKind.INSTALL: HostState.INSTALLING,
+    StepKind.REBOOT: HostState.REBOOTING,
+    StepKind.VERIFY: HostState.VERIFYING,
+}
+FROM_STATE: Mapping[StepKind, HostState] = {
+    StepKind.SCAN: HostState.PLANNED,
+    StepKind.INSTALL: HostState.READY,
+    StepKind.REBOOT: HostState.NEEDS_REBOOT,
+    StepKind.VERIFY: HostState.TO_VERIFY,
+}
+
+
+class DispatchState(StrEnum):
+    """Where a dispatch stands between us and AWS."""
+
+    INTENDED = "intended"  # written down; the call may or may not have been made
+    SENT = "sent"  # AWS has it, under a command id
+    ENDED = "ended"  # every host of it is accounted for
+    CANCELLED = "cancelled"  # stopped by us; its hosts are in a known state
+    REFUSED = "refused"  # AWS refused the call as a whole: no host was touched
+
+
+OPEN = frozenset({DispatchState.INTENDED, DispatchState.SENT})
+"""Dispatches that AWS may still be working on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostRow:
+    """A host of a stage as the ledger has it.
+
+    Attributes:
+        domain: the failure domain whose budget it counts in.
+        reason: one sentence: why it is in this state.
+        token: the dispatch that it is in, or was in last.
+        since: when it came into this state.
+        installed: patches that the Install put on it, as far as a report said so.
+    """
+
+    run: RunId
+    stage: StageName
+    host: HostId
+    cell: Cell
+    name: str
+    platform: str
+    domain: str
+    state: HostState
+    reason: str = ""
+    token: str | None = None
+    since: datetime
+    installed: int | None = None
+    missing_before: int | None = None
+    missing_after: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DispatchRow:
+    """One command to at most 50 hosts as the ledger has it; `token` is its Comment in AWS.
+
+    Attributes:
+        fencing: the lease under which it was intended.
+        requested_at: AWS's own time of the command; None until it is known.
+        command: AWS's command id; None until it is known.
+    """
+
+    token: str
+    run: RunId
+    stage: StageName
+    step: StepKind
+    cell: Cell
+    hosts: tuple[HostId, ...]
+    attempt: int
+    state: DispatchState
+    fencing: int
+    intended_at: datetime
+    snapshot: str = ""
+    command: str | None = None
+    requested_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+def token(run: RunId, stage: StageName, step: StepKind, attempt: int, hosts: Iterable[HostId]) -> str:
+    """32 hex digits that name this intent and no other; the same wherever and however often it is computed."""
+    return uuid.uuid5(TOKENS, "|".join((run, stage, step.value, str(attempt), *sorted(hosts)))).hex
+
+
+class Outcome(StrEnum):
+    """How the invocation of a command on one host stands, from its StatusDetails and nothing else."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # the script ended with a non-zero code, or ran out of its execution time
+    UNDELIVERED = "undelivered"  # timed out in delivery, undeliverable, terminated before it was sent
+    DENIED = "denied"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Invocation:
+    """What AWS says of one command on one host.
+
+    Attributes:
+        details: AWS's StatusDetails, for people.
+        exit_code: of the script; None while it runs or if it never ran.
+    """
+
+    token: str
+    host: HostId
+    outcome: Outcome
+    details: str
+    exit_code: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchState:
+    """A node's row of DescribeInstancePatchStates: the last report, which a Scan overwrites.
+
+    Attributes:
+        operation: ``Scan`` or ``Install``.
+        ended: OperationEndTime, AWS's clock.
+    """
+
+    host: HostId
+    operation: str
+    ended: datetime
+    snapshot: str
+    installed: int
+    missing: int
+    failed: int
+    pending_reboot: int
+    rejected: int
+    critical_missing: int = 0
+    security_missing: int = 0
+
+    @property
+    def compliant(self) -> bool:
+        """Nothing missing, failed, rejected or waiting for a reboot (AWS: patch compliance states)."""
+        return self.missing + self.failed + self.rejected + self.pending_reboot == 0
+
+    @property
+    def wrong(self) -> str:
+        """What is not right, in words."""
+        parts = (
+            (self.missing, "missing"), (self.failed, "failed"), (self.rejected, "rejected but installed"),
+            (self.pending_reboot, "waiting for a reboot"),
+        )  # fmt: skip
+        return ", ".join(f"{count} {word}" for count, word in parts if count) or "nothing"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Observation:
+    """What AWS says at one moment about a stage's hosts and commands.
+
+    Attributes:
+        hosts: facts by id; a host that is absent here is gone.
+        invocations: by (token, host); absent while AWS does not list them yet.
+        patch_states: by host; absent means never reported, which is unknown and not compliant.
+        complete: tokens whose command is over: no invocation of it will change any more.
+    """
+
+    hosts: Mapping[HostId, Host]
+    invocations: Mapping[tuple[str, HostId], Invocation] = field(default_factory=dict)
+    patch_states: Mapping[HostId, PatchState] = field(default_factory=dict)
+    complete: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageRules:
+    """What the plan fixes for a stage.
+
+    Attributes:
+        places: how many hosts of each failure domain may be away at once, by domain; every host's domain is in it.
+        stage_places: how many of the whole stage.
+        error_budget: hosts that may fail or be unreachable before nothing further is sent; 0 stops at the first.
+        step_limit: how long a step and its patch report may take; after that the host counts as unreachable or failed.
+        snapshots: the patch snapshot of each ``cell|platform``: all waves of a run see the same approved patches.
+    """
+
+    run: RunId
+    stage: StageName
+    order: tuple[HostId, ...]
+    places: Mapping[str, int]
+    stage_places: int
+    error_budget: int
+    snapshots: Mapping[str, str] = field(default_factory=dict)  # by "cell|platform"
+    step_limit: Mapping[StepKind, timedelta] = field(
+        default_factory=lambda: {
+            StepKind.SCAN: timedelta(hours=1),
+            StepKind.INSTALL: timedelta(hours=4),
+            StepKind.REBOOT: timedelta(hours=2),
+            StepKind.VERIFY: timedelta(hours=1),
+        }
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Move:
+    """A host goes from one state to another, and why."""
+
+    host: HostId
+    before: HostState
+    after: HostState
+    reason: str
+    installed: int | None = None
+    missing_before: int | None = None
+    missing_after: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dispatch:
+    """Send this step to these hosts (one cell, one platform, at most 50)."""
+
+    token: str
+    step: StepKind
+    cell: Cell
+    platform: str
+    hosts: tuple[HostId, ...]
+    attempt: int
+    snapshot: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wait:
+    """Nothing to do before `until`, or before what `commands` names has ended.
+
+    Attributes:
+        reason: one sentence for people.
+        ends: what would end the wait.
+        tokens: the dispatches that are waited for.
+    """
+
+    reason: str
+    ends: str
+    until: datetime
+    tokens: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Halt:
+    """Nothing further is sent in this stage, by the rule named.
+
+    Attributes:
+        rule: which rule stopped it.
+        hosts: those that made it stop.
+        advice: what a person can do.
+    """
+
+    rule: str
+    reason: str
+    hosts: tuple[HostId, ...]
+    advice: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Done:
+    """Each host of the stage is settled; `classes` counts them and sums to the stage's hosts."""
+
+    classes: Mapping[HostState, int]
+
+
+Decision = tuple[Dispatch, ...] | Wait | Halt | Done
+
+
+class _MoveMaker(Protocol):
+    """Makes a move of the host that is looked at."""
+
+    def __call__(
+        self,
+        after: HostState,
+        reason: str,
+        *,
+        installed: int | None = None,
+        missing_before: int | None = None,
+        missing_after: int | None = None,
+    ) -> Move: ...
+
+
+def _fresh(state: PatchState | None, dispatch: DispatchRow, operation: str) -> PatchState | None:
+    """`state`, if it is the report of this very command and not of an earlier one."""
+    if state is None or dispatch.requested_at is None or state.operation != operation:
+        return None
+    return state if state.ended >= dispatch.requested_at else None
+
+
+def observed(
+    rules: StageRules,
+    rows: Sequence[HostRow],
+    dispatches: Mapping[str, DispatchRow],
+    seen: Observation,
+    *,
+    now: datetime,
+) -> tuple[Move, ...]:
+    """What the observation says about each host that is not settled, as moves to be written to the ledger.
+
+    A host's outcome comes from its own invocation and a Scan after it, never from the command's status.
+    """
+    moves = (_observed_host(rules, row, dispatches, seen, now=now) for row in rows)
+    return tuple(move for move in moves if move is not None)
+
+
+def _observed_host(
+    rules: StageRules, row: HostRow, dispatches: Mapping[str, DispatchRow], seen: Observation, *, now: datetime
+) -> Move | None:
+    if row.state in TERMINAL:
+        return None
+
+    def move(
+        after: HostState,
+        reason: str,
+        *,
+        installed: int | None = None,
+        missing_before: int | None = None,
+        missing_after: int | None = None,
+    ) -> Move:
+        return Move(
+            host=row.host,
+            before=row.state,
+            after=after,
+            reason=reason,
+            installed=installed,
+            missing_before=missing_before,
+            missing_after=missing_after,
+        )
+
+    host = seen.hosts.get(row.host)
+    if host is None:
+        return move(HostState.TERMINATED, "EC2 no longer lists the instance")
+    ready = fleet.readiness(host)
+    if ready is Readiness.TERMINATED:
+        return move(HostState.TERMINATED, fleet.why_not(host))
+    if row.state not in RUNNING_STATE.values():
+        return _not_running(row, host, ready, move)
+    dispatch = dispatches.get(row.token or "")
+    if dispatch is None or dispatch.state is DispatchState.INTENDED:
+        return None  # not known to be sent: the executor looks it up by its token first
+    return _running(rules, dispatches, row, dispatch, host, seen, move, now=now)
+
+
+def _not_running(row: HostRow, host: Host, ready: Readiness, move: _MoveMaker) -> Move | None:
+    """A host that waits for its next step, and cannot take it."""
+    if ready is Readiness.STOPPED:
+        return move(HostState.STOPPED, fleet.why_not(host))
+    if ready is Readiness.UNREACHABLE:
+        after = {
+            HostState.NEEDS_REBOOT: "; the patches are installed and no reboot has been seen",
+            HostState.TO_VERIFY: "; what the Install left behind is not known",
+        }.get(row.state, "")
+        return move(HostState.UNREACHABLE, fleet.why_not(host) + after)
+    return None
+
+
+def _running(
+    rules: StageRules,
+    dispatches: Mapping[str, DispatchRow],
+    row: HostRow,
+    dispatch: DispatchRow,
+    host: Host,
+    seen: Observation,
+    move: _MoveMaker,
+    *,
+    now: datetime,
+) -> Move | None:
+    """A host with a command of ours on its way."""
+    invocation = seen.invocations.get((dispatch.token, row.host))
+    late = now - row.since > rules.step_limit[dispatch.step]
+    if invocation is None:
+        if dispatch.token in seen.complete:
+            return move(HostState.UNREACHABLE, "the command ended without ever reaching this host")
+        return move(HostState.UNREACHABLE, f"no word of the {dispatch.step.value} within its time limit") if late else None
+    match invocation.outcome:
+        case Outcome.RUNNING:
+            if late:
+                return move(
+                    HostState.UNREACHABLE,
+                    f"the {dispatch.step.value} has not ended within {rules.step_limit[dispatch.step]} ({invocation.details})",
+                )
+            return None
+        case Outcome.UNDELIVERED:
+            return _undelivered(dispatch, invocation, host, move)
+        case Outcome.DENIED:
+            return move(HostState.UNREACHABLE, "AWS denied access to this host (AccessDenied)")
+        case Outcome.CANCELLED:
+            return _cancelled(row, move)
+        case Outcome.FAILED | Outcome.SUCCEEDED:
+            return _ended(rules, dispatches, row, dispatch, invocation, seen, move, late=late)
+
+
+def _undelivered(dispatch: DispatchRow, invocation: Invocation, host: Host, move: _MoveMaker) -> Move:
+    """Delivery failed. After an Install that may still mean that it runs: AWS says `DeliveryTimedOut` for silence, too."""
+    if dispatch.step is StepKind.INSTALL and invocation.details == "DeliveryTimedOut":
+        return move(HostState.TO_VERIFY, "the Install was not heard of again (DeliveryTimedOut); a Scan will tell what it did")
+    if dispatch.step is StepKind.REBOOT:
+        return move(HostState.UNREACHABLE, f"it was told to reboot and has not come back ({invocation.details})")
+    if fleet.readiness(host) is Readiness.STOPPED:
+        return move(HostState.STOPPED, fleet.why_not(host))
+    return move(HostState.UNREACHABLE, f"the command was not delivered ({invocation.details})")
+
+
+def _cancelled(row: HostRow, move: _MoveMaker) -> Move:
+    """A cancelled command: what had begun is looked at by a Scan, what disrupts nobody may begin again."""
+    match row.state:
+        case HostState.SCANNING:
+            return move(HostState.PLANNED, "its Scan was cancelled")
+        case HostState.INSTALLING:
+            return move(HostState.TO_VERIFY, "its Install was cancelled; a Scan will tell how far it had come")
+        case HostState.REBOOTING:
+            return move(HostState.NEEDS_REBOOT, "its reboot was cancelled")
+        case _:
+            return move(HostState.TO_VERIFY, "its Scan was cancelled")
+
+
+def _ended(
+    rules: StageRules,
+    dispatches: Mapping[str, DispatchRow],
+    row: HostRow,
+    dispatch: DispatchRow,
+    invocation: Invocation,
+    seen: Observation,
+    move: _MoveMaker,
+    *,
+    late: bool,
+) -> Move | None:
+    ok = invocation.outcome is Outcome.SUCCEEDED
+    how = f"{invocation.details}, exit code {invocation.exit_code}" if invocation.exit_code is not None else invocation.details
+    state = seen.patch_states.get(row.host)
+    match dispatch.step:
+        case StepKind.INSTALL if not ok:
+            return move(HostState.TO_VERIFY, f"the Install failed ({how}); a Scan will tell what is missing")
+        case StepKind.INSTALL:
+            report = _fresh(state, dispatch, "Install")
+            if report is None:
+                return _no_report(late, dispatch, move, HostState.TO_VERIFY)
+            if report.pending_reboot:
+                count = report.pending_reboot
+                return move(HostState.NEEDS_REBOOT, f"{count} patches wait for a reboot", installed=count)
+            return move(HostState.TO_VERIFY, "installed; no reboot needed")
+        case StepKind.REBOOT if not ok:
+            return move(HostState.PENDING_REBOOT, f"the reboot failed ({how}); reboot it and scan it again")
+        case StepKind.REBOOT:
+            return move(HostState.TO_VERIFY, "a new boot was seen")
+        case StepKind.SCAN | StepKind.VERIFY if not ok:
+            return move(HostState.FAILED, f"the Scan failed ({how})")
+        case StepKind.SCAN:
+            report = _fresh(state, dispatch, "Scan")
+            if report is None:
+                return _no_report(late, dispatch, move, HostState.FAILED)
+            return _scanned(report, move)
+        case StepKind.VERIFY:
+            report = _fresh(state, dispatch, "Scan")
+            if report is None:
+                return _no_report(late, dispatch, move, HostState.FAILED)
+            reboots = attempts(dispatches, StepKind.REBOOT, row.host)
+            return _verified(row, report, move, reboots=reboots)
+
+
+def _no_report(late: bool, dispatch: DispatchRow, move: _MoveMaker, after: HostState) -> Move | None:
+    """The command ended well, but its report is not there: wait for it, then call it what it is."""
+    return move(after, f"the {dispatch.step.value} ended, but its patch report never became visible") if late else None
+
+
+def _scanned(report: PatchState, move: _MoveMaker) -> Move:
+    if report.compliant:
+        return move(HostState.ALREADY_COMPLIANT, "the Scan found nothing to do", missing_before=0, missing_after=0)
+    if report.missing + report.failed == 0:
+        # It goes the whole way, for a reboot needs a place in the budget as an Install does.
+        return move(HostState.READY, f"nothing missing, but: {report.wrong} since before", missing_before=0)
+    missing = report.missing + report.failed
+    return move(HostState.READY, f"{missing} patches missing", missing_before=missing)
+
+
+def _verified(row: HostRow, report: PatchState, move: _MoveMaker, *, reboots: int) -> Move:
+    missing = report.missing + report.failed
+    if report.compliant:
+        return move(HostState.PATCHED, "a Scan after the Install found nothing missing", missing_after=0)
+    if missing == 0 and report.rejected == 0 and report.pending_reboot:
+        if reboots < MOST_REBOOTS:
+            return move(HostState.NEEDS_REBOOT, f"{report.pending_reboot} patches wait for a reboot", missing_after=0)
+        return move(
+            HostState.PENDING_REBOOT,
+            f"{report.pending_reboot} patches still wait for a reboot; reboot the host and scan it again",
+            missing_after=0,
+        )
+    before = f" ({row.reason})" if row.reason else ""
+    return move(HostState.FAILED, f"the Scan after the Install says: {report.wrong}{before}", missing_after=missing)
+
+
+def decide(
+    rules: StageRules,
+    rows: Sequence[HostRow],
+    dispatches: Mapping[str, DispatchRow],
+    *,
+    unhealthy_before: Mapping[str, int] | None = None,
+    errors_since: datetime | None = None,
+    now: datetime,
+) -> Decision:
+    """What to do next, from the ledger's rows after `observed` was applied.
+
+    Args:
+        unhealthy_before: hosts per failure domain that were unhealthy before we came and are none of the rows.
+        errors_since: the moment of the last halt that a person cleared; errors up to it are spent no second time, but
+            their hosts keep their places.
+        now: the campaign's time.
+
+    Returns:
+        Dispatches to intend and send; or one of `Wait`, `Halt`, `Done`.
+    """
+    spent = [row for row in rows if row.state in ERRORS and (errors_since is None or row.since > errors_since)]
+    in_flight = [row for row in rows if row.state in IN_FLIGHT or row.state is HostState.SCANNING]
+    halt = _halt(rules, rows, spent, unhealthy_before or {})
+    # What disrupts nobody, or ends a disruption that has begun, goes on even in a halted stage.
+    due = (
+        *_dispatches(rules, rows, dispatches, StepKind.VERIFY),
+        *_dispatches(rules, rows, dispatches, StepKind.REBOOT),
+    )
+    if halt is None:
+        due += (
+            *_dispatches(rules, rows, dispatches, StepKind.SCAN),
+            *_installs(rules, rows, dispatches, unhealthy_before or {}),
+        )
+    if due:
+        return due
+    if in_flight:
+        return _wait(rules, in_flight, dispatches, halt, now=now)
+    if all(row.state in TERMINAL for row in rows):
+        if halt is not None and len(spent) > rules.error_budget:
+            return halt
+        return Done(classes=Counter(row.state for row in rows))
+    if halt is not None:
+        return halt
+    return Wait(
+        reason="hosts wait for a place in their failure domain",
+        ends="a host that is in flight settles",
+        until=now + timedelta(minutes=5),
+    )
+
+
+def _halt(rules: StageRules, rows: Sequence[HostRow], spent: Sequence[HostRow], unhealthy: Mapping[str, int]) -> Halt | None:
+    if len(spent) > rules.error_budget:
+        return Halt(
+            rule="error budget",
+            reason=f"{len(spent)} hosts failed or could not be reached, {rules.error_budget} may",
+            hosts=tuple(row.host for row in spent),
+            advice="look at the hosts named, mend or except them, then clear this task: it goes on with those not settled",
+        )
+    waiting = [row for row in rows if row.state is HostState.READY]
+    if not waiting:
+        return None
+    used = _used(rows, unhealthy)
+    stuck = [row for row in rows if row.state in HOLDS_PLACE - IN_FLIGHT]
+    if any(row.state in IN_FLIGHT for row in rows):
+        return None
+    if all(_free(rules, used, row.domain) <= 0 for row in waiting):
+        return Halt(
+            rule="disruption budget",
+            reason="every place is held by a host that failed, is unreachable or was unhealthy before",
+            hosts=tuple(row.host for row in stuck),
+            advice="bring those hosts back, then clear this task: it goes on with the hosts not settled",
+        )
+    return None
+
+
+def _used(rows: Iterable[HostRow], unhealthy: Mapping[str, int]) -> Counter[str]:
+    used = Counter(row.domain for row in rows if row.state in HOLDS_PLACE)
+    used.update(unhealthy)
+    used["*"] = sum(used.values())
+    return used
+
+
+def _free(rules: StageRules, used: Mapping[str, int], domain: str) -> int:
+    return min(rules.places[domain] - used.get(domain, 0), rules.stage_places - used.get("*", 0))
+
+
+def _installs(
+    rules: StageRules, rows: Sequence[HostRow], dispatches: Mapping[str, DispatchRow], unhealthy: Mapping[str, int]
+) -> tuple[Dispatch, ...]:
+    """As many Installs as there are free places, in the order of the plan."""
+    used = _used(rows, unhealthy)
+    ready = {row.host: row for row in rows if row.state is HostState.READY}
+    chosen = []
+    for host in rules.order:
+        row = ready.get(host)
+        if row is not None and _free(rules, used, row.domain) > 0:
+            chosen.append(row)
+            used[row.domain] += 1
+            used["*"] += 1
+    return _grouped(rules, chosen, dispatches, StepKind.INSTALL)
+
+
+def _dispatches(
+    rules: StageRules, rows: Sequence[HostRow], dispatches: Mapping[str, DispatchRow], step: StepKind
+) -> tuple[Dispatch, ...]:
+    by_host = {row.host: row for row in rows if row.state is FROM_STATE[step]}
+    return _grouped(rules, [by_host[host] for host in rules.order if host in by_host], dispatches, step)
+
+
+def attempts(dispatches: Mapping[str, DispatchRow], step: StepKind, host: HostId) -> int:
+    """How often this step was already begun for this host, AWS's refusals included."""
+    return sum(1 for dispatch in dispatches.values() if dispatch.step is step and host in dispatch.hosts)
+
+
+def _grouped(
+    rules: StageRules, rows: Sequence[HostRow], dispatches: Mapping[str, DispatchRow], step: StepKind
+) -> tuple[Dispatch, ...]:
+    """One dispatch per cell, platform and attempt: a snapshot holds for one platform of one cell (AWS: SnapshotId)."""
+    groups: dict[tuple[Cell, str, int], list[HostId]] = {}
+    for row in rows:
+        attempt = attempts(dispatches, step, row.host) + 1
+        groups.setdefault((row.cell, row.platform, attempt), []).append(row.host)
+    made = []
+    for (cell, platform, attempt), hosts in groups.items():
+        for start in range(0, len(hosts), LARGEST_DISPATCH):
+            chunk = tuple(hosts[start : start + LARGEST_DISPATCH])
+            made.append(
+                Dispatch(
+                    token=token(rules.run, rules.stage, step, attempt, chunk),
+                    step=step,
+                    cell=cell,
+                    platform=platform,
+                    hosts=chunk,
+                    attempt=attempt,
+                    snapshot=rules.snapshots.get(f"{cell}|{platform}", ""),
+                )
+            )
+    return tuple(made)
+
+
+_DOING = {
+    HostState.SCANNING: "being scanned",
+    HostState.INSTALLING: "installing",
+    HostState.REBOOTING: "rebooting",
+    HostState.VERIFYING: "being scanned again",
+    HostState.NEEDS_REBOOT: "waiting to reboot",
+    HostState.TO_VERIFY: "waiting for the Scan after",
+}
+
+
+def _wait(
+    rules: StageRules,
+    in_flight: Sequence[HostRow],
+    dispatches: Mapping[str, DispatchRow],
+    halt: Halt | None,
+    *,
+    now: datetime,
+) -> Wait:
+    counts = Counter(row.state for row in in_flight)
+    doing = ", ".join(f"{count} {_DOING[state]}" for state, count in counts.items())
+    before = f"{halt.reason}; nothing further is sent; " if halt else ""
+    open_ones = {
+        row.token: dispatches[row.token]
+        for row in in_flight
+        if row.token and row.token in dispatches and dispatches[row.token].state in OPEN
+    }
+    if not open_ones:
+        return Wait(
+            reason=f"{before}hosts: {doing}; their commands have ended, their patch reports are not visible yet",
+            ends="the reports become visible",
+            until=now + timedelta(minutes=1),
+        )
+    limits = [
+        row.since + rules.step_limit[open_ones[row.token].step] for row in in_flight if row.token and row.token in open_ones
+    ]
+    return Wait(
+        reason=f"{before}hosts: {doing}",
+        ends="the commands in flight end",
+        until=max(now, min(limits)),
+        tokens=tuple(sorted(open_ones)),
+    )

@@ -1,0 +1,1 @@
+"""Our own database: plans, dispatches, host states, decisions, waits and the journal."""

@@ -1,0 +1,342 @@
+"""What can be written down, and what holds of it? The protocol of the ledger.
+
+Two implementations keep it, and one test suite holds them to it: `sql.SqlLedger` (SQLite and PostgreSQL) and
+`memory.MemoryLedger` (its twin for tests). Operators, the dashboard and the command line know this protocol only.
+
+What every implementation guarantees:
+
+- A method is one transaction: all of it happens, or nothing.
+- Writes that belong to a stage take a `Lease` and are refused with `LeaseLost` when another holder has taken the stage
+  since: the check and the write are one transaction.
+- Moves of hosts that `rollout.LEGAL` does not list are refused with `IllegalMove`.
+- The journal is append-only and hash-linked per run.
+- When the database does not answer: `LedgerUnavailable`.
+
+All datetimes are aware and in UTC; they come from the caller, for the ledger has no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+from patchwave.campaign.approval import Decision
+from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, Move
+from patchwave.campaign.values import RunId, StageName
+
+
+class RunOutcome(StrEnum):
+    """How a run ended, as the report says it."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"  # every stage that was to be patched was, within its error budget
+    REJECTED = "rejected"  # a person (or their silence) said no; what was done before stands
+    FAILED = "failed"  # a stage halted, or a task failed
+    DRY_RUN = "dry_run"  # the plan was the result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One run of a campaign, frozen as it was when it began.
+
+    Attributes:
+        id: ``<dag id>/<dag run id>``.
+        definition: the campaign file as it was read, with its policy resolved (JSON).
+        definition_digest: sha256 of the campaign file's content then; the newest file may have another one.
+        params: the trigger form's values, resolved (dry_run, stages, severities, vulnerabilities).
+        requested_by: login name of who triggered it by hand; None when the schedule did.
+        speed: of the rehearsal clock; 1.0 is real time. A report says when it was another.
+    """
+
+    id: RunId
+    campaign: str
+    dag_id: str
+    dag_run_id: str
+    began_at: datetime
+    definition: Mapping[str, Any]
+    definition_digest: str
+    policy: Mapping[str, Any]
+    params: Mapping[str, Any]
+    requested_by: str | None = None
+    speed: float = 1.0
+    outcome: RunOutcome = RunOutcome.RUNNING
+    ended_at: datetime | None = None
+
+
+class StageState(StrEnum):
+    """Where a stage stands."""
+
+    WAITING = "waiting"  # not begun: an approval or an earlier stage is awaited
+    PATCHING = "patching"
+    PATCHED = "patched"  # each host settled, error budget kept
+    HALTED = "halted"  # a rule stopped it
+    SKIPPED = "skipped"  # not chosen, rejected, or behind a rejection
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageRow:
+    """One stage of a run.
+
+    Attributes:
+        position: 0-based order in the campaign.
+        fencing: number of the newest lease; 0 before the first.
+        holder: who has it (the id of a task instance).
+        halted_at: when it was last halted; None if it was not, or before.
+    """
+
+    run: RunId
+    stage: StageName
+    position: int
+    state: StageState
+    reason: str = ""
+    fencing: int = 0
+    holder: str | None = None
+    began_at: datetime | None = None
+    ended_at: datetime | None = None
+    halted_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """The right to write to a stage, until somebody else takes it.
+
+    Attributes:
+        fencing: grows by one with each acquisition, the same holder's included.
+    """
+
+    run: RunId
+    stage: StageName
+    holder: str
+    fencing: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WaitRow:
+    """Something is waited for, and why.
+
+    Attributes:
+        subject: the stage or task that waits (``prod``, ``verify``, ``approve prod``).
+        until: latest moment, or None: until a person answers.
+        ends: what would end it.
+        ended_at: None while it lasts.
+    """
+
+    run: RunId
+    subject: str
+    reason: str
+    ends: str
+    since: datetime
+    until: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One record of the journal: the evidence.
+
+    Attributes:
+        sequence: from 1 within its run, without gaps.
+        kind: e.g. ``run.began``, ``plan.made``, ``decision.made``, ``dispatch.sent``, ``host.moved``, ``stage.halted``.
+        before: hash of the record before; 64 zeros for the first.
+        hash: sha256 over the canonical JSON of run, sequence, at, kind, data and `before`.
+    """
+
+    run: RunId
+    sequence: int
+    at: datetime
+    kind: str
+    data: Mapping[str, Any]
+    before: str
+    hash: str
+
+
+class Ledger(Protocol):
+    """The ledger, as everybody else sees it."""
+
+    # runs -----------------------------------------------------------------------------------------------------------
+    def open_run(self, run: Run, stages: Sequence[StageName]) -> Run:
+        """Store `run` with its stages (state WAITING) and journal it; if it is there already, change nothing.
+
+        Returns:
+            The run as it is stored: the first caller's, which is what "frozen" means.
+        """
+        ...
+
+    def run(self, run: RunId) -> Run:
+        """That run.
+
+        Raises:
+            KeyError: there is none.
+        """
+        ...
+
+    def runs(self, *, campaign: str | None = None, limit: int = 50) -> Sequence[Run]:
+        """Runs, the youngest first."""
+        ...
+
+    def end_run(self, run: RunId, outcome: RunOutcome, *, at: datetime) -> None:
+        """Write its outcome; a later call (a cleared task) overwrites it, and both stand in the journal."""
+        ...
+
+    # documents ------------------------------------------------------------------------------------------------------
+    def put_document(self, run: RunId, name: str, content: Any, *, at: datetime) -> str:
+        """Store JSON under a name within the run and return its digest (sha256 of its canonical JSON).
+
+        Content is stored once however often it is put. A name can be put again and then means the newer content, save
+        ``plan``: putting another plan under a run that has one raises `IllegalMove`, putting the same again is nothing.
+        """
+        ...
+
+    def document(self, run: RunId, name: str) -> Any:
+        """The newest content under that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        ...
+
+    def documents(self, run: RunId) -> Mapping[str, str]:
+        """Digest of each name."""
+        ...
+
+    # stages and leases ----------------------------------------------------------------------------------------------
+    def stages(self, run: RunId) -> Sequence[StageRow]:
+        """The run's stages in order."""
+        ...
+
+    def stage(self, run: RunId, stage: StageName) -> StageRow:
+        """One stage.
+
+        Raises:
+            KeyError: there is none.
+        """
+        ...
+
+    def acquire(self, run: RunId, stage: StageName, holder: str, *, at: datetime) -> Lease:
+        """Take the stage over; whoever held it before gets `LeaseLost` at its next write. Never waits, never fails."""
+        ...
+
+    def check(self, lease: Lease) -> None:
+        """Nothing, if the lease still holds.
+
+        Raises:
+            LeaseLost: somebody else has acquired the stage.
+        """
+        ...
+
+    def set_stage(self, lease: Lease, state: StageState, *, reason: str, at: datetime) -> None:
+        """Change a stage's state under its lease (sets began_at, ended_at and halted_at as the state says)."""
+        ...
+
+    def skip_stage(self, run: RunId, stage: StageName, *, reason: str, at: datetime) -> None:
+        """Mark a WAITING stage as SKIPPED; nothing if it is SKIPPED.
+
+        Raises:
+            IllegalMove: it has begun.
+        """
+        ...
+
+    # hosts ----------------------------------------------------------------------------------------------------------
+    def add_hosts(self, lease: Lease, rows: Sequence[HostRow]) -> None:
+        """Add hosts to a stage; one that is there already stays as it is."""
+        ...
+
+    def hosts(self, run: RunId, stage: StageName | None = None) -> Sequence[HostRow]:
+        """Hosts of a stage, or of the whole run, ordered by stage position and host id."""
+        ...
+
+    def move_hosts(self, lease: Lease, moves: Sequence[Move], *, at: datetime) -> None:
+        """Carry out moves: state, reason, since, and the counts that a move names; each is journalled (``host.moved``).
+
+        Raises:
+            IllegalMove: one of them is not legal, or the host is not in the state `before`; then none is carried out.
+        """
+        ...
+
+    # dispatches -----------------------------------------------------------------------------------------------------
+    def intend(self, lease: Lease, dispatch: DispatchRow, *, reason: str) -> None:
+        """Write the intent and move its hosts into the step's running state, in one transaction, before the call is made.
+
+        A dispatch with that token that is there already stays as it is (adoption), without an error.
+
+        Raises:
+            IllegalMove: a host cannot take that step now.
+        """
+        ...
+
+    def mark_dispatch(
+        self,
+        lease: Lease,
+        token: str,
+        state: DispatchState,
+        *,
+        at: datetime,
+        command: str | None = None,
+        requested_at: datetime | None = None,
+        reason: str = "",
+    ) -> None:
+        """Write how a dispatch went on (``dispatch.sent``, ``dispatch.ended``, ... in the journal)."""
+        ...
+
+    def dispatches(self, run: RunId, stage: StageName | None = None) -> Sequence[DispatchRow]:
+        """Dispatches in the order in which they were intended."""
+        ...
+
+    # decisions ------------------------------------------------------------------------------------------------------
+    def record_decision(self, decision: Decision) -> Decision:
+        """Store a decision; the first one for a run, stage and plan stands.
+
+        Returns:
+            The decision that stands.
+        """
+        ...
+
+    def decisions(self, run: RunId) -> Sequence[Decision]:
+        """All decisions of a run, the oldest first."""
+        ...
+
+    # waits ----------------------------------------------------------------------------------------------------------
+    def wait(self, row: WaitRow) -> bool:
+        """Say that `row.subject` waits. Ends its wait before, unless that has the same reason (then only `until` moves).
+
+        Returns:
+            Whether this is a change worth a line in the task's log.
+        """
+        ...
+
+    def end_wait(self, run: RunId, subject: str, *, at: datetime) -> None:
+        """End the subject's wait, if it waits."""
+        ...
+
+    def waits(self, run: RunId, *, open_only: bool = False) -> Sequence[WaitRow]:
+        """Waits, the oldest first."""
+        ...
+
+    # wishes to stop -------------------------------------------------------------------------------------------------
+    def wish_stop(self, run: RunId, stage: StageName, holder: str, *, at: datetime, reason: str) -> None:
+        """Note that somebody killed the try `holder`; whoever holds the lease next carries it out. Quick, never refused."""
+        ...
+
+    def stop_wishes(self, run: RunId, stage: StageName) -> Sequence[str]:
+        """Holders whose try is to be stopped."""
+        ...
+
+    # evidence -------------------------------------------------------------------------------------------------------
+    def record(self, run: RunId, kind: str, data: Mapping[str, Any], *, at: datetime) -> Entry:
+        """Append one record to the run's journal."""
+        ...
+
+    def journal(self, run: RunId) -> Sequence[Entry]:
+        """The run's records in order."""
+        ...
+
+    def count_calls(self, run: RunId, calls: Mapping[str, int]) -> None:
+        """Add to the number of AWS calls by operation (``ssm:SendCommand``)."""
+        ...
+
+    def calls(self, run: RunId) -> Mapping[str, int]:
+        """AWS calls of the run by operation."""
+        ...
