@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from croniter import croniter
-from croniter.croniter import CroniterError
+from croniter import CroniterError, croniter  # type: ignore[import-untyped]
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -163,9 +162,9 @@ def _tag_values(written: object) -> object:
     return [written] if isinstance(written, str) else written
 
 
-def _pattern(pattern: str, allowed: str) -> AfterValidator:
+def _pattern(pattern: str, allowed: str, *, longest: int = 1000) -> AfterValidator:
     def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
+        if len(value) > longest or not re.fullmatch(pattern, value):
             raise ValueError(f"allowed is {allowed}")
         return value
 
@@ -207,13 +206,13 @@ ErrorBudget = Annotated[
 ]
 Slug = Annotated[
     StrictStr,
-    _pattern(r"[a-z0-9]+(-[a-z0-9]+)*(?<!.{101})", "lower-case letters, digits and single dashes, at most 100, such as 'weekly-linux'"),
+    _pattern(r"[a-z0-9]+(-[a-z0-9]+)*", "lower-case letters, digits and dashes, at most 100, such as 'weekly'", longest=100),
     Field(json_schema_extra={"pattern": "^[a-z0-9]+(-[a-z0-9]+)*$", "maxLength": 100}),
 ]
 StageSlug = Annotated[
     StageName,
     Field(strict=True),
-    _pattern(r"[a-z0-9]+([_-][a-z0-9]+)*(?<!.{41})", "lower-case letters, digits, single dashes or underscores, at most 40, such as 'dev'"),
+    _pattern(r"[a-z0-9]+([_-][a-z0-9]+)*", "lower-case letters, digits, dashes or _, at most 40, such as 'dev'", longest=40),
     Field(json_schema_extra={"pattern": "^[a-z0-9]+([_-][a-z0-9]+)*$", "maxLength": 40}),
 ]
 Line = Annotated[StrictStr, _pattern(r"\S(.*\S)?", "one line of text that is not empty")]
@@ -233,11 +232,11 @@ TAGS_SCHEMA: dict[str, Any] = {
 class Part(BaseModel):
     """What all parts of a campaign file have in common: immutable, and no field that nobody knows."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def carries(tags: Mapping[str, str], wanted: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether a host's tags hold one of the wanted values for every wanted key. Keys and values are case-sensitive, as AWS's are."""
+    """Whether a host's tags hold, for every wanted key, one of its values; case-sensitive, as AWS's tags are."""
     return all(key in tags and tags[key] in values for key, values in wanted.items())
 
 
@@ -411,7 +410,6 @@ class Approval(Part):
         examples=[["olga", "ana"]],
     )] = ()  # fmt: skip
     timeout: Annotated[Timeout, Field(
-        validate_default=False,
         description="How long the question waits, with unit; silence means no. Default 24h: every time zone has a working "
         "day in it, and the findings are still those that were shown.",
     )] = timedelta(hours=24)  # fmt: skip
@@ -474,7 +472,7 @@ class Stage(Part):
         return self.select.matches(tags)
 
     def errors_allowed(self, size: int) -> int:
-        """How many of `size` hosts may fail; one more halts the stage. A share rounds down: a budget is never more than was said."""
+        """How many of `size` hosts may fail; one more halts the stage. A share rounds down: never more than was said."""
         if isinstance(self.error_budget, int):
             return self.error_budget
         return math.floor(round(self.error_budget.value * size, 9))
@@ -523,7 +521,8 @@ class Remediate(Part):
     )] = ()  # fmt: skip
     allow_prod: StrictBool = Field(
         default=False,
-        description="Whether `stages` may name one that is called or tagged prod. Default false: production is remediated by people.",
+        description="Whether `stages` may name one that is called or tagged prod. Default false: people remediate "
+        "production.",
     )
 
 
@@ -569,7 +568,8 @@ class Campaign(Part):
     )] = None  # fmt: skip
     scope: Annotated[Scope, Field(description="Which accounts, regions and hosts it may touch.")]
     policy: Annotated[Slug, Field(
-        description="Name of a file in include/policies/, without its ending. No default: how urgent a finding is, is a decision.",
+        description="Name of a file in include/policies/, without its ending. No default: how urgent a finding is, somebody "
+        "decides.",
         examples=["standard"],
     )]  # fmt: skip
     stages: Annotated[tuple[Stage, ...], AfterValidator(_named), Field(
@@ -630,8 +630,8 @@ class Campaign(Part):
             if name not in known:
                 yield Misplacement(loc=loc, message=f"found {name!r}, which is no stage; allowed are {', '.join(known)}")
             elif known[name].is_production and not self.remediate.allow_prod:
-                yield Misplacement(loc=loc, message=f"found {name!r}, which is called or tagged prod; allowed are stages that are "
-                                   "not, or any with allow_prod: true")  # fmt: skip
+                yield Misplacement(loc=loc, message=f"found {name!r}, which is called or tagged prod; allowed are stages "
+                                   "that are not, or any with allow_prod: true")  # fmt: skip
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -223,7 +223,8 @@ def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "extra_forbidden":
         return _unknown(str(loc[-1]), model_at(model, loc[:-1]))
     if kind == "value_error":
-        return f"found {shown(found)}; {error['ctx']['error']}"
+        about_all = isinstance(found, dict | BaseModel)  # the mapping as a whole: nothing to quote
+        return str(error["ctx"]["error"]) if about_all else f"found {shown(found)}; {error['ctx']['error']}"
     allowed = {
         "string_type": "allowed is text; put it in quotes",
         "bool_type": "allowed is true or false",
