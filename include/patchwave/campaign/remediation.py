@@ -1,0 +1,96 @@
+"""What is left to do, and what may be done about it?
+
+`choose` picks the hosts that are still not compliant and lie in the stages where the campaign file allows remediation;
+for all others it says why nothing is done. Executing a remedy is the operator's business.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from patchwave.campaign.compliance import Compliance, Verdict
+from patchwave.campaign.values import Cell, HostId, RunId
+
+RUNBOOK = "Patchwave-Remediate"
+"""Our Automation runbook: an Install with reboot, then a Scan, on one host."""
+
+_TOKENS = uuid.UUID("f0c1ad0e-3d6e-5c55-8f1c-3a6c3b0b3d52")
+
+
+class AutomationState(StrEnum):
+    """How an Automation execution stands, from AWS's many words."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AutomationStatus:
+    """One Automation execution.
+
+    Attributes:
+        status: AWS's own word (``InProgress``, ``TimedOut``, ...).
+        message: AWS's failure message, empty if none.
+    """
+
+    id: str
+    state: AutomationState
+    status: str
+    message: str = ""
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Remedy:
+    """What is done about one host, or why nothing is.
+
+    Attributes:
+        action: ``automation`` or ``none``.
+        token: 36-character UUID, the ClientToken of its Automation execution: a replay starts nothing new.
+    """
+
+    host: HostId
+    cell: Cell
+    stage: str
+    action: str
+    reason: str
+    token: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemedyResult:
+    """How a remedy ended."""
+
+    host: HostId
+    stage: str
+    action: str
+    outcome: str  # succeeded, failed, not_tried
+    detail: str
+    execution: str = ""
+
+
+def choose(run: RunId, compliance: Compliance, *, allowed: Collection[str], untouched: Collection[str]) -> tuple[Remedy, ...]:
+    """A remedy for every host that is not compliant; unknown hosts get none, for nobody knows what ails them.
+
+    Args:
+        allowed: stages in which the campaign file permits remediation.
+        untouched: stages that this run did not patch (rejected, skipped, halted before): left alone even where allowed.
+    """
+    made = []
+    for host in compliance.hosts:
+        if host.verdict is not Verdict.NOT_COMPLIANT:
+            continue
+        if host.stage in untouched:
+            action, reason = "none", f"stage {host.stage} was not patched in this run"
+        elif host.stage not in allowed:
+            action, reason = "none", f"the campaign file allows no remediation in stage {host.stage or '(none)'}"
+        else:
+            action, reason = "automation", host.reason
+        token = str(uuid.uuid5(_TOKENS, f"{run}|{host.host}")) if action == "automation" else ""
+        made.append(Remedy(host=host.host, cell=host.cell, stage=host.stage, action=action, reason=reason, token=token))
+    return tuple(made)
