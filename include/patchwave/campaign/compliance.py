@@ -1,7 +1,8 @@
 """Did it work? Three answers for every host of the scope: compliant, not compliant, unknown.
 
-Systems Manager's patch states and Config's evaluations go in, verdicts come out. Nothing that was not seen counts as
-compliant: a host without a report, or whose last evaluation is older than the patch, is unknown.
+`patchwave.aws.config` makes the observed values (first half), `judge` makes verdicts of them and of the patch states.
+Nothing that was not seen counts as compliant: a host without a report, or whose last evaluation is older than the patch,
+is unknown.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from patchwave.campaign.rollout import PatchState
 from patchwave.campaign.values import Cell, HostId
 
 
-class RuleVerdict(StrEnum):
-    """Config's compliance types."""
+class Compliance(StrEnum):
+    """Config's words for a resource under a rule."""
 
     COMPLIANT = "COMPLIANT"
     NON_COMPLIANT = "NON_COMPLIANT"
@@ -25,41 +26,72 @@ class RuleVerdict(StrEnum):
     INSUFFICIENT_DATA = "INSUFFICIENT_DATA"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RuleResult:
-    """What a Config rule says of one host.
+class Evaluation(StrEnum):
+    """What became of the wish that Config evaluate a rule now."""
 
-    Attributes:
-        host: the instance id, cut out of ``AWS::SSM::ManagedInstanceInventory/i-...`` where the rule uses that form.
-        invoked_at: ConfigRuleInvokedTime: when the rule looked.
-        recorded_at: ResultRecordedTime.
-    """
-
-    rule: str
-    host: HostId
-    verdict: RuleVerdict
-    invoked_at: datetime
-    recorded_at: datetime
-    annotation: str = ""
+    STARTED = "started"
+    LATER = "later"  # one runs, or ran less than about a minute ago: ask again, or wait for that one
+    NO_RULE = "no_rule"  # the cell has no rule of that name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RuleStatus:
-    """How far Config is with a rule in one cell.
+    """When Config evaluated a rule last; an evaluation from before the patch proves nothing.
 
     Attributes:
-        exists: Config knows the rule there.
-        evaluating: an evaluation is under way.
-        last_success: LastSuccessfulEvaluationTime; None before the first.
-        last_error: Config's last error message, empty if none.
+        succeeded_at: last successful evaluation; None if there was none.
+        failed_at: last failed one.
+        error: Config's code and message of that failure; empty if there is none.
     """
 
-    rule: str
     cell: Cell
-    exists: bool = True
-    evaluating: bool = False
-    last_success: datetime | None = None
-    last_error: str = ""
+    rule: str
+    succeeded_at: datetime | None = None
+    failed_at: datetime | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuleResult:
+    """What a rule says of one resource.
+
+    Attributes:
+        host: the instance id, cut out of ``AWS::SSM::ManagedInstanceInventory/i-...`` where Config says it so.
+        resource: Config's own id of the resource, which remediation needs.
+        recorded_at: when Config wrote the result down.
+        invoked_at: when it began the evaluation: only one later than the patch counts.
+        annotation: the rule's remark; mostly empty.
+    """
+
+    cell: Cell
+    rule: str
+    host: HostId
+    resource: str
+    resource_type: str
+    compliance: Compliance
+    recorded_at: datetime
+    invoked_at: datetime
+    annotation: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchCompliance:
+    """Systems Manager's patch compliance of one host.
+
+    Attributes:
+        severity: the worst one among what is not compliant, AWS's word.
+        executed_at: when the patch run that it comes from was carried out; None if AWS does not say.
+        execution: that run's snapshot id.
+        non_compliant: how many patches are not.
+    """
+
+    cell: Cell
+    host: HostId
+    compliant: bool
+    severity: str = "UNSPECIFIED"
+    executed_at: datetime | None = None
+    execution: str = ""
+    non_compliant: int = 0
 
 
 class Verdict(StrEnum):
@@ -91,7 +123,7 @@ class HostCompliance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Compliance:
+class Judgement:
     """The verdict on every host of the scope at one moment."""
 
     at: datetime
@@ -137,7 +169,7 @@ def judge(subject: Subject, state: PatchState | None, results: Mapping[str, Rule
             missing=None if state is None else state.missing + state.failed,
             pending_reboot=None if state is None else state.pending_reboot,
             reported_at=None if state is None else state.ended,
-            rules={rule: "-" if result is None else result.verdict.value for rule, result in results.items()},
+            rules={rule: "-" if result is None else result.compliance.value for rule, result in results.items()},
         )
 
     if state is None:
@@ -146,7 +178,7 @@ def judge(subject: Subject, state: PatchState | None, results: Mapping[str, Rule
         return verdict(Verdict.UNKNOWN, "its last patch report is older than the patch")
     if not state.compliant:
         return verdict(Verdict.NOT_COMPLIANT, f"Systems Manager: {state.wrong}")
-    against = [rule for rule, result in results.items() if result is not None and result.verdict is RuleVerdict.NON_COMPLIANT]
+    against = [rule for rule, result in results.items() if result is not None and result.compliance is Compliance.NON_COMPLIANT]
     old = [rule for rule, result in results.items() if not _proves(result, subject)]
     if old:
         return verdict(Verdict.UNKNOWN, f"Config has not evaluated {', '.join(old)} since the host was last changed")
@@ -157,7 +189,7 @@ def judge(subject: Subject, state: PatchState | None, results: Mapping[str, Rule
 
 def _proves(result: RuleResult | None, subject: Subject) -> bool:
     """Whether the evaluation was made after the last change of the host."""
-    if result is None or result.verdict is RuleVerdict.INSUFFICIENT_DATA:
+    if result is None or result.compliance is Compliance.INSUFFICIENT_DATA:
         return False
     return subject.changed_at is None or result.invoked_at >= subject.changed_at
 
@@ -169,12 +201,12 @@ def judge_all(
     rules: Sequence[str],
     *,
     at: datetime,
-) -> Compliance:
+) -> Judgement:
     """The verdict on each subject, in their order."""
     by_host: dict[HostId, dict[str, RuleResult]] = {}
     for result in results:
         by_host.setdefault(result.host, {})[result.rule] = result
-    return Compliance(
+    return Judgement(
         at=at,
         hosts=tuple(
             judge(subject, states.get(subject.host), {rule: by_host.get(subject.host, {}).get(rule) for rule in rules})
@@ -183,7 +215,7 @@ def judge_all(
     )
 
 
-def unproven(compliance: Compliance) -> tuple[HostId, ...]:
+def unproven(compliance: Judgement) -> tuple[HostId, ...]:
     """Hosts that a later look may still settle: unknown ones that have a report, and ones that Config contradicts."""
     return tuple(
         host.host

@@ -1,7 +1,8 @@
-"""What is left to do, and what may be done about it?
+"""What is left to do, what may be done about it, and how does it stand?
 
 `choose` picks the hosts that are still not compliant and lie in the stages where the campaign file allows remediation;
-for all others it says why nothing is done. Executing a remedy is the operator's business.
+for all others it says why nothing is done. `patchwave.aws.automation` and `patchwave.aws.config` make the observed values;
+executing a remedy is the operator's business.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from patchwave.campaign.compliance import Compliance, Verdict
+from patchwave.campaign.compliance import Judgement, Verdict
 from patchwave.campaign.values import Cell, HostId, RunId
 
 RUNBOOK = "Patchwave-Remediate"
@@ -21,28 +22,62 @@ RUNBOOK = "Patchwave-Remediate"
 _TOKENS = uuid.UUID("f0c1ad0e-3d6e-5c55-8f1c-3a6c3b0b3d52")
 
 
-class AutomationState(StrEnum):
-    """How an Automation execution stands, from AWS's many words."""
+class RemedyState(StrEnum):
+    """How a remedy stands. That it succeeded means that it ran through, not that the host is compliant now."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"  # AWS does not say, or does not know it any more
+
+
+ENDED = frozenset({RemedyState.SUCCEEDED, RemedyState.FAILED, RemedyState.TIMED_OUT, RemedyState.CANCELLED})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AutomationStatus:
-    """One Automation execution.
+    """How an Automation execution stands.
 
     Attributes:
-        status: AWS's own word (``InProgress``, ``TimedOut``, ...).
-        message: AWS's failure message, empty if none.
+        state: in our words; `status` is AWS's own.
+        failure: AWS's failure message, or that of the step that failed; empty if there is none.
+        step: the step it is in, or was in last.
     """
 
+    cell: Cell
     id: str
-    state: AutomationState
+    state: RemedyState
     status: str
-    message: str = ""
+    document: str = ""
+    failure: str = ""
+    step: str = ""
+    began_at: datetime | None = None
     ended_at: datetime | None = None
+
+    @property
+    def ended(self) -> bool:
+        """It will not change any more."""
+        return self.state in ENDED
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuleRemedy:
+    """How Config's remediation of one resource stands.
+
+    Attributes:
+        failure: messages of the steps that failed.
+        invoked_at: when Config began it.
+    """
+
+    cell: Cell
+    rule: str
+    host: HostId
+    state: RemedyState
+    failure: str = ""
+    invoked_at: datetime | None = None
+    updated_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +109,7 @@ class RemedyResult:
     execution: str = ""
 
 
-def choose(run: RunId, compliance: Compliance, *, allowed: Collection[str], untouched: Collection[str]) -> tuple[Remedy, ...]:
+def choose(run: RunId, compliance: Judgement, *, allowed: Collection[str], untouched: Collection[str]) -> tuple[Remedy, ...]:
     """A remedy for every host that is not compliant; unknown hosts get none, for nobody knows what ails them.
 
     Args:

@@ -1,0 +1,471 @@
+"""What exactly will we do, to which host, in which order?
+
+`build` makes the immutable plan of a run from the frozen campaign, the fleet and the triage; `digest` names it; `markdown`
+is what a person judges at a gate. Every host of the scope is either in exactly one stage of the plan or excluded with the
+reason: nobody is left out silently. The plan is built without touching anything; a dry run ends with it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from patchwave.campaign import evidence, fleet, rollout, waves
+from patchwave.campaign.definition import Campaign, Stage, written_duration
+from patchwave.campaign.fleet import Host, Readiness
+from patchwave.campaign.policy import Track
+from patchwave.campaign.rollout import StageRules
+from patchwave.campaign.severity import Assessment, Triage
+from patchwave.campaign.values import Cell, HostId, RunId, StageName
+from patchwave.campaign.waves import Wave
+
+SNAPSHOTS = uuid.UUID("3f2c8a52-0f0e-5f0b-9c47-0b8f6f3f7a10")
+
+EXPECTED_SCAN = timedelta(minutes=2)
+EXPECTED_PATCH = timedelta(minutes=15)
+"""Install, reboot and Scan of one wave, before a platform's own times are known (reference: Linux 1-10 min, reboot 1-3 min)."""
+
+
+Needs = Mapping[HostId, Sequence[Assessment]]
+"""Why each host is to be patched: its selected findings that an OS patch mends."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restriction:
+    """What a person narrowed the run to in the trigger form; empty means everything."""
+
+    stages: tuple[str, ...] = ()
+    severities: tuple[str, ...] = ()
+    vulnerabilities: tuple[str, ...] = ()
+
+    @property
+    def by_finding(self) -> bool:
+        """Hosts are chosen by their findings."""
+        return bool(self.severities or self.vulnerabilities)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedHost:
+    """A host that the run will bring to a terminal class.
+
+    Attributes:
+        domain: failure domain whose budget it counts in.
+        note: why a command could not reach it when the plan was made; empty if one could.
+        findings: patchable findings by severity.
+        deadline: the earliest deadline of those; None without any.
+        covered: Inspector scans it; if not, its findings are unknown.
+    """
+
+    id: HostId
+    cell: Cell
+    name: str
+    platform: str
+    zone: str
+    domain: str
+    note: str
+    findings: Mapping[str, int]
+    deadline: datetime | None
+    covered: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StagePlan:
+    """One stage: its hosts in the order in which they are begun, and the rules that hold.
+
+    Attributes:
+        concurrency: as the campaign file says it (``10 %``, ``5 hosts``).
+        places: how many hosts of each failure domain may be away at once.
+        stage_places: how many of the whole stage.
+        forecast: expected time from first Scan to last settled host, without soak.
+    """
+
+    name: StageName
+    hosts: tuple[PlannedHost, ...]
+    concurrency: str
+    places: Mapping[str, int]
+    stage_places: int
+    error_budget: int
+    soak: timedelta
+    approval_required: bool
+    approvers: tuple[str, ...]
+    approval_timeout: timedelta
+    health_checks: tuple[str, ...]
+    health_timeout: timedelta
+    waves: tuple[Wave, ...]
+    forecast: timedelta
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exclusion:
+    """A host of the scope that the run leaves alone, and why."""
+
+    host: HostId
+    cell: Cell
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """All of one run, decided. Immutable; `digest` names it.
+
+    Attributes:
+        definition: digest of the campaign file that it was made from.
+        left_out: stages of the campaign that this run does not touch.
+        severities: active findings by severity.
+        tracks: active findings by track.
+        not_patchable: reasons why findings cannot be mended by an OS patch, with their number.
+        unscanned: hosts of the plan that Inspector does not cover, with its reason.
+        snapshots: patch snapshot by ``cell|platform``.
+    """
+
+    run: RunId
+    campaign: str
+    created: datetime
+    definition: str
+    policy: str
+    dry_run: bool
+    requested_by: str | None
+    restriction: Restriction
+    stages: tuple[StagePlan, ...]
+    left_out: tuple[str, ...]
+    exclusions: tuple[Exclusion, ...]
+    severities: Mapping[str, int]
+    tracks: Mapping[str, int]
+    not_patchable: Mapping[str, int]
+    unscanned: Mapping[HostId, str]
+    snapshots: Mapping[str, str]
+    cells: tuple[Cell, ...] = field(default=())
+
+    def stage(self, name: str) -> StagePlan:
+        """That stage.
+
+        Raises:
+            KeyError: the plan does not touch it.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise KeyError(name)
+
+    @property
+    def hosts(self) -> tuple[PlannedHost, ...]:
+        """Hosts of all stages, in order."""
+        return tuple(host for stage in self.stages for host in stage.hosts)
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[Plan]:
+    return TypeAdapter(Plan)
+
+
+def to_json(plan: Plan) -> Any:
+    """The plan as JSON-able content."""
+    return _adapter().dump_python(plan, mode="json")
+
+
+def from_json(content: Any) -> Plan:
+    """The plan that `to_json` wrote.
+
+    Raises:
+        pydantic.ValidationError: it is none.
+    """
+    return _adapter().validate_python(content)
+
+
+def digest(plan: Plan) -> str:
+    """sha256 of the plan's canonical JSON: what an approval is bound to."""
+    return evidence.digest(to_json(plan))
+
+
+def build(
+    campaign: Campaign,
+    hosts: Sequence[Host],
+    triage: Triage,
+    *,
+    run: RunId,
+    now: datetime,
+    dry_run: bool,
+    restriction: Restriction,
+    definition: str,
+    requested_by: str | None,
+) -> Plan:
+    """The plan of one run.
+
+    Args:
+        hosts: every instance of the scope's cells that carries the scope's tags, stopped ones included.
+        definition: digest of the frozen campaign.
+
+    Raises:
+        AmbiguousStage: a host's tags put it into two stages.
+    """
+    chosen: dict[str, list[Host]] = {stage.name: [] for stage in campaign.stages}
+    exclusions: list[Exclusion] = []
+    needs = {host: tuple(one for one in its if one.wanted) for host, its in triage.by_host().items()}
+    for host in sorted(hosts, key=lambda one: (one.cell, one.id)):
+        stage = campaign.stage_of(host.tags, host=host.id)
+        reason = _why_excluded(host, stage, needs.get(host.id, ()), restriction)
+        if stage is None or reason:
+            exclusions.append(Exclusion(host=host.id, cell=host.cell, name=host.name, reason=reason))
+        else:
+            chosen[stage.name].append(host)
+    unknown = triage.unknown(host.id for host in hosts)
+    planned = tuple(
+        _stage_plan(stage, chosen[stage.name], hosts, needs, unknown)
+        for stage in campaign.stages
+        if _is_chosen(stage, restriction)
+    )
+    return Plan(
+        run=run,
+        campaign=campaign.name,
+        created=now,
+        definition=definition,
+        policy=campaign.policy,
+        dry_run=dry_run,
+        requested_by=requested_by,
+        restriction=restriction,
+        stages=planned,
+        left_out=tuple(stage.name for stage in campaign.stages if not _is_chosen(stage, restriction)),
+        exclusions=tuple(exclusions),
+        severities=_words(triage.by_severity()),
+        tracks=_words(triage.by_track()),
+        not_patchable=dict(sorted(Counter(one.reason for one in triage.assessments if one.track is Track.NOT_PATCHABLE).items())),
+        unscanned={host.id: unknown[host.id] for stage in planned for host in stage.hosts if host.id in unknown},
+        snapshots=_snapshots(run, (host for stage in planned for host in stage.hosts)),
+        cells=campaign.cells,
+    )
+
+
+def _words(counts: Mapping[Any, int]) -> dict[str, int]:
+    return {getattr(word, "value", str(word)): count for word, count in counts.items() if count}
+
+
+def _is_chosen(stage: Stage, restriction: Restriction) -> bool:
+    return not restriction.stages or stage.name in restriction.stages
+
+
+def _why_excluded(host: Host, stage: Stage | None, needs: Sequence[Assessment], restriction: Restriction) -> str:
+    if fleet.readiness(host) is Readiness.TERMINATED:
+        return fleet.why_not(host)
+    if stage is None:
+        group = f"its patch group is {host.patch_group!r}" if host.patch_group else "it has no patch group"
+        return f"no stage of the campaign selects it ({group})"
+    if not _is_chosen(stage, restriction):
+        return f"stage {stage.name} was not chosen for this run"
+    if restriction.by_finding and not needs:
+        return "it has no patchable finding of the severities or CVE ids chosen for this run"
+    return ""
+
+
+def _stage_plan(
+    stage: Stage, hosts: Sequence[Host], everybody: Sequence[Host], needs: Needs, unknown: Mapping[HostId, str]
+) -> StagePlan:
+    domains = {host.id: fleet.failure_domain(host, stage=stage.name) for host in hosts}
+    # A stopped host serves nobody, so it neither takes a place nor widens the share.
+    serving = [host for host in hosts if fleet.readiness(host) is not Readiness.STOPPED]
+    groups = {domain for domain in domains.values() if domain.startswith("asg:")}
+    members = [
+        domain
+        for host in everybody
+        if host.id not in domains
+        and fleet.readiness(host) not in (Readiness.STOPPED, Readiness.TERMINATED)
+        and (domain := fleet.failure_domain(host, stage=stage.name)) in groups
+    ]
+    allowed = waves.places(stage.concurrency, [*(domains[host.id] for host in serving), *members])
+    allowed |= {domain: 1 for domain in domains.values() if domain not in allowed}
+    total = stage.concurrency.of(max(1, len(serving)))
+    order = waves.ordered([(host.id, host.cell, host.zone, host.name) for host in hosts])
+    facts = fleet.by_id(hosts)
+    reachable = [host for host in order if fleet.readiness(facts[host]) is Readiness.READY]
+    cut = waves.split(reachable, domains, allowed, total=total)
+    return StagePlan(
+        name=StageName(stage.name),
+        hosts=tuple(_planned(facts[host], domains[host], needs.get(host, ()), covered=host not in unknown) for host in order),
+        concurrency=str(stage.concurrency),
+        places=allowed,
+        stage_places=total,
+        error_budget=stage.errors_allowed(len(hosts)),
+        soak=stage.soak,
+        approval_required=stage.approval.required,
+        approvers=tuple(stage.approval.approvers),
+        approval_timeout=stage.approval.timeout,
+        health_checks=tuple(check.value for check in stage.health.checks),
+        health_timeout=stage.health.timeout,
+        waves=cut,
+        forecast=EXPECTED_SCAN + EXPECTED_PATCH * len(cut) if hosts else timedelta(),
+    )
+
+
+def _planned(host: Host, domain: str, needs: Sequence[Assessment], *, covered: bool) -> PlannedHost:
+    deadlines = [need.deadline for need in needs if need.deadline is not None]
+    return PlannedHost(
+        id=host.id,
+        cell=host.cell,
+        name=host.name,
+        platform=host.platform,
+        zone=host.zone,
+        domain=domain,
+        note=fleet.why_not(host),
+        findings=_words(Counter(need.severity for need in needs)),
+        deadline=min(deadlines, default=None),
+        covered=covered,
+    )
+
+
+def _snapshots(run: RunId, hosts: Iterable[PlannedHost]) -> dict[str, str]:
+    """One snapshot per cell and platform, so that every wave sees the same approved patches (AWS: SnapshotId)."""
+    keys = sorted({f"{host.cell}|{host.platform}" for host in hosts})
+    return {key: str(uuid.uuid5(SNAPSHOTS, f"{run}|{key}")) for key in keys}
+
+
+def rules(plan: Plan, stage: StagePlan) -> StageRules:
+    """What the rollout of that stage has to keep."""
+    return StageRules(
+        run=plan.run,
+        stage=stage.name,
+        order=tuple(host.id for host in stage.hosts),
+        places=stage.places,
+        stage_places=stage.stage_places,
+        error_budget=stage.error_budget,
+        snapshots=plan.snapshots,
+    )
+
+
+def rows(plan: Plan, stage: StagePlan, *, now: datetime) -> tuple[rollout.HostRow, ...]:
+    """The stage's hosts as they enter the ledger."""
+    return tuple(
+        rollout.HostRow(
+            run=plan.run,
+            stage=stage.name,
+            host=host.id,
+            cell=host.cell,
+            name=host.name,
+            platform=host.platform,
+            domain=host.domain,
+            state=rollout.HostState.PLANNED,
+            reason=host.note,
+            since=now,
+        )
+        for host in stage.hosts
+    )
+
+
+# --- for people ---------------------------------------------------------------------------------------------------------
+
+_ORDER = ("critical", "high", "medium", "low", "informational", "untriaged")
+
+
+def _cell_text(text: object) -> str:
+    """Text from outside inside a Markdown table: no cell may end early, no markup may start."""
+    return str(text).replace("\\", "\\\\").replace("|", "\\|").replace("`", "'").replace("<", "&lt;").replace("\n", " ")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[word]} {word}" for word in _ORDER if counts.get(word)) or "none known"
+
+
+def _duration(value: timedelta) -> str:
+    return written_duration(value) if value else "none"
+
+
+def summary(plan: Plan) -> str:
+    """One sentence: how many hosts, in how many stages, for what."""
+    hosts = len(plan.hosts)
+    return (
+        f"{hosts} hosts in {len(plan.stages)} stages ({', '.join(f'{stage.name} {len(stage.hosts)}' for stage in plan.stages)}), "
+        f"{len(plan.exclusions)} excluded; active findings: {_counts(plan.severities)}"
+    )
+
+
+def markdown(plan: Plan, *, for_stage: str | None = None, notice: str = "") -> str:
+    """The plan as a person judges it: how many hosts, in which order, what for, what is excluded and why, how long.
+
+    Args:
+        for_stage: the stage that is asked about at a gate; it is named first.
+        notice: a sentence to stand on top, e.g. that the campaign file has changed since.
+    """
+    lines = [f"# Plan of {plan.campaign}", ""]
+    if notice:
+        lines += [f"> **{notice}**", ""]
+    if plan.dry_run:
+        lines += ["> **Dry run:** nothing is changed; this plan is the result.", ""]
+    if for_stage is not None:
+        stage = plan.stage(for_stage)
+        lines += [
+            f"**You are asked about stage `{for_stage}`:** {len(stage.hosts)} hosts, at most {stage.stage_places} at once "
+            f"({stage.concurrency}), stops after {stage.error_budget} errors, expected to take {_duration(stage.forecast)}.",
+            "",
+        ]
+    lines += [
+        f"- **What for:** {_counts(plan.severities)} active findings",
+        f"- **Hosts:** {len(plan.hosts)} in {len(plan.stages)} stages, {len(plan.exclusions)} excluded",
+        f"- **Policy:** {plan.policy}; **requested by:** {_cell_text(plan.requested_by or 'the schedule')}",
+        f"- **Made at:** {plan.created:%Y-%m-%d %H:%M} UTC; **run:** `{_cell_text(plan.run)}`",
+        f"- **Digest:** `{digest(plan)}` (an approval holds for this plan and no other)",
+    ]
+    if plan.restriction.by_finding:
+        chosen = ", ".join((*plan.restriction.severities, *plan.restriction.vulnerabilities))
+        lines.append(f"- **Restricted to hosts with:** {_cell_text(chosen)}; those hosts get every patch their baseline approves")
+    if plan.left_out:
+        lines.append(f"- **Stages left out of this run:** {', '.join(plan.left_out)}")
+    lines += ["", "## Stages, in this order", ""]
+    lines += [
+        "| stage | hosts | at once | waves | stops after | takes about | then soaks | approval |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for stage in plan.stages:
+        who = (", ".join(stage.approvers) or "anybody who may answer") if stage.approval_required else "not needed"
+        lines.append(
+            f"| {stage.name} | {len(stage.hosts)} | {stage.stage_places} ({stage.concurrency}) | {len(stage.waves)} "
+            f"| {stage.error_budget} errors | {_duration(stage.forecast)} | {_duration(stage.soak)} | {who} |"
+        )
+    for stage in plan.stages:
+        lines += _stage_lines(stage)
+    lines += ["", f"## Excluded ({len(plan.exclusions)})", ""]
+    if plan.exclusions:
+        lines += ["| host | name | cell | why |", "|---|---|---|---|"]
+        lines += [f"| {one.host} | {_cell_text(one.name)} | {one.cell} | {_cell_text(one.reason)} |" for one in plan.exclusions]
+    else:
+        lines.append("Nobody: every host of the scope is in a stage.")
+    lines += ["", "## Not known to Inspector", ""]
+    if plan.unscanned:
+        lines += [
+            f"- {host}: {_cell_text(reason)}; its findings are unknown, it is patched all the same"
+            for host, reason in plan.unscanned.items()
+        ]
+    else:
+        lines.append("Inspector scans every host of the plan.")
+    lines += ["", "## What an OS patch cannot mend", ""]
+    if plan.not_patchable:
+        lines += [f"- {count} findings: {_cell_text(reason)}" for reason, count in plan.not_patchable.items()]
+    else:
+        lines.append("Nothing: every active finding has an OS patch.")
+    return "\n".join(lines) + "\n"
+
+
+def _stage_lines(stage: StagePlan) -> list[str]:
+    notes = [host for host in stage.hosts if host.note]
+    wave_of = {host: wave.number for wave in stage.waves for host in wave.hosts}
+    lines = ["", f"### {stage.name}", ""]
+    if not stage.hosts:
+        return [*lines, "No host is selected by this stage."]
+    lines += [
+        f"- **{_cell_text(host.name or host.id)}** ({host.id}): {_cell_text(host.note)}; looked at again when the stage begins"
+        for host in notes
+    ]
+    lines += ["", "| wave | host | name | platform | zone | findings | earliest deadline |", "|---|---|---|---|---|---|---|"]
+    for host in sorted(stage.hosts, key=lambda one: wave_of.get(one.id, 10**6)):
+        deadline = f"{host.deadline:%Y-%m-%d}" if host.deadline else "-"
+        found = _counts(host.findings) if host.covered else "unknown (not scanned)"
+        lines.append(
+            f"| {wave_of.get(host.id, '-')} | {host.id} | {_cell_text(host.name)} | {_cell_text(host.platform)} | {host.zone} "
+            f"| {found} | {deadline} |"
+        )
+    return lines
