@@ -8,7 +8,6 @@ here, so that readers see explicit values. When a schedule fires is the timetabl
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
 import math
 import re
@@ -24,9 +23,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from croniter import CroniterError, croniter  # type: ignore[import-untyped]
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
@@ -38,7 +35,7 @@ from pydantic import (
 )
 
 from patchwave.campaign import document
-from patchwave.campaign.document import Misfit, Misplacement
+from patchwave.campaign.document import FilePart, Misfit, Misplacement, Part
 from patchwave.campaign.errors import InvalidFile, Permanent
 from patchwave.campaign.values import Cell, Count, HostId, Share, StageName
 
@@ -227,12 +224,6 @@ TAGS_SCHEMA: dict[str, Any] = {
     "type": "object",
     "additionalProperties": {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]},
 }
-
-
-class Part(BaseModel):
-    """What all parts of a campaign file have in common: immutable, and no field that nobody knows."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def carries(tags: Mapping[str, str], wanted: Mapping[str, tuple[str, ...]]) -> bool:
@@ -557,7 +548,7 @@ class Notification(Part):
         return self
 
 
-class Campaign(Part):
+class Campaign(FilePart):
     """One campaign file; it becomes one DAG."""
 
     name: Annotated[Slug, Field(description="Name of the campaign and id of its DAG.", examples=["weekly-linux"])]
@@ -665,20 +656,6 @@ class Campaign(Part):
         if len(selecting) > 1:
             raise AmbiguousStage(host=host, stages=tuple(stage.name for stage in selecting))
         return selecting[0] if selecting else None
-
-    def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no spaces, every default written out."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """What `to_json` wrote."""
-        return cls.model_validate(json.loads(text))
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the canonical JSON, in hex: changes with the meaning of the file, not with its comments or spaces."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
 # --- Files ------------------------------------------------------------------------------------------------------------------

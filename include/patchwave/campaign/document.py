@@ -8,13 +8,15 @@ into true).
 from __future__ import annotations
 
 import difflib
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from patchwave.campaign.errors import InvalidFile
@@ -41,6 +43,30 @@ class Misfit(ValueError):
     def __init__(self, found: Sequence[Misplacement]) -> None:
         self.found = tuple(found)
         super().__init__("; ".join(f"{dotted(one.loc)}: {one.message}" for one in self.found))
+
+
+class Part(BaseModel):
+    """What all parts of a file have in common: immutable, and no field that nobody knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FilePart(Part):
+    """A whole file: it can be stored, read back, and named by its digest, for a run works from a copy."""
+
+    def to_json(self) -> str:
+        """Canonical JSON: sorted keys, no spaces, every default written out."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """What `to_json` wrote."""
+        return cls.model_validate(json.loads(text))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON, in hex: changes with the meaning of the file, not with its comments or spaces."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

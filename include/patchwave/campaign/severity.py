@@ -1,0 +1,353 @@
+"""How urgent is each finding, and on which track is it handled?
+
+The task `classify` calls this with what Inspector said; the plan and the report read the triage. Whether an OS patch mends a
+finding is decided here, for that is a fact; everything else comes from the policy's rows and tables. Which hosts exist is the
+fleet's question: a host that Inspector does not scan is known here only by its coverage.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from patchwave.campaign.findings import Coverage, Finding, Severity, VulnerablePackage
+from patchwave.campaign.policy import Policy, Track
+from patchwave.campaign.values import Cell, HostId
+
+EC2_INSTANCE = "AWS_EC2_INSTANCE"
+
+RANK: Mapping[Severity, int] = {
+    # Untriaged stands beside high, as its deadline in the shipped policies: unknown is not harmless.
+    Severity.CRITICAL: 0,
+    Severity.HIGH: 1,
+    Severity.UNTRIAGED: 1,
+    Severity.MEDIUM: 2,
+    Severity.LOW: 3,
+    Severity.INFORMATIONAL: 4,
+}
+"""Most urgent first."""
+
+NOT_YET_SCANNED = frozenset({"PENDING_INITIAL_SCAN", "NO_INVENTORY", "STALE_INVENTORY"})
+"""Inspector's reasons that say nothing about the host's packages even where the scan status is ACTIVE (reference 7.3)."""
+
+NO_COVERAGE = "NO_COVERAGE"
+"""Our word for a host that Inspector does not list at all."""
+
+LANGUAGE_PACKAGES: Mapping[str, str] = {
+    "GOBINARY": "a Go binary",
+    "GOMOD": "a Go module",
+    "PIP": "a Python package",
+    "PIPENV": "a Python package",
+    "POETRY": "a Python package",
+    "PYTHONPKG": "a Python package",
+    "NPM": "a Node.js package",
+    "YARN": "a Node.js package",
+    "NODEPKG": "a Node.js package",
+    "JAR": "a Java archive",
+    "POM": "a Java archive",
+    "BUNDLER": "a Ruby gem",
+    "GEMSPEC": "a Ruby gem",
+    "CARGO": "a Rust crate",
+    "COMPOSER": "a PHP package",
+    "NUGET": "a .NET package",
+    "DOTNET_CORE": "a .NET package",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assessment:
+    """What follows from one finding.
+
+    Attributes:
+        finding: its ARN.
+        resource: Inspector's id of the resource; an instance id where `host` is set.
+        host: None where the resource is no EC2 instance.
+        packages: the OS packages whose update mends it; empty where none does.
+        deadline: None if the policy sets none for this severity. What no OS patch mends keeps its deadline: the clock of a
+            vulnerability does not stop because somebody else must mend it.
+        overdue: the deadline has passed.
+        reason: the row of the matrix that matched, or why no OS patch helps.
+        not_selected: why this run leaves it aside (restricted by its parameters); None if it is in.
+    """
+
+    finding: str
+    cell: Cell
+    resource: str
+    host: HostId | None
+    vulnerability: str
+    severity: Severity
+    track: Track
+    packages: tuple[str, ...]
+    first_seen: datetime
+    deadline: datetime | None
+    overdue: bool
+    reason: str
+    not_selected: str | None = None
+
+    @property
+    def selected(self) -> bool:
+        """Whether this run is about it."""
+        return self.not_selected is None
+
+    @property
+    def patchable(self) -> bool:
+        """Whether an OS patch on a host mends it."""
+        return self.track in PATCHED_TRACKS
+
+    @property
+    def wanted(self) -> bool:
+        """Whether this run should patch its host because of it."""
+        return self.selected and self.patchable
+
+
+PATCHED_TRACKS = frozenset({Track.CRITICAL, Track.STANDARD, Track.KERNEL})
+"""The tracks that end in a patch on a host."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restriction:
+    """What the run's parameters narrow it to; an empty tuple does not narrow."""
+
+    severities: tuple[Severity, ...] = ()
+    vulnerabilities: tuple[str, ...] = ()
+
+    def refuses(self, finding: Finding) -> str | None:
+        """Why the finding is left aside; None if it is in. Where both are given, both must hold."""
+        if self.severities and finding.severity not in self.severities:
+            return f"the run is restricted to {', '.join(self.severities)}"
+        if self.vulnerabilities and finding.vulnerability.upper() not in self.vulnerabilities:
+            return f"the run is restricted to {', '.join(self.vulnerabilities)}"
+        return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Triage:
+    """Every finding with its track and deadline, and which hosts the scan can speak for.
+
+    Attributes:
+        at: the moment of the judgement; `overdue` is meant at it.
+        policy: name of the policy that was applied.
+        policy_digest: and exactly which text of it.
+        restriction: what the run is narrowed to.
+        assessments: most urgent first (deadline, severity, ARN); also those that are not selected.
+        scanned: hosts that Inspector scans, in order.
+        not_scanned: hosts that it lists but does not scan, with its reason.
+    """
+
+    at: datetime
+    policy: str
+    policy_digest: str
+    restriction: Restriction
+    assessments: tuple[Assessment, ...]
+    scanned: tuple[HostId, ...]
+    not_scanned: Mapping[HostId, str]
+
+    def selected(self) -> tuple[Assessment, ...]:
+        """Those that the run is about."""
+        return tuple(one for one in self.assessments if one.selected)
+
+    def by_host(self) -> Mapping[HostId, tuple[Assessment, ...]]:
+        """The selected ones of each host, most urgent first; also those that no OS patch mends."""
+        hosts: dict[HostId, list[Assessment]] = {}
+        for one in self.assessments:
+            if one.selected and one.host is not None:
+                hosts.setdefault(one.host, []).append(one)
+        return {host: tuple(its) for host, its in hosts.items()}
+
+    def hosts_to_patch(self) -> frozenset[HostId]:
+        """Hosts with at least one selected finding that an OS patch mends."""
+        return frozenset(one.host for one in self.assessments if one.wanted and one.host is not None)
+
+    def elsewhere(self) -> tuple[Assessment, ...]:
+        """Selected findings that no campaign on hosts can close: managed services, and what is not patchable."""
+        return tuple(one for one in self.assessments if one.selected and not one.patchable)
+
+    def by_severity(self) -> Mapping[Severity, int]:
+        """How many selected findings of each severity; all severities are there, in Inspector's order."""
+        counted = Counter(one.severity for one in self.assessments if one.selected)
+        return {severity: counted[severity] for severity in Severity}
+
+    def by_track(self) -> Mapping[Track, int]:
+        """How many selected findings on each track; all tracks are there, in the matrix' order."""
+        counted = Counter(one.track for one in self.assessments if one.selected)
+        return {track: counted[track] for track in Track}
+
+    def overdue(self) -> tuple[Assessment, ...]:
+        """The selected ones whose deadline has passed."""
+        return tuple(one for one in self.assessments if one.selected and one.overdue)
+
+    def unknown(self, hosts: Iterable[HostId]) -> Mapping[HostId, str]:
+        """Which of these hosts the scan cannot speak for, and Inspector's reason (`NO_COVERAGE`: it does not list them).
+
+        Such a host is unknown, never clean, with findings or without.
+        """
+        scanned = frozenset(self.scanned)
+        return {host: self.not_scanned.get(host, NO_COVERAGE) for host in hosts if host not in scanned}
+
+    def without_finding(self) -> tuple[str, ...]:
+        """Vulnerabilities that the run is restricted to and that were found nowhere: a typing error, or good news."""
+        found = {one.vulnerability.upper() for one in self.assessments}
+        return tuple(vulnerability for vulnerability in self.restriction.vulnerabilities if vulnerability not in found)
+
+    def to_json(self) -> str:
+        """As the ledger stores it."""
+        return _stored().dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> Triage:
+        """What `to_json` wrote."""
+        return _stored().validate_json(text)
+
+
+@cache
+def _stored() -> TypeAdapter[Triage]:
+    return TypeAdapter(Triage)
+
+
+def classify(
+    findings: Iterable[Finding],
+    policy: Policy,
+    *,
+    now: datetime,
+    coverage: Iterable[Coverage],
+    severities: Collection[Severity] | None = None,
+    vulnerabilities: Collection[str] | None = None,
+) -> Triage:
+    """The triage of all findings under a policy.
+
+    Args:
+        findings: each once (`findings.deduplicated`).
+        now: aware; a deadline before it is overdue.
+        coverage: Inspector's, of the scope's hosts.
+        severities: narrows the run to these; None or empty does not.
+        vulnerabilities: narrows the run to these ids, in any case of letters; None or empty does not.
+
+    Raises:
+        ValueError: `now` has no time zone.
+    """
+    if now.tzinfo is None:
+        raise ValueError("now has no time zone; a deadline is a moment, not a wall clock")
+    restriction = Restriction(
+        severities=tuple(severity for severity in Severity if severity in (severities or ())),
+        vulnerabilities=tuple(sorted({vulnerability.strip().upper() for vulnerability in vulnerabilities or ()})),
+    )
+    allowed = {severity: policy.deadlines.of(severity) for severity in Severity}
+    assessments = [_assess(finding, policy, now=now, restriction=restriction, allowed=allowed) for finding in findings]
+    assessments.sort(key=_urgency)
+    scanned, not_scanned = _coverage(coverage)
+    return Triage(
+        at=now,
+        policy=policy.name,
+        policy_digest=policy.digest,
+        restriction=restriction,
+        assessments=tuple(assessments),
+        scanned=scanned,
+        not_scanned=not_scanned,
+    )
+
+
+def _urgency(assessment: Assessment) -> tuple[bool, float, int, str]:
+    deadline = assessment.deadline
+    moment = deadline.timestamp() if deadline else 0.0
+    return deadline is None, moment, RANK[assessment.severity], assessment.finding
+
+
+def _assess(
+    finding: Finding, policy: Policy, *, now: datetime, restriction: Restriction, allowed: Mapping[Severity, timedelta | None]
+) -> Assessment:
+    packages = mended_by_os(finding)
+    track, reason = _track(finding, policy, packages)
+    given = allowed[finding.severity]
+    deadline = finding.first_seen + given if given is not None else None
+    return Assessment(
+        finding=finding.arn,
+        cell=finding.cell,
+        resource=finding.resource,
+        host=finding.host if finding.resource_type == EC2_INSTANCE else None,
+        vulnerability=finding.vulnerability,
+        severity=finding.severity,
+        track=track,
+        packages=tuple(package.name for package in packages) if track in PATCHED_TRACKS else (),
+        first_seen=finding.first_seen,
+        deadline=deadline,
+        overdue=deadline is not None and deadline < now,
+        reason=reason,
+        not_selected=restriction.refuses(finding),
+    )
+
+
+def _track(finding: Finding, policy: Policy, packages: tuple[VulnerablePackage, ...]) -> tuple[Track, str]:
+    """The track, and the sentence that says why."""
+    on_host = finding.resource_type == EC2_INSTANCE
+    if on_host and not packages:
+        return Track.NOT_PATCHABLE, why_not_patchable(finding)
+    kernel = any(policy.kernel.includes(package.name) for package in packages)
+    for number, row in enumerate(policy.matrix, start=1):
+        if row.matches(
+            resource_type=finding.resource_type, kernel=kernel, severity=finding.severity, exploit_known=finding.exploit_known
+        ):
+            return row.track, f"row {number} of policy {policy.name}: {row.because}{_left_over(finding, packages)}"
+    return Track.NOT_PATCHABLE, why_not_patchable(finding)
+
+
+def _is_os(package: VulnerablePackage) -> bool:
+    return package.manager.upper() == "OS"
+
+
+def mended_by_os(finding: Finding) -> tuple[VulnerablePackage, ...]:
+    """The OS packages of a finding whose update mends it.
+
+    Inspector's word about the finding counts for packages about which it says nothing: ``YES`` means that each has a fix,
+    ``NO`` that none has; ``PARTIAL`` leaves it to each package's own version.
+    """
+    if finding.fix == "NO":
+        return ()
+    return tuple(one for one in finding.packages if _is_os(one) and (one.fixed_in is not None or finding.fix == "YES"))
+
+
+def why_not_patchable(finding: Finding) -> str:
+    """One sentence: why no OS patch on a host mends this finding."""
+    if finding.resource_type != EC2_INSTANCE:
+        return _other_resource(finding.resource_type)
+    if not finding.packages:
+        return "Inspector names no package, so there is nothing to update"
+    if not any(_is_os(package) for package in finding.packages):
+        first = finding.packages[0]
+        kind = LANGUAGE_PACKAGES.get(first.manager.upper(), f"a package of {first.manager}")
+        where = f" in {first.path}" if first.path else ""
+        return f"{first.name} is {kind}{where}: whoever builds or installs it must update it, the operating system cannot"
+    names = ", ".join(package.name for package in finding.packages if _is_os(package))
+    return f"no fix is available yet for {names}"
+
+
+def _other_resource(resource_type: str) -> str:
+    kind: Literal["image", "other"] = "image" if "IMAGE" in resource_type or "ECR" in resource_type else "other"
+    if kind == "image":
+        return f"{resource_type} is an image: it is rebuilt, not patched"
+    return f"{resource_type} is no EC2 instance, so no OS patch reaches it"
+
+
+def _left_over(finding: Finding, packages: tuple[VulnerablePackage, ...]) -> str:
+    """What of a partly mended finding stays open, so that nobody takes the host for clean afterwards."""
+    if finding.resource_type != EC2_INSTANCE or len(packages) == len(finding.packages):
+        return ""
+    rest = ", ".join(sorted({package.name for package in finding.packages if package not in packages}))
+    return f" (an OS patch mends only a part: {rest} stays)"
+
+
+def _coverage(coverage: Iterable[Coverage]) -> tuple[tuple[HostId, ...], Mapping[HostId, str]]:
+    """Hosts that are scanned, and those that are not, with the reason; a host with several rows is scanned if one says so."""
+    scanned: set[HostId] = set()
+    refused: dict[HostId, str] = {}
+    for one in coverage:
+        if one.active and one.reason not in NOT_YET_SCANNED:
+            scanned.add(one.host)
+        else:
+            refused.setdefault(one.host, one.reason)
+    return tuple(sorted(scanned)), {host: refused[host] for host in sorted(refused) if host not in scanned}
