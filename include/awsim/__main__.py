@@ -1,0 +1,55 @@
+"""`python -m awsim [--world FILE] [--port N] [--speed X] [--seed S] [--host H]`: start the simulated AWS and print its address."""
+
+import argparse
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+from awsim.server import PortTaken, Server, Simulator
+from awsim.world_file import WorldFileError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit status: 0 after SIGTERM or SIGINT, 2 when it could not start."""
+    options = _parser().parse_args(arguments)
+    base = datetime.fromisoformat(options.base).replace(tzinfo=UTC).timestamp() if options.base else None
+    try:
+        simulator = Simulator(world=options.world, speed=options.speed, seed=options.seed, base=base)
+        server = Server(simulator, host=options.host, port=options.port)
+    except (WorldFileError, PortTaken) as refused:
+        print(refused, file=sys.stderr)
+        return 2
+
+    def stop(*_: object) -> None:
+        threading.Thread(target=server.stop, daemon=True).start()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    hosts = len(simulator.world.all_hosts())
+    print(f"awsim ready: {server.url} ({hosts} hosts, speed {options.speed:g}, seed {options.seed})", flush=True)
+    server.serve()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m awsim", description="A simulated AWS for patch campaigns, on top of moto.")
+    parser.add_argument("--world", type=Path, help="world file (YAML); without it the AWS is empty")
+    parser.add_argument("--port", type=int, default=5005, help="default %(default)s; 0 takes a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default %(default)s")
+    parser.add_argument("--speed", type=_speed, default=1.0, help="virtual seconds a real second; default %(default)s, 0 stops the clock")
+    parser.add_argument("--seed", type=int, default=0, help="same seed and same calls, same world; default %(default)s")
+    parser.add_argument("--base", help="virtual start, ISO 8601 in UTC; default now")
+    return parser
+
+
+def _speed(text: str) -> float:
+    speed = float(text)
+    if not 0 <= speed < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is not a speed; 0 stops the clock, 1 is real time, 60 makes an hour a minute")
+    return speed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

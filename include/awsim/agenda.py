@@ -1,0 +1,37 @@
+"""What will happen next, and at which virtual moment?
+
+A heap of (moment, order, action). `run_until(now)` carries out everything that is due, in order, each at its own exact moment: an action
+sees `agenda.now`, not the time of the request that happened to drain the heap. No threads: nothing happens between two requests
+that could be seen, so it is enough to catch up before each one.
+"""
+
+import heapq
+import itertools
+from collections.abc import Callable
+
+Action = Callable[[float], None]
+
+
+class Agenda:
+    def __init__(self, start: float) -> None:
+        self.now = start
+        self._order = itertools.count()
+        self._heap: list[tuple[float, int, Action]] = []
+
+    def at(self, moment: float, action: Action) -> None:
+        """`action(moment)` is called when virtual time reaches `moment`; a moment in the past means as soon as possible."""
+        heapq.heappush(self._heap, (max(moment, self.now), next(self._order), action))
+
+    def run_until(self, now: float) -> int:
+        """Catch up; returns how many actions were carried out."""
+        done = 0
+        while self._heap and self._heap[0][0] <= now:
+            moment, _, action = heapq.heappop(self._heap)
+            self.now = moment
+            action(moment)
+            done += 1
+        self.now = max(self.now, now)
+        return done
+
+    def __len__(self) -> int:
+        return len(self._heap)

@@ -1,0 +1,121 @@
+"""Does a request satisfy the constraints of the service's model? botocore's client checks only minimums and types; AWS checks all.
+
+All violations are collected into AWS's own sentence: `N validation errors detected: Value '..' at 'path' failed to satisfy constraint:
+Member must ...`. Called for the operations that awsim answers itself; moto's keep moto's codes and wording.
+"""
+
+import re
+from functools import cache
+from typing import Any
+
+CODE_OF_PROTOCOL = {"query": "ValidationError", "ec2": "InvalidParameterValue"}
+"""Every other protocol answers ValidationException."""
+
+LOOSER_THAN_MODEL = {("ssm", "PatchGroup"), ("config", "ConfigRuleName64"), ("config", "StringWithCharLimit64")}
+"""(service, shape) pairs where the service accepts more than its model says."""
+
+
+def violations(service: str, params: dict[str, Any], shape: Any) -> list[str]:
+    found: list[str] = []
+    if shape is not None:
+        _structure(service, params, shape, "", found)
+    return found
+
+
+def sentence(found: list[str]) -> str:
+    return f"{len(found)} validation error{'s' if len(found) > 1 else ''} detected: {'; '.join(found)}"
+
+
+def _walk(service: str, value: Any, shape: Any, path: str, found: list[str]) -> None:
+    kind = shape.type_name
+    if kind == "structure":
+        if isinstance(value, dict):
+            _structure(service, value, shape, path, found)
+    elif kind == "list":
+        _size(service, value, shape, path, found)
+        for number, item in enumerate(value if isinstance(value, list) else [], start=1):
+            _walk(service, item, shape.member, f"{path}.{number}.member", found)
+    elif kind == "map":
+        _size(service, value, shape, path, found)
+        for key, item in value.items() if isinstance(value, dict) else ():
+            _walk(service, key, shape.key, f"{path}.key", found)
+            _walk(service, item, shape.value, f"{path}.{key}.member", found)
+    elif kind == "string":
+        _size(service, value, shape, path, found)
+        _string(service, value, shape, path, found)
+    elif kind in ("integer", "long", "float", "double"):
+        _range(value, shape, path, found)
+
+
+def _structure(service: str, value: dict[str, Any], shape: Any, path: str, found: list[str]) -> None:
+    for name in shape.required_members:
+        if value.get(name) is None:
+            found.append(f"Value null at '{_join(path, name)}' failed to satisfy constraint: Member must not be null")
+    for name, member in shape.members.items():
+        if value.get(name) is not None:
+            _walk(service, value[name], member, _join(path, name), found)
+
+
+def _size(service: str, value: Any, shape: Any, path: str, found: list[str]) -> None:
+    if (service, shape.name) in LOOSER_THAN_MODEL or not hasattr(value, "__len__"):
+        return
+    low, high = shape.metadata.get("min"), shape.metadata.get("max")
+    if low is not None and len(value) < low:
+        found.append(_failed(value, path, f"Member must have length greater than or equal to {low}"))
+    if high is not None and len(value) > high:
+        found.append(_failed(value, path, f"Member must have length less than or equal to {high}"))
+
+
+def _range(value: Any, shape: Any, path: str, found: list[str]) -> None:
+    low, high = shape.metadata.get("min"), shape.metadata.get("max")
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    if low is not None and value < low:
+        found.append(_failed(value, path, f"Member must have value greater than or equal to {low}"))
+    if high is not None and value > high:
+        found.append(_failed(value, path, f"Member must have value less than or equal to {high}"))
+
+
+def _string(service: str, value: Any, shape: Any, path: str, found: list[str]) -> None:
+    if not isinstance(value, str):
+        return
+    if shape.enum and value not in shape.enum:
+        found.append(_failed(value, path, f"Member must satisfy enum value set: [{', '.join(shape.enum)}]"))
+    pattern = shape.metadata.get("pattern")
+    if pattern and (service, shape.name) not in LOOSER_THAN_MODEL:
+        compiled = _compiled(pattern)
+        if compiled is not None and compiled.search(value) is None:
+            found.append(_failed(value, path, f"Member must satisfy regular expression pattern: {pattern}"))
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str] | None:
+    """Java's patterns match the whole value; the few that Python cannot read are not checked."""
+    python = pattern.replace(r"\p{Print}", r"[\x20-\x7e]").replace(r"\p{L}", "a-zA-Z").replace(r"\p{Z}", r"\s")
+    python = python.replace(r"\p{N}", "0-9").replace(r"\p{Alnum}", "a-zA-Z0-9").replace(r"\p{ASCII}", r"\x00-\x7f")
+    if r"\p{" in python:
+        return None
+    try:
+        return re.compile(rf"\A(?:{python})\Z")
+    except re.error:
+        return None
+
+
+def _failed(value: Any, path: str, constraint: str) -> str:
+    return f"Value '{_printed(value)}' at '{path}' failed to satisfy constraint: {constraint}"
+
+
+def _printed(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_printed(item) for item in value)}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_lower_camel(key)}={_printed(item)}" for key, item in value.items()) + "}"
+    return str(value)
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{_lower_camel(name)}" if path else _lower_camel(name)
+
+
+def _lower_camel(name: str) -> str:
+    return name[:1].lower() + name[1:]

@@ -1,0 +1,168 @@
+"""What can a test or a person do with the simulation itself? Everything below `/_awsim/`.
+
+GET  health, clock, hosts, journal[?since=N], journal/summary, faults, operations
+POST advance {"seconds": n}, clock {"speed": x} or {"paused": true|false}, faults {...}, reset
+DELETE faults, faults/N
+"""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
+
+from pydantic import ValidationError
+
+from awsim import journal, registry
+from awsim.clock import iso
+from awsim.faults import Fault
+from awsim.wire import Answer
+
+if TYPE_CHECKING:
+    from awsim.server import Simulator
+
+PREFIX = "/_awsim/"
+
+
+class BadRequest(Exception):
+    """The control request cannot be carried out; the message says which field and what is allowed."""
+
+
+def answer(simulator: "Simulator", environ: dict[str, Any], body: bytes) -> Answer:
+    path = environ.get("PATH_INFO", "")[len(PREFIX) :].strip("/")
+    method = environ.get("REQUEST_METHOD", "GET")
+    query = {key: values[-1] for key, values in parse_qs(environ.get("QUERY_STRING", "")).items()}
+    try:
+        if method == "DELETE" and path.startswith("faults/"):
+            return _delete_fault(simulator, path.partition("/")[2])
+        handler = _ROUTES.get((method, path))
+        if handler is None:
+            known = ", ".join(sorted(f"{verb} {PREFIX}{name}" for verb, name in _ROUTES))
+            return _json({"error": f"{method} {PREFIX}{path} is unknown; there are {known}"}, 404)
+        return handler(simulator, query, _parsed(body))
+    except BadRequest as bad:
+        return _json({"error": str(bad)}, 400)
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    if not body.strip():
+        return {}
+    try:
+        data = json.loads(body)
+    except ValueError as broken:
+        raise BadRequest(f"body: is not JSON: {broken}") from broken
+    if not isinstance(data, dict):
+        raise BadRequest("body: must be a JSON object")
+    return data
+
+
+def _health(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    world = simulator.world
+    return _json({"status": "ok", "world": world.file.name if world.file else None, "hosts": len(world.all_hosts()), "now": iso(world.clock.now())})
+
+
+def _clock(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    clock = simulator.world.clock
+    return _json({
+        "now": iso(clock.now()), "epoch": round(clock.now(), 3), "base": iso(clock.base), "speed": clock.speed, "paused": clock.speed == 0,
+        "scheduled": len(simulator.world.agenda),
+    })  # fmt: skip
+
+
+def _set_clock(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    unknown = set(body) - {"speed", "paused"}
+    if unknown or not body:
+        raise BadRequest(f"body: give speed (a number) or paused (true or false), not {sorted(unknown) or 'nothing'}")
+    if "speed" in body:
+        simulator.set_speed(_number(body["speed"], "speed"))
+    if "paused" in body:
+        if not isinstance(body["paused"], bool):
+            raise BadRequest("paused: must be true or false")
+        simulator.pause(body["paused"])
+    return _clock(simulator, query, {})
+
+
+def _advance(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    seconds = _number(body.get("seconds"), "seconds")
+    try:
+        simulator.advance(seconds)
+    except ValueError as wrong:
+        raise BadRequest(str(wrong)) from wrong
+    return _clock(simulator, query, {})
+
+
+def _number(value: Any, field: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise BadRequest(f"{field}: must be a number >= 0, not {value!r}")
+    return float(value)
+
+
+def _journal(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    try:
+        since = int(query.get("since", "0"))
+    except ValueError:
+        raise BadRequest(f"since: must be the number of lines already read, not {query['since']!r}") from None
+    lines = simulator.world.journal.since(max(since, 0))
+    text = "".join(json.dumps(line.as_json(), sort_keys=False) + "\n" for line in lines)
+    return Answer(status=200, headers=[("Content-Type", "application/x-ndjson")], body=text.encode())
+
+
+def _summary(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    return _json(journal.summary(simulator.world.journal))
+
+
+def _hosts(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    world = simulator.world
+    return _json({"hosts": [host.as_json(world.now) for host in world.all_hosts()]})
+
+
+def _faults(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    return _json({"faults": [fault.model_dump(mode="json", exclude_none=True) for fault in simulator.world.faults.all()]})
+
+
+def _add_fault(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    try:
+        fault = Fault.model_validate(body)
+    except ValidationError as wrong:
+        sentences = [f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['msg']}" for error in wrong.errors()]
+        raise BadRequest("; ".join(sentences)) from wrong
+    return _json(simulator.world.add_fault(fault).model_dump(mode="json", exclude_none=True), 201)
+
+
+def _clear_faults(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    simulator.world.faults.clear()
+    return _json({"faults": []})
+
+
+def _delete_fault(simulator: "Simulator", number: str) -> Answer:
+    if not number.isdigit() or not simulator.world.faults.remove(int(number)):
+        return _json({"error": f"there is no fault {number!r}"}, 404)
+    return _json({"removed": int(number)})
+
+
+def _reset(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    simulator.restart()
+    return _health(simulator, query, {})
+
+
+def _operations(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    return _json({"operations": [f"{service}:{name}" for service, name in registry.registered()]})
+
+
+def _json(data: dict[str, Any], status: int = 200) -> Answer:
+    return Answer(status=status, headers=[("Content-Type", "application/json")], body=(json.dumps(data, indent=1) + "\n").encode())
+
+
+_ROUTES: dict[tuple[str, str], Callable[["Simulator", dict[str, str], dict[str, Any]], Answer]] = {
+    ("GET", "health"): _health,
+    ("GET", "clock"): _clock,
+    ("POST", "clock"): _set_clock,
+    ("POST", "advance"): _advance,
+    ("GET", "journal"): _journal,
+    ("GET", "journal/summary"): _summary,
+    ("GET", "hosts"): _hosts,
+    ("GET", "faults"): _faults,
+    ("POST", "faults"): _add_fault,
+    ("DELETE", "faults"): _clear_faults,
+    ("POST", "reset"): _reset,
+    ("GET", "operations"): _operations,
+}

@@ -1,0 +1,272 @@
+"""Which instances, Auto Scaling groups, baselines, documents and objects exist in moto's state? The only module that knows moto's models.
+
+The world creates its machines here (directly in moto's backends: one HTTP call a host would take minutes for a large fleet), and looks
+up here what callers did to them since.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from moto.autoscaling.models import autoscaling_backends
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.base_backend import BackendDict
+from moto.core.model_instances import reset_model_data
+from moto.ec2.models import ec2_backends
+from moto.iam.models import iam_backends
+from moto.moto_api._internal import mock_random
+from moto.s3.models import s3_backends
+from moto.ssm.models import FakePatchGroup, ssm_backends
+
+GROUP_TAG = "aws:autoscaling:groupName"
+__all__ = ["DEFAULT_ACCOUNT_ID", "GROUP_TAG"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """What moto knows of an instance."""
+
+    id: str
+    state: str
+    image: str
+    profile: str | None
+    zone: str
+    vpc: str | None
+    subnet: str | None
+    address: str
+    instance_type: str
+    launched: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Network:
+    vpc: str
+    subnets: tuple[str, ...]
+    profile_arn: str
+    images: dict[str, str]
+
+
+def reset(seed: int) -> None:
+    """An empty AWS; ids follow from the seed."""
+    BackendDict.reset()
+    reset_model_data()
+    mock_random.seed(seed)
+
+
+def random_uuid() -> str:
+    return str(mock_random.uuid4())
+
+
+def account_of_key(access_key: str) -> str | None:
+    """The account that issued an access key; None for a key that moto never issued (then the world's first account is meant)."""
+    for account, partitions in list(iam_backends.items()):
+        for backend in list(partitions.values()):
+            if access_key in backend.access_keys:
+                return str(account)
+    return None
+
+
+def build_network(account: str, region: str, images: dict[str, str], zones: int = 3) -> Network:
+    """A VPC with a subnet in each of up to three zones, an instance profile, and an image a platform."""
+    ec2 = ec2_backends[account][region]
+    vpc = ec2.create_vpc(cidr_block="10.20.0.0/16")
+    names = [zone.name for zone in ec2.describe_availability_zones()][:zones]
+    subnets = tuple(
+        ec2.create_subnet(vpc_id=vpc.id, cidr_block=f"10.20.{64 * number}.0/18", availability_zone=name).id
+        for number, name in enumerate(names)
+    )
+    registered = {
+        platform: ec2.register_image(name=name, description=f"awsim {platform}").id for platform, name in sorted(images.items())
+    }
+    return Network(vpc=vpc.id, subnets=subnets, profile_arn=_instance_profile(account), images=registered)
+
+
+def _instance_profile(account: str) -> str:
+    iam = iam_backends[account]["aws"]
+    name = "awsim-managed-instance"
+    if name not in {profile.name for profile in iam.instance_profiles.values()}:
+        trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
+        iam.create_role(name, json.dumps(trust), "/", None, "", [], "3600")
+        profile = iam.create_instance_profile(name, "/", [])
+        iam.add_role_to_instance_profile(name, name)
+        return str(profile.arn)
+    return f"arn:aws:iam::{account}:instance-profile/{name}"
+
+
+def launch(
+    account: str, region: str, network: Network, *, platform: str, instance_type: str, tags: dict[str, str], number: int, zones: int,
+    launched: float,
+) -> str:  # fmt: skip
+    """One running instance; its id."""
+    ec2 = ec2_backends[account][region]
+    reservation = ec2.run_instances(
+        network.images[platform], 1, None, [], instance_type=instance_type, is_instance_type_default=False, region_name=region,
+        subnet_id=network.subnets[number % min(zones, len(network.subnets))], tags={}, iam_instance_profile_arn=network.profile_arn,
+        iam_instance_profile_name=None,
+    )  # fmt: skip
+    instance = reservation.instances[0]
+    instance.launch_time = datetime.fromtimestamp(launched, tz=UTC).replace(tzinfo=None)
+    ec2.tags[instance.id].update(tags)
+    return str(instance.id)
+
+
+def attach_profile(account: str, region: str, network: Network, ids: list[str]) -> None:
+    ec2 = ec2_backends[account][region]
+    for identifier in ids:
+        if identifier not in ec2.iam_instance_profile_associations:
+            ec2.associate_iam_instance_profile(identifier, iam_instance_profile_arn=network.profile_arn)
+
+
+def stop(account: str, region: str, identifier: str) -> None:
+    ec2_backends[account][region].stop_instances([identifier])
+
+
+def group_up(
+    account: str, region: str, network: Network, *, name: str, least: int, most: int, health_check: str, image: str, instance_type: str,
+    ids: list[str],
+) -> None:  # fmt: skip
+    """A real Auto Scaling group of existing instances, made by a launch template."""
+    ec2, scaling = ec2_backends[account][region], autoscaling_backends[account][region]
+    template = ec2.create_launch_template(name, "", {"ImageId": image, "InstanceType": instance_type}, {})
+    scaling.create_auto_scaling_group(
+        name=name, availability_zones=[], desired_capacity=0, max_size=most, min_size=0, launch_config_name=None,
+        launch_template={"LaunchTemplateId": template.id, "Version": "$Default"}, vpc_zone_identifier=",".join(network.subnets),
+        default_cooldown=300, health_check_period=300, health_check_type=health_check, load_balancers=[], target_group_arns=[],
+        placement_group=None, termination_policies=["Default"], tags=[],
+    )  # fmt: skip
+    scaling.attach_instances(name, ids)
+    scaling.autoscaling_groups[name].min_size = least
+
+
+def machines(account: str, region: str) -> Iterator[Machine]:
+    """Every instance of a cell, terminated ones included as long as moto keeps them."""
+    if account not in ec2_backends or region not in ec2_backends[account]:
+        return
+    ec2 = ec2_backends[account][region]
+    profiles = _profiles(ec2)
+    for reservation in list(ec2.reservations.values()):
+        for instance in reservation.instances:
+            yield _machine(instance, profiles)
+
+
+def machine(account: str, region: str, identifier: str) -> Machine | None:
+    if account not in ec2_backends or region not in ec2_backends[account]:
+        return None
+    ec2 = ec2_backends[account][region]
+    for reservation in list(ec2.reservations.values()):
+        for instance in reservation.instances:
+            if instance.id == identifier:
+                return _machine(instance, _profiles(ec2))
+    return None
+
+
+def _profiles(ec2: Any) -> dict[str, str]:
+    associations = ec2.iam_instance_profile_associations
+    return {key: str(getattr(found.iam_instance_profile, "arn", "")) for key, found in associations.items()}
+
+
+def _machine(instance: Any, profiles: dict[str, str]) -> Machine:
+    launch_time = instance.launch_time
+    launched = launch_time.replace(tzinfo=UTC).timestamp() if isinstance(launch_time, datetime) else 0.0
+    own = instance.iam_instance_profile
+    return Machine(
+        id=instance.id, state=instance._state.name, image=instance.image_id or "", zone=instance.placement.zone or "",
+        profile=profiles.get(instance.id) or (str(getattr(own, "arn", own)) if own else None), vpc=instance.vpc_id, subnet=instance.subnet_id,
+        address=str(instance.private_ip or ""), instance_type=instance.instance_type, launched=launched,
+    )  # fmt: skip
+
+
+def tags_of(account: str, region: str, identifier: str) -> dict[str, str]:
+    if account not in ec2_backends:
+        return {}
+    tags = ec2_backends[account][region].tags
+    return dict(tags[identifier]) if identifier in tags else {}
+
+
+def group_of(account: str, region: str, identifier: str) -> str | None:
+    """The Auto Scaling group that an instance belongs to now."""
+    if account not in autoscaling_backends:
+        return None
+    for group in autoscaling_backends[account][region].autoscaling_groups.values():
+        if any(state.instance.id == identifier for state in group.instance_states):
+            return str(group.name)
+    return None
+
+
+def create_baseline(account: str, region: str, *, groups: list[str], **definition: Any) -> str:
+    ssm = ssm_backends[account][region]
+    identifier = ssm.create_patch_baseline(
+        approved_patches=[], approved_patches_compliance_level="UNSPECIFIED", approved_patches_enable_non_security=False,
+        rejected_patches_action="ALLOW_AS_DEPENDENCY", sources=[], tags=[], global_filters={"PatchFilters": []}, **definition,
+    )  # fmt: skip
+    for group in groups:
+        register_group(account, region, group, definition["operating_system"], str(identifier))
+    return str(identifier)
+
+
+def register_group(account: str, region: str, group: str, operating_system: str, baseline_id: str) -> None:
+    """moto's own registration refuses a second operating system for a group; AWS takes one baseline an operating system."""
+    groups = ssm_backends[account][region].patch_groups
+    if group not in groups:
+        groups[group] = FakePatchGroup(group, region)
+    groups[group].associations[operating_system] = baseline_id
+
+
+def baseline(account: str, region: str, identifier: str) -> dict[str, Any] | None:
+    """A baseline that somebody created, in the shape of moto's own answer."""
+    found = ssm_backends[account][region].baselines.get(identifier)
+    return found.to_json() if found is not None else None
+
+
+def baseline_groups(account: str, region: str, identifier: str) -> list[str]:
+    groups = ssm_backends[account][region].patch_groups
+    return sorted(name for name, group in groups.items() if identifier in group.associations.values())
+
+
+def patch_groups(account: str, region: str) -> dict[str, dict[str, str]]:
+    """Patch group -> operating system -> baseline id, for the groups that are registered."""
+    defaults = default_baselines(region)
+    groups = ssm_backends[account][region].patch_groups
+    return {
+        name: {system: found for system, found in group.associations.items() if found != defaults.get(system)} for name, group in groups.items()
+    }
+
+
+@cache
+def default_baselines(region: str) -> dict[str, str]:
+    """Operating system -> ARN of AWS's own default baseline."""
+    from moto.utilities.utils import load_resource
+
+    return dict(load_resource("ssm/resources/default_baselines.json").get(region, {})) if _has_defaults() else {}
+
+
+@cache
+def _has_defaults() -> bool:
+    try:
+        from moto.utilities.utils import load_resource
+
+        load_resource("ssm/resources/default_baselines.json")
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def document(account: str, region: str, name: str) -> dict[str, Any] | None:
+    """A Command or Automation document that somebody created: `Name`, `DocumentType`, `Content` (parsed)."""
+    found = ssm_backends[account][region]._documents.get(name)
+    if found is None:
+        return None
+    version = found.get_default_version()
+    content = version.content_json if hasattr(version, "content_json") else json.loads(version.content)
+    return {"Name": name, "DocumentType": version.document_type, "Content": content}
+
+
+def s3_object(account: str, bucket: str, key: str) -> bytes | None:
+    try:
+        found = s3_backends[account]["aws"].get_object(bucket, key)
+    except Exception:  # noqa: BLE001 - moto raises a class a reason; to the host they are all "cannot download"
+        return None
+    return bytes(found.value) if found is not None else None

@@ -1,0 +1,395 @@
+"""The running world: which hosts are there, what happens to them, and who is told?
+
+`World` owns clock, agenda, journal, faults and hosts. It makes the fleets of a world file, moves hosts (reboot, agent, stop, start,
+replaced) and writes the journal. It does not know HTTP or operations: `server.py` catches it up (`catch_up`) before each request,
+`runcommand.py` and `patching.py` act through it, services read it.
+
+For services: `hosts_in(account, region)`, `host(...)`, `state(...)`, `at(...)`, `random(...)`, `released(update)`, `last_inventory(host, now)`,
+`on_report(callback)` (called with host and report at each upload of patch data), `on_connected(callback)`.
+"""
+
+from random import Random
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from awsim import baselines, estate
+from awsim.agenda import Agenda
+from awsim.catalogue import Catalogue, Platform, Update, shipped
+from awsim.clock import Clock
+from awsim.faults import Fault, Faults, Kind, concerns
+from awsim.host import Host, PatchReport
+from awsim.journal import Cause, Event, Journal, Line
+from awsim.world_file import Agent, Exception_, Fleet, InstanceState, Template, Timings, WorldFile
+
+State = TypeVar("State")
+Cell = tuple[str, str]
+
+DAY = 86_400.0
+NOBODY = Cause()
+
+
+class World:
+    def __init__(self, *, clock: Clock, seed: int, file: WorldFile | None = None, catalogue: Catalogue | None = None) -> None:
+        """Make the fleets of `file` in a fresh moto; None makes an empty AWS. moto's state is one a process, so is the world."""
+        self.clock = clock
+        self.seed = seed
+        self.file = file
+        self.catalogue = catalogue or shipped()
+        self.timings = file.timings if file else Timings()
+        self.agenda = Agenda(clock.now())
+        self.journal = Journal()
+        self.faults = Faults(self.random)
+        self.cells: dict[Cell, dict[str, Host]] = {}
+        self.networks: dict[Cell, estate.Network] = {}
+        self.default_account = file.accounts[0].id if file else estate.DEFAULT_ACCOUNT_ID
+        self._states: dict[tuple[str, str, Any], Any] = {}
+        self._requests = 0
+        self._on_report: list[Callable[[Host, PatchReport], None]] = []
+        self._on_connected: list[Callable[[Host], None]] = []
+        self._on_boot: list[Callable[[Host], None]] = []
+        self._shift = self._release_shift()
+        estate.reset(seed)
+        if file:
+            self._populate(file)
+
+    # --- what services ask ---
+
+    @property
+    def now(self) -> float:
+        """The moment of the event that is happening, or of the last one before the request."""
+        return self.agenda.now
+
+    def hosts_in(self, account: str, region: str) -> list[Host]:
+        """The hosts of a cell in the order of their making, terminated ones included."""
+        return list(self.cells.get((account, region), {}).values())
+
+    def host(self, account: str, region: str, identifier: str) -> Host | None:
+        return self.cells.get((account, region), {}).get(identifier)
+
+    def all_hosts(self) -> list[Host]:
+        return [host for cell in self.cells.values() for host in cell.values()]
+
+    def state(self, account: str, region: str, factory: Callable[[], State]) -> State:
+        """One object a cell and factory, made on first use, gone with the world."""
+        key = (account, region, factory)
+        if key not in self._states:
+            self._states[key] = factory()
+        found: State = self._states[key]
+        return found
+
+    def at(self, moment: float, action: Callable[[float], None]) -> None:
+        self.agenda.at(moment, action)
+
+    def random(self, *purpose: object) -> Random:
+        return Random(f"{self.seed}/" + "/".join(str(part) for part in purpose))
+
+    def draw(self, host: Host, timing: str, *purpose: object) -> float:
+        """Seconds that something takes on this host: a number within its timing's range that depends on seed and purpose only."""
+        least, most = getattr(host.timings, timing)
+        return self.random(host.name, timing, *purpose).uniform(least, most)
+
+    def released(self, update: Update) -> float:
+        """When the update appeared in the world's repositories."""
+        appears = self.file.catalogue.appears.get(update.advisory) if self.file else None
+        return self.clock.base + appears if appears is not None else update.released + self._shift
+
+    def last_inventory(self, host: Host, now: float) -> float | None:
+        """When the host's software inventory last reached Inspector by `now`; None if it never did.
+
+        Every `inspector.inventory_every` seconds, at the host's own offset, while its agent is connected.
+        """
+        every = self.file.inspector.inventory_every if self.file else 1800.0
+        until = now if host.disconnected is None or host.agent_dead is False and host.rebooting else host.disconnected
+        tick = until - (until - host.inventory_offset) % every
+        if host.registered is None or tick < host.registered:
+            return None
+        return tick
+
+    def on_report(self, callback: Callable[[Host, PatchReport], None]) -> None:
+        self._on_report.append(callback)
+
+    def on_connected(self, callback: Callable[[Host], None]) -> None:
+        """`callback(host)` when an agent answers again: after a boot, a start, or the end of a fault."""
+        self._on_connected.append(callback)
+
+    def on_boot(self, callback: Callable[[Host], None]) -> None:
+        """`callback(host)` when a machine has booted, before its agent connects."""
+        self._on_boot.append(callback)
+
+    def request_id(self) -> str:
+        self._requests += 1
+        bits = self.random("request", self._requests).getrandbits(128)
+        text = f"{bits:032x}"
+        return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-9{text[17:20]}-{text[20:]}"
+
+    # --- time ---
+
+    def catch_up(self) -> None:
+        """Let everything happen that is due by now."""
+        self.agenda.run_until(self.clock.now())
+
+    # --- what happens to hosts ---
+
+    def record(self, host: Host, event: Event, *, cause: Cause = NOBODY, operation: str | None = None, **details: Any) -> None:
+        self.journal.write(
+            Line(
+                at=self.now, real_at=self.clock.real_now(), host=host.id, account=host.account, region=host.region, tags=host.tags(),
+                event=event, operation=operation, cause=cause, details=details,
+            )  # fmt: skip
+        )
+
+    def report(self, host: Host, report: PatchReport) -> None:
+        """Patch data of a host arrives; the newest five stay readable, for services that look back."""
+        host.reports.append(report)
+        del host.reports[:-5]
+        for callback in self._on_report:
+            callback(host, report)
+
+    def reboot(self, host: Host, *, cause: Cause) -> None:
+        """The machine goes down now and comes back after its reboot time, unless a fault keeps it down."""
+        if host.state != "running" or host.rebooting:
+            return
+        self.record(host, Event.OUT_OF_SERVICE, cause=cause)
+        self.record(host, Event.REBOOT_BEGUN, cause=cause)
+        host.rebooting = True
+        host.disconnected = self.now if host.disconnected is None else host.disconnected
+        if self.faults.take_host(Kind.REBOOT_NEVER_RETURNS, host) is None:
+            boots = len(host.boots)
+            self.at(self.now + self.draw(host, "reboot", boots), lambda _: self._booted(host, boots, cause))
+
+    def _booted(self, host: Host, boots: int, cause: Cause) -> None:
+        """The machine is up again; ignored when something else happened to it meanwhile."""
+        if not host.rebooting or len(host.boots) != boots or host.state != "running":
+            return
+        host.rebooting = False
+        self._new_boot(host)
+        self.record(host, Event.REBOOT_ENDED, cause=cause)
+        self._come_back(host, cause)
+
+    def _new_boot(self, host: Host) -> None:
+        host.boots.append(self.now)
+        host.unbooted.clear()
+        host.patching = None
+        for path in [path for path in host.files if path.startswith(("/run/", "/tmp/"))]:  # noqa: S108 - a simulated file system
+            del host.files[path]
+        for callback in self._on_boot:
+            callback(host)
+
+    def _come_back(self, host: Host, cause: Cause) -> None:
+        boots = len(host.boots)
+        host.healthy_from = self.now + self.draw(host, "status_check", boots)
+
+        def in_service(_: float) -> None:
+            if host.state == "running" and not host.rebooting and len(host.boots) == boots:
+                self.record(host, Event.IN_SERVICE, cause=cause)
+
+        self.at(host.healthy_from, in_service)
+        self.at(self.now + self.random(host.name, "agent", boots).uniform(3, 8), lambda _: self._agent_up(host, boots))
+
+    def _agent_up(self, host: Host, boots: int) -> None:
+        if host.connected and len(host.boots) == boots:
+            self._connected(host)
+
+    def _connected(self, host: Host) -> None:
+        host.disconnected = None
+        for callback in self._on_connected:
+            callback(host)
+
+    def agent_dies(self, host: Host) -> None:
+        host.agent_dead = True
+        host.disconnected = self.now if host.disconnected is None else host.disconnected
+
+    def agent_returns(self, host: Host) -> None:
+        host.agent_dead = False
+        host.registered = self.now if host.registered is None else host.registered
+        if host.connected:
+            self._connected(host)
+
+    def add_fault(self, fault: Fault) -> Fault:
+        """Put a fault in force; agents die or return at once."""
+        if fault.kind in (Kind.AGENT_DEAD, Kind.AGENT_ONLINE):
+            for host in self.all_hosts():
+                if concerns(fault, host):
+                    (self.agent_dies if fault.kind is Kind.AGENT_DEAD else self.agent_returns)(host)
+            return fault
+        return self.faults.add(fault)
+
+    def sync(self, account: str, region: str) -> None:
+        """Notice what callers did to instances through EC2 and Auto Scaling: stopped, started, terminated, launched, replaced."""
+        cell = self.cells.setdefault((account, region), {})
+        present: dict[str, estate.Machine] = {machine.id: machine for machine in estate.machines(account, region)}
+        gone = []
+        for host in list(cell.values()):
+            machine = present.get(host.id)
+            state = machine.state if machine else "terminated"
+            if host.state != "terminated" and state in ("terminated", "shutting-down"):
+                self._stopped(host, "terminated")
+                gone.append(host)
+            elif host.state == "running" and state in ("stopped", "stopping"):
+                self._stopped(host, "stopped")
+            elif host.state == "stopped" and state in ("running", "pending"):
+                self._started(host)
+        fresh = [self._found(account, region, machine) for machine in present.values() if machine.id not in cell and machine.state != "terminated"]
+        for host, successor in zip([host for host in gone if host.group], [host for host in fresh if host.group], strict=False):
+            if host.group == successor.group:
+                self.record(host, Event.REPLACED, replaced_by=successor.id)
+
+    def _stopped(self, host: Host, state: str) -> None:
+        was_up = host.state == "running" and not host.rebooting
+        host.state = state
+        host.rebooting = False
+        host.disconnected = self.now if host.disconnected is None else host.disconnected
+        if was_up:
+            self.record(host, Event.OUT_OF_SERVICE, reason=state)
+
+    def _started(self, host: Host) -> None:
+        host.state = "running"
+        self._new_boot(host)
+        self._come_back(host, NOBODY)
+
+    def _found(self, account: str, region: str, machine: estate.Machine) -> Host:
+        """A machine that somebody launched: a managed node after a while, if it has an instance profile."""
+        network = self.networks.get((account, region))
+        key = next((key for key, image in network.images.items() if image == machine.image), None) if network else None
+        template = Template(os=key or "amazon-linux-2023")
+        host = self._host(machine.id, machine.id, account, region, template, Exception_(host=1), self.timings, launched=self.now)
+        host.group = estate.group_of(account, region, machine.id)
+        host.address = machine.address
+        host.disconnected = self.now
+        if machine.state in ("stopped", "stopping"):
+            host.state = "stopped"
+        self.cells[account, region][host.id] = host
+        host.healthy_from = self.now + self.draw(host, "status_check", "launch")
+        if machine.profile:
+            host.registered = self.now + self.draw(host, "registration")
+            self.at(host.registered, lambda _: self._connected(host) if host.connected else None)
+
+        def in_service(_: float) -> None:
+            if host.state == "running":
+                self.record(host, Event.IN_SERVICE)
+
+        self.at(host.healthy_from, in_service)
+        return host
+
+    # --- the beginning ---
+
+    def _release_shift(self) -> float:
+        age = self.file.catalogue.newest_release_age if self.file else None
+        if age is None:
+            return 0.0
+        appears = self.file.catalogue.appears if self.file else {}
+        newest = max(
+            update.released
+            for platform in self.catalogue.platforms.values()
+            for package in platform.packages.values()
+            for update in package.updates
+            if update.advisory not in appears
+        )
+        return self.clock.base - age * DAY - newest
+
+    def _populate(self, file: WorldFile) -> None:
+        images = {key: platform.image for key, platform in self.catalogue.platforms.items()}
+        for account in file.accounts:
+            for region in file.regions:
+                self.cells[account.id, region] = {}
+                self.networks[account.id, region] = estate.build_network(account.id, region, images)
+                for baseline in file.baselines:
+                    baselines.create(account.id, region, baseline)
+        for fleet in file.fleets:
+            self._launch(fleet, file)
+        for fault in file.faults:
+            self.add_fault(fault)
+
+    def _launch(self, fleet: Fleet, file: WorldFile) -> None:
+        cell, network = self.cells[fleet.account, fleet.region], self.networks[fleet.account, fleet.region]
+        unlike = {exception.host: exception for exception in fleet.exceptions}
+        made: list[Host] = []
+        for number, template_name in enumerate(_templates(fleet), start=1):
+            template, exception = file.templates[template_name], unlike.get(number, Exception_(host=number))
+            name = f"{fleet.name}/{number}"
+            launched = self.clock.base - self.random(name, "launched").uniform(20, 60) * DAY
+            tags = {"Name": f"{fleet.name}-{number:02d}", **fleet.tags, **exception.tags}
+            identifier = estate.launch(
+                fleet.account, fleet.region, network, platform=template.os, instance_type=template.instance_type, tags=tags,
+                number=number, zones=fleet.zones, launched=launched,
+            )  # fmt: skip
+            host = self._host(identifier, name, fleet.account, fleet.region, template, exception, exception.timings or file.timings, launched=launched)
+            host.group = fleet.auto_scaling_group.name if fleet.auto_scaling_group else None
+            cell[identifier] = host
+            made.append(host)
+        estate.attach_profile(fleet.account, fleet.region, network, [host.id for host in made])
+        if fleet.auto_scaling_group:
+            group, first = fleet.auto_scaling_group, file.templates[_templates(fleet)[0]]
+            estate.group_up(
+                fleet.account, fleet.region, network, name=group.name, least=group.min, most=group.max, health_check=group.health_check,
+                image=network.images[first.os], instance_type=first.instance_type, ids=[host.id for host in made],
+            )  # fmt: skip
+        addresses = {machine.id: machine.address for machine in estate.machines(fleet.account, fleet.region)}
+        for number, host in enumerate(made, start=1):
+            host.address = addresses.get(host.id, "")
+            self._settle_in(host, unlike.get(number, Exception_(host=number)), scanned=fleet.scanned)
+
+    def _settle_in(self, host: Host, exception: Exception_, *, scanned: bool) -> None:
+        """The past of a host of the world file: registered long ago, an old scan, perhaps stopped or silent for days."""
+        base = self.clock.base
+        host.registered = None if exception.agent is Agent.NOT_REGISTERED else host.launched + 120
+        host.healthy_from = host.launched + 120
+        if exception.agent is Agent.CONNECTION_LOST:
+            host.agent_dead, host.disconnected = True, base - 3 * DAY
+        if exception.state is InstanceState.STOPPED:
+            estate.stop(host.account, host.region, host.id)
+            host.state, host.disconnected = "stopped", base - 2 * DAY
+        if exception.install_fails:
+            fault = Fault(kind=Kind.INSTALL_FAILS, host=host.id, **exception.install_fails.model_dump())
+            self.faults.add(fault)
+        if scanned and host.registered is not None:
+            from awsim import patching
+
+            patching.old_scan(self, host, base - self.random(host.name, "old scan").uniform(4, 20) * 3600)
+
+    def _host(
+        self, identifier: str, name: str, account: str, region: str, template: Template, exception: Exception_, timings: Timings,
+        *, launched: float,
+    ) -> Host:  # fmt: skip
+        platform = self.catalogue.platforms[template.os]
+        chance = self.random(name, "made of")
+        return Host(
+            id=identifier, name=name, account=account, region=region, platform=platform, agent_version=template.agent_version,
+            launched=launched, timings=timings, seed=str(self.seed), boots=[launched],
+            levels=self._levels(platform, template, exception, chance),
+            not_patchable=tuple(self.catalogue.not_patchable[key] for key in template.not_patchable if not exception.compliant),
+            coverage=exception.inspector, ping_offset=chance.uniform(0, 300), inventory_offset=chance.uniform(0, 86_400),
+        )  # fmt: skip
+
+    def _levels(self, platform: Platform, template: Template, exception: Exception_, chance: Random) -> dict[str, int]:
+        """All packages up to date but for the chosen ones, which miss one or more updates."""
+        base = self.clock.base
+        levels = {
+            name: sum(self.released(update) <= base for update in package.updates) for name, package in platform.packages.items()
+        }
+        if exception.compliant:
+            return levels
+        wanted = template.missing
+        candidates = sorted(name for name, level in levels.items() if level and name not in wanted.always and name not in wanted.never)
+        number = max(0, chance.randint(*wanted.count) - len(wanted.always))
+        chosen = [*wanted.always, *chance.sample(candidates, min(number, len(candidates)))]
+        for name in chosen:
+            levels[name] = chance.randrange(levels[name]) if levels[name] else 0
+        return levels
+
+
+def _templates(fleet: Fleet) -> list[str]:
+    """The template of each host of a fleet: counts first, then shares, spread evenly over the numbers."""
+    if fleet.template:
+        return [fleet.template] * fleet.count
+    rest = fleet.count - sum(part.count or 0 for part in fleet.mix)
+    wanted = {part.template: part.count if part.count else round(rest * (part.share or 0)) for part in fleet.mix}
+    first = fleet.mix[0].template
+    wanted[first] += fleet.count - sum(wanted.values())
+    given = dict.fromkeys(wanted, 0)
+    order = []
+    for number in range(1, fleet.count + 1):
+        name = max(wanted, key=lambda template: wanted[template] * number / fleet.count - given[template])
+        given[name] += 1
+        order.append(name)
+    return order

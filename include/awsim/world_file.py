@@ -1,0 +1,312 @@
+"""What is written in a world file, and is it right?
+
+`load(path)` reads the YAML into `WorldFile`; whatever is wrong is said with file, field and what is allowed (`WorldFileError`).
+`world.py` makes the running world of it. All timings are seconds, as a range [least, most] from which each host draws by the seed.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from awsim.catalogue import Catalogue
+from awsim.faults import Fault
+
+
+class WorldFileError(ValueError):
+    """The world file cannot be used; the message names file, field and what is allowed."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Agent(StrEnum):
+    ONLINE = "online"
+    CONNECTION_LOST = "connection_lost"
+    NOT_REGISTERED = "not_registered"
+
+
+class InstanceState(StrEnum):
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+Seconds = Annotated[float, Field(ge=0, le=86_400 * 7)]
+AccountId = Annotated[str, Field(pattern=r"^\d{12}$")]
+
+
+class Timings(_Part):
+    """How long things take on a host, in seconds, [least, most]."""
+
+    delivery: tuple[Seconds, Seconds] = (1, 3)
+    scan: tuple[Seconds, Seconds] = (15, 60)
+    install: tuple[Seconds, Seconds] = (120, 420)
+    reboot: tuple[Seconds, Seconds] = (60, 180)
+    status_check: tuple[Seconds, Seconds] = (20, 60)
+    """After a reboot, until EC2's status checks say ok and the host is in service again."""
+    registration: tuple[Seconds, Seconds] = (60, 180)
+    """After the launch of an instance, until its agent is a managed node."""
+
+    @model_validator(mode="after")
+    def _ranges_are_in_order(self) -> "Timings":
+        for name in type(self).model_fields:
+            least, most = getattr(self, name)
+            if least > most:
+                raise ValueError(f"{name}: [{least}, {most}] is not a range; write [least, most] in seconds")
+        return self
+
+
+class Missing(_Part):
+    """Which updates of the catalogue a host lacks: all of `always`, and more by chance up to a number within `count`."""
+
+    count: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]] = (5, 12)
+    always: list[str] = Field(default_factory=list, description="package names, e.g. kernel")
+    never: list[str] = Field(default_factory=list, description="package names")
+
+    @model_validator(mode="after")
+    def _count_is_a_range(self) -> "Missing":
+        if self.count[0] > self.count[1]:
+            raise ValueError(f"count: {list(self.count)} is not a range; write [least, most]")
+        return self
+
+
+class Template(_Part):
+    """What the hosts of a fleet are made of."""
+
+    os: str = Field(description="a platform of the catalogue, e.g. amazon-linux-2023")
+    instance_type: str = "t3.medium"
+    missing: Missing = Missing()
+    not_patchable: list[str] = Field(default_factory=list, description="ids of the catalogue's findings that an OS patch cannot fix")
+    agent_version: str = "3.3.3050.0"
+
+
+class Share(_Part):
+    """A part of a fleet: so many hosts of a template, or that share of the rest."""
+
+    template: str
+    count: Annotated[int, Field(ge=1)] | None = None
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> "Share":
+        if (self.count is None) == (self.share is None):
+            raise ValueError("give either count (hosts) or share (0 to 1), not both")
+        return self
+
+
+class Coverage(_Part):
+    """Whether Inspector scans the host, and the reason that its coverage gives."""
+
+    covered: bool = True
+    reason: str = Field("SUCCESSFUL", description="Inspector's scan status reason, e.g. EXCLUDED_BY_TAG, NO_INVENTORY, UNSUPPORTED_OS")
+
+
+class InstallFault(_Part):
+    exit_code: Annotated[int, Field(ge=1, le=255)] = 1
+    times: Annotated[int, Field(ge=1)] | None = Field(None, description="only the first attempts fail; None means always")
+
+
+class Exception_(_Part):
+    """One host of a fleet that is not like the others; `host` is its number in the fleet, counted from 1."""
+
+    host: Annotated[int, Field(ge=1)]
+    state: InstanceState = InstanceState.RUNNING
+    agent: Agent = Agent.ONLINE
+    compliant: bool = Field(False, description="nothing is missing")
+    install_fails: InstallFault | None = None
+    inspector: Coverage = Coverage()
+    tags: dict[str, str] = Field(default_factory=dict)
+    timings: Timings | None = None
+
+
+class AutoScalingGroup(_Part):
+    name: Annotated[str, Field(min_length=1, max_length=255)]
+    min: Annotated[int, Field(ge=0)]
+    desired: Annotated[int, Field(ge=0)] | None = Field(None, description="None means the fleet's count")
+    max: Annotated[int, Field(ge=0)]
+    health_check: Annotated[str, Field(pattern="^(EC2|ELB)$")] = "EC2"
+
+
+class Fleet(_Part):
+    """So many hosts of one or several templates in one account and region."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    account: AccountId
+    region: str
+    count: Annotated[int, Field(ge=1, le=200_000)]
+    template: str | None = None
+    mix: list[Share] = Field(default_factory=list)
+    tags: dict[str, str] = Field(default_factory=dict)
+    auto_scaling_group: AutoScalingGroup | None = None
+    zones: Annotated[int, Field(ge=1, le=6)] = 3
+    scanned: bool = Field(True, description="an earlier Scan has reported; false: no patch state until somebody scans")
+    exceptions: list[Exception_] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> "Fleet":
+        if (self.template is None) == (not self.mix):
+            raise ValueError("give either template or mix, not both and not neither")
+        counted = sum(part.count or 0 for part in self.mix)
+        if counted > self.count:
+            raise ValueError(f"mix: the counts add up to {counted}, more than the fleet's {self.count} hosts")
+        shares = sum(part.share or 0 for part in self.mix)
+        if self.mix and (shares > 1.0001 or (shares == 0 and counted != self.count)):
+            raise ValueError(f"mix: shares add up to {shares:g} and counts to {counted}; shares are at most 1, counts alone must be {self.count}")
+        for exception in self.exceptions:
+            if exception.host > self.count:
+                raise ValueError(f"exceptions: host {exception.host} does not exist, the fleet has {self.count}")
+        group = self.auto_scaling_group
+        if group is not None and not group.min <= self.count <= group.max:
+            raise ValueError(f"auto_scaling_group: {self.count} hosts are outside min {group.min} .. max {group.max}")
+        return self
+
+
+class Rule(_Part):
+    """An approval rule of a patch baseline: filter keys as SSM spells them."""
+
+    filters: dict[str, list[str]]
+    approve_after_days: Annotated[int, Field(ge=0, le=360)] = 0
+    compliance_level: Annotated[str, Field(pattern="^(CRITICAL|HIGH|MEDIUM|LOW|INFORMATIONAL|UNSPECIFIED)$")] = "UNSPECIFIED"
+    enable_non_security: bool = False
+
+
+class Baseline(_Part):
+    """A patch baseline that exists in every account and region of the world, registered for the patch groups."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_\-.]{3,128}$")]
+    operating_system: str = Field(description="e.g. AMAZON_LINUX_2023, UBUNTU")
+    patch_groups: list[str] = Field(default_factory=list)
+    rules: list[Rule]
+    rejected: list[str] = Field(default_factory=list)
+    description: str = ""
+
+
+class Inspector(_Part):
+    """Times of Inspector, in seconds."""
+
+    inventory_every: Annotated[float, Field(ge=60)] = 1800
+    """Each host has its own offset in this rhythm, drawn by the seed."""
+    enabled: bool = True
+
+
+class Config(_Part):
+    """Times of AWS Config, in seconds after the patch state was uploaded."""
+
+    recorded_after: Seconds = 60
+    evaluated_after: Seconds = 120
+    evaluation_takes: Seconds = 20
+
+
+class CatalogueUse(_Part):
+    newest_release_age: Annotated[float, Field(ge=0)] | None = Field(
+        8.0, description="days; all release dates are moved so that the newest update is so old at the start; None leaves them"
+    )
+    appears: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="advisory id -> seconds after the start at which the update appears in the repositories"
+    )
+
+
+class Account(_Part):
+    id: AccountId
+    name: str = ""
+
+
+class WorldFile(_Part):
+    """A whole world."""
+
+    name: str
+    description: str = ""
+    accounts: Annotated[list[Account], Field(min_length=1)]
+    regions: Annotated[list[str], Field(min_length=1)]
+    catalogue: CatalogueUse = CatalogueUse()
+    timings: Timings = Timings()
+    inspector: Inspector = Inspector()
+    config: Config = Config()
+    baselines: list[Baseline] = Field(default_factory=list)
+    templates: dict[str, Template]
+    fleets: list[Fleet]
+    faults: list[Fault] = Field(default_factory=list)
+
+    @field_validator("regions")
+    @classmethod
+    def _regions_look_like_regions(cls, regions: list[str]) -> list[str]:
+        import re
+
+        for region in regions:
+            if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", region):
+                raise ValueError(f"{region!r} is no region name such as eu-central-1")
+        return regions
+
+    @model_validator(mode="after")
+    def _names_meet(self) -> "WorldFile":
+        accounts = {account.id for account in self.accounts}
+        seen: set[str] = set()
+        for number, fleet in enumerate(self.fleets):
+            where = f"fleets.{number} ({fleet.name})"
+            if fleet.name in seen:
+                raise ValueError(f"{where}: another fleet has this name already")
+            seen.add(fleet.name)
+            _in(fleet.account, accounts, f"{where}.account")
+            _in(fleet.region, self.regions, f"{where}.region")
+            for name in [fleet.template] if fleet.template else [part.template for part in fleet.mix]:
+                _in(name, self.templates, f"{where}.template")
+        return self
+
+
+def _in(value: str, allowed: Any, where: str) -> None:
+    if value not in allowed:
+        raise ValueError(f"{where}: {value!r} is not one of {', '.join(sorted(allowed))}")
+
+
+def load(path: Path, catalogue: Catalogue) -> WorldFile:
+    """Read and check a world file.
+
+    Raises:
+        WorldFileError: one line per mistake, each with the file and the field.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as missing:
+        raise WorldFileError(f"{path}: cannot be read: {missing.strerror}") from missing
+    except yaml.YAMLError as broken:
+        raise WorldFileError(f"{path}: is not YAML: {str(broken).replace(chr(10), ' ')}") from broken
+    if not isinstance(data, dict):
+        raise WorldFileError(f"{path}: must be a mapping with name, accounts, regions, templates and fleets")
+    try:
+        world = WorldFile.model_validate(data)
+    except ValidationError as wrong:
+        raise WorldFileError("\n".join(_told(path, error) for error in wrong.errors())) from wrong
+    _check_catalogue(path, world, catalogue)
+    return world
+
+
+def _told(path: Path, error: Any) -> str:
+    field = ".".join(str(part) for part in error["loc"]) or "(file)"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    given = "" if error["type"] in ("missing", "value_error") else f" (given: {error['input']!r})"
+    return f"{path}: {field}: {message}{given}"
+
+
+def _check_catalogue(path: Path, world: WorldFile, catalogue: Catalogue) -> None:
+    wrong: list[str] = []
+    for name, template in world.templates.items():
+        if template.os not in catalogue.platforms:
+            wrong.append(f"templates.{name}.os: {template.os!r} is not one of {', '.join(sorted(catalogue.platforms))}")
+            continue
+        platform = catalogue.platforms[template.os]
+        for field, packages in (("always", template.missing.always), ("never", template.missing.never)):
+            wrong.extend(
+                f"templates.{name}.missing.{field}: the catalogue of {template.os} has no update of package {package!r}"
+                for package in packages
+                if package not in platform.packages
+            )
+        wrong.extend(
+            f"templates.{name}.not_patchable: {identifier!r} is not one of {', '.join(sorted(catalogue.not_patchable))}"
+            for identifier in template.not_patchable
+            if identifier not in catalogue.not_patchable
+        )
+    if wrong:
+        raise WorldFileError("\n".join(f"{path}: {sentence}" for sentence in wrong))
