@@ -72,7 +72,7 @@ class Stack:
         *,
         places: Places,
         port: int = 8080,
-        awsim_port: int = 4580,
+        awsim_port: int = 5005,
         world: Path = SMALL_WORLD,
         speed: float = 240.0,
         seed: int = 1,

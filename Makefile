@@ -1,0 +1,61 @@
+# Patchwave: everything a person calls. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint docs up down test-compose lock clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed-from-requirements
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make demo takes: APPROVE=yes EXIT=yes PORT=8080 AWSIM_PORT=5005 SPEED=240 SEED=1 CAMPAIGN=weekly-linux WORLD=FILE"
+
+venv: $(STAMP) ## the virtual environment (.venv) with everything that requirements.txt names
+
+$(STAMP): requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Patchwave needs Python 3.11 or newer, and '$(PYTHON)' is $$($(PYTHON) --version 2>&1); choose another one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments (no venv or ensurepip); on Debian and Ubuntu install the package python3-venv" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --requirement requirements.txt
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --editable .
+	@touch $@
+
+demo: $(STAMP) ## start Airflow and a simulated AWS here, run a campaign, show its result
+	@$(BIN)/python -m patchwave demo \
+	  $(if $(filter yes,$(APPROVE)),--approve) $(if $(filter yes,$(EXIT)),--exit) \
+	  $(if $(PORT),--port "$(PORT)") $(if $(AWSIM_PORT),--awsim-port "$(AWSIM_PORT)") $(if $(SPEED),--speed "$(SPEED)") \
+	  $(if $(SEED),--seed "$(SEED)") $(if $(CAMPAIGN),--campaign "$(CAMPAIGN)") $(if $(WORLD),--world "$(WORLD)")
+
+test: $(STAMP) ## every test that needs no docker
+	@$(BIN)/python -m pytest -m "not compose"
+
+lint: $(STAMP) ## ruff, mypy (strict on include/), import contracts
+	$(BIN)/ruff check .
+	$(BIN)/python -m mypy
+	PYTHONPATH=include $(BIN)/lint-imports
+
+docs: $(STAMP) ## generated pages below docs/
+	@$(BIN)/python -m patchwave schema > docs/campaign.schema.json
+
+up: $(STAMP) ## docker compose: everything in containers, Postgres, Redis, Celery
+	@$(BIN)/python -m patchwave compose up
+
+down: $(STAMP) ## docker compose: stop it (the data stay)
+	@$(BIN)/python -m patchwave compose down
+
+test-compose: $(STAMP) ## build and start the containers, run a campaign in them, take them down
+	@$(BIN)/python -m pytest tests/compose -m compose
+
+lock: ## compile requirements.in into requirements.txt, for every Python we support
+	@test -x $(BIN)/uv || { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; }
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --output-file requirements.txt requirements.in
+
+clean: ## remove what runs and tools left behind (var/, caches), not .venv
+	rm -rf var .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache docs/_build
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

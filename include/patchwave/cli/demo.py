@@ -1,0 +1,337 @@
+"""What does `make demo` do, from the first process to the last line?
+
+It starts a `Stack`, triggers one campaign, shows what happens, lets people answer the gates, shows the result and keeps the
+UI up. Every step is Airflow's REST API or the ledger, as anybody else could use them.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markdown import Markdown
+from rich.markup import escape
+from rich.rule import Rule
+from rich.text import Text
+
+from patchwave.campaign.errors import PatchwaveError, Permanent, Transient
+from patchwave.campaign.folders import run_folder
+from patchwave.campaign.values import RunId
+from patchwave.cli import passwords, progress, result, signals
+from patchwave.cli.environment import REPOSITORY, Places
+from patchwave.cli.gates import Answered, Gate, Gates, NobodyMayAnswer
+from patchwave.cli.progress import Progress
+from patchwave.cli.rest import Airflow, Refused, Unanswered
+from patchwave.cli.stack import SMALL_WORLD, Stack
+from patchwave.ledger.connect import ledger_at
+from patchwave.ledger.store import Ledger, RunOutcome
+
+ENDED = frozenset({"success", "failed"})
+REQUESTER = "ana"
+APPROVERS = ("olga", "ana", "uma")
+"""As whom a gate is answered, the preferred one first."""
+
+POLL = 1.0
+"""Seconds between two looks at the run."""
+
+
+class DagMissing(Permanent):
+    """Airflow did not find the campaign's DAG."""
+
+
+class TooLong(Permanent):
+    """The campaign took longer than it was given."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What the caller of the demo may choose.
+
+    Attributes:
+        approve: answer every gate with yes, as the first of `APPROVERS` that it asks.
+        leave: stop everything when the campaign has ended, instead of keeping the UI up.
+        time_limit: seconds that the campaign may take; None: as long as people take to answer.
+    """
+
+    approve: bool = False
+    leave: bool = False
+    port: int = 8080
+    awsim_port: int = 5005
+    speed: float = 240.0
+    seed: int = 1
+    campaign: str = "weekly-linux"
+    world: Path = SMALL_WORLD
+    home: Path = REPOSITORY / "var" / "demo"
+    runs: Path = REPOSITORY / "var" / "runs"
+    time_limit: float | None = None
+
+
+def demo(options: Options, console: Console) -> int:
+    """Run it.
+
+    Returns:
+        0 if the run's state is success and the ledger's outcome ``succeeded``; 1 if not; 130 or 143 when it was interrupted
+        before the campaign had ended.
+    """
+    places = Places(home=options.home, runs=options.runs)
+    status = 1
+    ended = False
+    try:
+        with (
+            signals.raised(),
+            Stack(
+                places=places,
+                port=options.port,
+                awsim_port=options.awsim_port,
+                world=options.world,
+                speed=options.speed,
+                seed=options.seed,
+                tell=lambda line: console.print(f"[dim]{escape(line)}[/dim]", highlight=False),
+            ) as stack,
+        ):
+            campaign = Campaign(stack, options, console)
+            status = campaign.through()
+            ended = True
+            if not options.leave:
+                campaign.keep()
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.signal if isinstance(interrupt, signals.Interrupted) else 2
+        return status if ended else 128 + number
+    except PatchwaveError as problem:
+        console.print(f"[bold red]{type(problem).__name__}[/bold red]: {escape(str(problem))}", highlight=False)
+        return 1
+    return status
+
+
+class Campaign:
+    """One run of the demo's campaign, from its trigger to its result."""
+
+    def __init__(self, stack: Stack, options: Options, console: Console) -> None:
+        self._stack = stack
+        self._options = options
+        self._console = console
+        self._dag = options.campaign
+        self._dag_run = f"demo-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        self._run = RunId(f"{self._dag}/{self._dag_run}")
+        self._ledger: Ledger = ledger_at(stack.ledger_url)
+        users: dict[str, Airflow] = {name: stack.as_user(name) for name in APPROVERS}
+        self._gates = Gates(dag=self._dag, run=self._dag_run, users=users)
+        self._told: set[str] = set()
+        self._began = time.time()
+
+    def through(self) -> int:
+        """Trigger, follow, judge; the exit status."""
+        self._say(f"Airflow: {self._stack.address}   {self._sign_in()}")
+        self._trigger()
+        state = self._follow()
+        self._show(state)
+        good = state == "success" and self._outcome() is RunOutcome.SUCCEEDED
+        return 0 if good else 1
+
+    def _say(self, line: str, style: str = "") -> None:
+        self._console.print(Text(line, style=style), soft_wrap=True)
+
+    def _sign_in(self) -> str:
+        known = passwords.ensure(self._stack.places.passwords)
+        return f"sign in as olga, password {known['olga']} (others: {self._shown(self._stack.places.passwords)})"
+
+    @staticmethod
+    def _shown(path: Path) -> str:
+        here = Path.cwd()
+        return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+    # begin --------------------------------------------------------------------------------------------------------------
+    def _trigger(self) -> None:
+        airflow = self._stack.airflow
+        end = time.monotonic() + 120
+        while airflow.dag(self._dag) is None:
+            self._stack.services.check()
+            if time.monotonic() > end:
+                errors = "\n".join(airflow.import_errors()) or "Airflow reports no import error"
+                raise DagMissing(f"Airflow does not know the DAG {self._dag} after 120 s.\n{errors}")
+            time.sleep(0.5)
+        for run in airflow.runs_in_flight(self._dag):
+            self._say(f"an earlier run, {run['dag_run_id']}, had not ended; its world is gone, so it is marked failed")
+            airflow.fail_run(self._dag, str(run["dag_run_id"]))
+        airflow.pause(self._dag, paused=False)
+        airflow.trigger(self._dag, self._dag_run, {"dry_run": False})
+        self._began = time.time()
+        self._say(f"triggered {self._dag}, run {self._dag_run}")
+
+    # follow -------------------------------------------------------------------------------------------------------------
+    def _follow(self) -> str:
+        """Show the run until it has ended, and its gates until they are answered; its last state."""
+        if not self._console.is_terminal:
+            return self._follow_in_lines()
+        while True:
+            with Live(console=self._console, refresh_per_second=4, transient=True) as live:
+                seen, gate = self._watch(lambda seen: live.update(self._drawn(seen)))
+            self._console.print(self._drawn(seen))
+            if gate is None:
+                return seen.state
+            self._ask(gate)
+
+    def _drawn(self, seen: Progress) -> Any:
+        return progress.drawn(seen, title=f"{self._dag} {self._dag_run}", clock=self._stack.clock, began=self._began)
+
+    def _follow_in_lines(self) -> str:
+        before = Progress()
+
+        def tell(seen: Progress) -> None:
+            nonlocal before
+            for line in progress.told(seen, before, clock=self._stack.clock, real=time.time()):
+                self._say(f"{time.time() - self._began:5.0f} s  {line}")
+            if seen.stages or not before.stages:  # a ledger that was silent for a moment is no news
+                before = seen
+
+        return self._watch(tell)[0].state
+
+    def _watch(self, show: Callable[[Progress], None]) -> tuple[Progress, Gate | None]:
+        """Until the run has ended, or a gate wants an answer that only the person at this terminal can give."""
+        while True:
+            self._check()
+            try:
+                seen = self._look()
+                gate = None if seen.state in ENDED else self._gate()
+            except Unanswered as silence:
+                self._say(f"Airflow's API does not answer at the moment: {silence}")
+                continue
+            show(seen)
+            if seen.state in ENDED or gate is not None:
+                return seen, gate
+            time.sleep(POLL)
+
+    def _check(self) -> None:
+        self._stack.services.check()
+        limit = self._options.time_limit
+        if limit is not None and time.time() - self._began > limit:
+            raise TooLong(f"the campaign has not ended after {limit:.0f} s")
+
+    def _look(self) -> Progress:
+        airflow = self._stack.airflow
+        state = str(airflow.run(self._dag, self._dag_run)["state"])
+        return progress.read(self._ledger, self._run, tasks=airflow.tasks(self._dag, self._dag_run), state=state)
+
+    # gates --------------------------------------------------------------------------------------------------------------
+    def _gate(self) -> Gate | None:
+        """Answer what is to be answered without a person; a gate that needs one, if we can ask them."""
+        for gate in self._gates.waiting():
+            if self._options.approve:
+                if self._gates.settled(gate):
+                    self._report(self._gates.answer(gate, approve=True))
+            elif self._console.is_terminal and sys.stdin.isatty():
+                if gate.attempt not in self._told:
+                    return gate
+            elif gate.attempt not in self._told:
+                self._told.add(gate.attempt)
+                self._say(f"{gate.subject}: waits for an answer at {self._required_actions()}   {self._sign_in()}")
+        return None
+
+    def _required_actions(self) -> str:
+        return f"{self._stack.address}/required_actions?response_received=false"
+
+    def _ask(self, gate: Gate) -> None:
+        """Show the plan and take an answer, from here or from the browser, whoever is first."""
+        self._told.add(gate.attempt)
+        self._console.print(Rule(escape(gate.subject)))
+        self._console.print(Markdown(self._plan() or gate.body))
+        try:
+            name = self._gates.answerer(gate)
+        except NobodyMayAnswer as nobody:
+            self._say(str(nobody))
+            return
+        self._say(f"{gate.subject}: answer here as {name}, or in the browser at {self._required_actions()}")
+        answer = self._typed(gate)
+        if answer is not None:
+            self._report(self._gates.answer(gate, approve=answer.strip().casefold() in ("y", "yes")))
+
+    def _plan(self) -> str:
+        try:
+            return str(self._ledger.document(self._run, "plan.md"))
+        except (KeyError, Transient):
+            return ""
+
+    def _typed(self, gate: Gate) -> str | None:
+        """A line from the terminal; None if the gate was answered elsewhere first, or the terminal was closed."""
+        _discard_typed_ahead()
+        sys.stdout.write("approve? [y/N] ")
+        sys.stdout.flush()
+        while True:
+            ready, _, _ = select.select([sys.stdin], [], [], POLL)
+            if ready:
+                line = sys.stdin.readline()
+                if not line:
+                    self._say("\nno answer from this terminal; the browser's counts")
+                    return None
+                return line
+            self._check()
+            try:
+                if all(other.attempt != gate.attempt for other in self._gates.waiting()):
+                    sys.stdout.write("\n")
+                    self._report(self._gates.answered(gate))
+                    return None
+            except (Unanswered, Refused):
+                continue
+
+    def _report(self, answered: Answered) -> None:
+        where = "" if answered.ours else ", given elsewhere"
+        self._say(f"{answered.gate.subject}: {answered.option} by {answered.by}{where} (its task: {answered.state})")
+
+    # result -------------------------------------------------------------------------------------------------------------
+    def _outcome(self) -> RunOutcome | None:
+        try:
+            return self._ledger.run(self._run).outcome
+        except (KeyError, Transient):
+            return None
+
+    def _show(self, state: str) -> None:
+        outcome = self._outcome()
+        self._console.print(Rule("result"))
+        style = "green" if state == "success" and outcome is RunOutcome.SUCCEEDED else "red"
+        word = outcome.value if outcome else "not in the ledger"
+        seconds = time.time() - self._began
+        self._say(f"run {self._dag_run}: {state}, outcome {word}, {seconds:.0f} s after its trigger", style)
+        if state != "success":
+            for task in self._stack.airflow.tasks(self._dag, self._dag_run):
+                if task["state"] == "failed":
+                    self._say(f"failed task: {task['task_id']}, try {task['try_number']}: {self._task_page(task)}", "red")
+        try:
+            result.show(self._console, self._ledger, self._run)
+        except (KeyError, Transient) as problem:
+            self._say(f"the ledger says nothing of this run: {problem}")
+        folder = run_folder(self._stack.places.runs, self._run)
+        records = self._stack.awsim.save_journal(folder / "journal.jsonl")
+        report = folder / "report.html"
+        self._say(f"report: {self._shown(report) if report.exists() else 'none was made'}; awsim's journal: {records} records")
+        self._say(f"Airflow: {self._run_page()}   {self._sign_in()}")
+        self._say(f"everything of this run: {self._shown(folder)}/")
+
+    def _run_page(self) -> str:
+        return f"{self._stack.address}/dags/{self._dag}/runs/{self._dag_run}"
+
+    def _task_page(self, task: Mapping[str, Any]) -> str:
+        return f"{self._run_page()}/tasks/{task['task_id']}"
+
+    def keep(self) -> None:
+        """Keep the UI up until somebody stops us, or a process ends."""
+        self._say("the UI stays up; Ctrl-C stops everything")
+        while True:
+            self._stack.services.check()
+            time.sleep(1)
+
+
+def _discard_typed_ahead() -> None:
+    """What was typed before the question was asked is no answer to it."""
+    if os.name == "posix" and sys.stdin.isatty():
+        import termios
+
+        termios.tcflush(sys.stdin, termios.TCIFLUSH)

@@ -1,0 +1,104 @@
+"""Which subcommand was called, with which options?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+UNATTENDED = 1800.0
+"""Seconds after which a demo that nobody attends (``--approve --exit``) gives up rather than hang in a build for ever."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse and call; the exit status."""
+    options = _parser().parse_args(arguments)
+    call: Callable[[argparse.Namespace, Console], int] = options.call
+    return call(options, Console())
+
+
+def _demo(options: argparse.Namespace, console: Console) -> int:
+    from patchwave.cli.demo import Options, demo  # Airflow's requirements are loaded for this only
+
+    limit = options.time_limit
+    if limit is None and options.approve and options.leave:
+        limit = UNATTENDED
+    chosen = {
+        name: getattr(options, name)
+        for name in ("port", "awsim_port", "speed", "seed", "campaign", "world", "home", "runs")
+        if getattr(options, name) is not None
+    }
+    return demo(Options(approve=options.approve, leave=options.leave, time_limit=limit, **chosen), console)
+
+
+def _validate(options: argparse.Namespace, console: Console) -> int:
+    from patchwave.cli.validate import validate
+
+    return validate(options.files, console)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m patchwave", description="Patch campaigns on AWS as Airflow DAGs.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    demo = commands.add_parser(
+        "demo",
+        help="start Airflow and a simulated AWS, run one campaign, show its result",
+        description="Start Airflow and awsim on this machine, run one campaign, show what happens and its result.",
+    )
+    demo.add_argument("--approve", action="store_true", help="answer every gate with yes")
+    demo.add_argument("--exit", action="store_true", dest="leave", help="stop everything when the campaign has ended")
+    demo.add_argument("--port", type=_port, metavar="N", help="of Airflow's UI (8080)")
+    demo.add_argument("--awsim-port", type=_port, metavar="N", help="of the simulated AWS (5005)")
+    demo.add_argument("--speed", type=_speed, metavar="X", help="seconds of the campaign in one second of yours (240)")
+    demo.add_argument("--seed", type=int, metavar="N", help="the same seed makes the same world (1)")
+    demo.add_argument("--campaign", metavar="NAME", help="campaign to run (weekly-linux)")
+    demo.add_argument("--world", type=_file, metavar="FILE", help="fleet of the simulated AWS (include/worlds/small.yaml)")
+    demo.add_argument("--home", type=_folder, metavar="DIR", help="Airflow's home, kept between runs (var/demo)")
+    demo.add_argument("--runs", type=_folder, metavar="DIR", help="where reports go (var/runs)")
+    demo.add_argument(
+        "--time-limit", type=float, metavar="S",
+        help=f"seconds that the campaign may take (unlimited; with --approve --exit {UNATTENDED:g})",
+    )  # fmt: skip
+    demo.set_defaults(call=_demo)
+
+    validate = commands.add_parser(
+        "validate", help="check campaign files", description="Check campaign files; every problem with file, line and field."
+    )
+    validate.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: all files of include/campaigns")
+    validate.set_defaults(call=_validate)
+    return parser
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; 1 to 65535 is")
+    return int(text)
+
+
+def _speed(text: str) -> float:
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0 < speed <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no speed; a number above 0 is, 1 being real time")
+    return speed
+
+
+def _file(text: str) -> Path:
+    path = Path(text).resolve()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return path
+
+
+def _folder(text: str) -> Path:
+    return Path(text).resolve()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
