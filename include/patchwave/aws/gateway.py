@@ -1,0 +1,19 @@
+"""The gateway to AWS: everything that a campaign asks of AWS or has it do, in the domain's words.
+
+Hooks build one from a connection's credentials; triggers call it in threads. It is synchronous, knows no campaign and keeps
+nothing but clients and a count of calls. Against awsim it is the same gateway under another endpoint.
+"""
+
+from __future__ import annotations
+
+from patchwave.aws.automation import Automation
+from patchwave.aws.commands import Commands
+from patchwave.aws.config import ComplianceReads
+from patchwave.aws.health import HealthChecks
+from patchwave.aws.identity import Identity
+from patchwave.aws.inspector import Inspector
+from patchwave.aws.patching import Patching
+
+
+class Gateway(Commands, Patching, HealthChecks, Inspector, ComplianceReads, Automation, Identity):
+    """All services together; `calls.Calls` says how it is built."""

@@ -1,0 +1,90 @@
+"""Which calls does the gateway make, and what do they need? The one table.
+
+`calls.Calls` refuses an operation that is not in it, takes from it how a failed call is to be judged, and the IAM policies
+under ``docs/iam`` are tested against it. What a call is for stands in the module that makes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Effect(Enum):
+    """What happens if a call is made twice; decides whether botocore may repeat it by itself."""
+
+    NONE = "reads only"
+    GUARDED = "the second call changes nothing, or is refused"
+    IDEMPOTENT = "a client token of ours makes the second call the same as the first"
+    UNGUARDED = "the second call does it twice: never repeated, and a lost answer is an unknown outcome"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Operation:
+    """One API operation.
+
+    Attributes:
+        service: name of the boto3 client.
+        name: the operation as AWS spells it.
+        actions: IAM actions that the caller needs for it. Inspector's prefix is ``inspector2``, and an operation is not
+            always an action of the same name.
+    """
+
+    service: str
+    name: str
+    effect: Effect = Effect.NONE
+    actions: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """``ssm:SendCommand``: how it is counted, and named in errors."""
+        return f"{self.service}:{self.name}"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """IAM actions; the one of the same name unless the table says otherwise."""
+        return self.actions or (self.id,)
+
+
+_TABLE = (
+    # identity: needs no permission, and cannot be denied (STS API reference); listed so that a policy can be read alone
+    Operation(service="sts", name="GetCallerIdentity"),
+    # fleet and health
+    Operation(service="ec2", name="DescribeInstances"),
+    Operation(service="ec2", name="DescribeInstanceStatus"),
+    Operation(service="ssm", name="DescribeInstanceInformation"),
+    Operation(service="autoscaling", name="DescribeAutoScalingInstances"),
+    # findings
+    Operation(service="inspector2", name="ListFindings"),
+    Operation(service="inspector2", name="ListCoverage"),
+    # patch state and compliance
+    Operation(service="ssm", name="DescribeInstancePatchStates"),
+    Operation(service="ssm", name="DescribeInstancePatches"),
+    Operation(service="ssm", name="ListResourceComplianceSummaries"),
+    Operation(service="config", name="DescribeConfigRuleEvaluationStatus"),
+    Operation(service="config", name="GetComplianceDetailsByConfigRule"),
+    # refused with LimitExceeded while one runs or shortly after (reference: StartConfigRulesEvaluation)
+    Operation(service="config", name="StartConfigRulesEvaluation", effect=Effect.GUARDED),
+    # commands; SendCommand needs the document's and the instances' ARNs as resources
+    Operation(service="ssm", name="SendCommand", effect=Effect.UNGUARDED),
+    Operation(service="ssm", name="ListCommands"),
+    Operation(service="ssm", name="ListCommandInvocations"),
+    Operation(service="ssm", name="CancelCommand", effect=Effect.GUARDED),
+    # remediation
+    Operation(service="ssm", name="DescribeDocument"),
+    Operation(service="ssm", name="CreateDocument", effect=Effect.GUARDED),  # a name exists once
+    Operation(service="ssm", name="UpdateDocument", effect=Effect.GUARDED),  # DuplicateDocumentContent
+    Operation(service="ssm", name="UpdateDocumentDefaultVersion", effect=Effect.GUARDED),
+    # tags at the start are authorised as AddTagsToResource on the execution
+    Operation(
+        service="ssm",
+        name="StartAutomationExecution",
+        effect=Effect.IDEMPOTENT,
+        actions=("ssm:StartAutomationExecution", "ssm:AddTagsToResource"),
+    ),
+    Operation(service="ssm", name="GetAutomationExecution"),
+    Operation(service="ssm", name="DescribeAutomationExecutions"),
+    Operation(service="config", name="StartRemediationExecution", effect=Effect.UNGUARDED),
+    Operation(service="config", name="DescribeRemediationExecutionStatus"),
+)
+OPERATIONS = {operation.id: operation for operation in _TABLE}

@@ -1,0 +1,1 @@
+"""Airflow's connections and environment, turned into Patchwave's own objects."""
