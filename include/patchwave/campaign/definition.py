@@ -566,7 +566,9 @@ class Campaign(FilePart):
     stages: Annotated[tuple[Stage, ...], AfterValidator(_named), Field(
         description="Rings of hosts in the order in which they are patched.", min_length=1,
     )]  # fmt: skip
-    verify: Annotated[Verify, Field(default_factory=Verify, description="How the result is proven.")]
+    verify: Annotated[Verify, Field(
+        default_factory=Verify, description="How the result is proven. Default: SSM's patch compliance by Config's managed rule.",
+    )]  # fmt: skip
     remediate: Annotated[Remediate, Field(
         default_factory=Remediate, description="Where what is left over may be remediated. Default: nowhere.",
     )]  # fmt: skip
@@ -663,7 +665,7 @@ class Campaign(FilePart):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Broken:
-    """A campaign file that is not used, and why."""
+    """A campaign or policy file that is not used, and why."""
 
     file: Path
     problems: tuple[str, ...]
@@ -705,7 +707,12 @@ def read_all(folder: Path, *, policies: Path | None = None) -> tuple[tuple[Campa
 
     Args:
         policies: folder of the policy files; None means the folder `policies` beside `folder`.
+
+    Raises:
+        InvalidFile: `folder` is none: no campaigns at all is never what was meant.
     """
+    if not folder.is_dir():
+        raise InvalidFile((f"{folder}:1: the file: is no folder; allowed is a folder of campaign files",))
     read_ones: list[tuple[Path, Campaign]] = []
     broken: list[Broken] = []
     for path in sorted(path for path in folder.iterdir() if path.suffix in {".yaml", ".yml"} and not path.name.startswith(".")):

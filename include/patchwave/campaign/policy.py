@@ -21,7 +21,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, StrictBool, StrictStr, field_validator, model_validator
 
 from patchwave.campaign import document
-from patchwave.campaign.definition import Duration, Line, Slug
+from patchwave.campaign.definition import Broken, Duration, Line, Slug
 from patchwave.campaign.document import FilePart, Misfit, Misplacement, Part
 from patchwave.campaign.errors import InvalidFile
 from patchwave.campaign.findings import Severity
@@ -239,6 +239,18 @@ def read(path: Path) -> Policy:
         written = document.load(text, file=str(path))
         raise InvalidFile((written.problem(("name",), f"found {policy.name!r}; allowed is the name of the file, {path.stem!r}"),))
     return policy
+
+
+def read_all(folder: Path) -> tuple[tuple[Policy, ...], tuple[Broken, ...]]:
+    """All policies of a folder, ordered by file name, and the files that are broken: one never takes the others away."""
+    policies: list[Policy] = []
+    broken: list[Broken] = []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            policies.append(read(path))
+        except InvalidFile as error:
+            broken.append(Broken(file=path, problems=error.problems))
+    return tuple(policies), tuple(broken)
 
 
 def schema_text() -> str:
