@@ -52,7 +52,7 @@ def finding(
         packages=packages or (package(),),
         fix=fix,
         first_seen=first_seen,
-        updated=first_seen,
+        updated=NOW,  # never the moment that exposure counts from
         exploit_known=exploit_known,
     )
 
