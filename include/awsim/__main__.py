@@ -38,7 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--world", type=Path, help="world file (YAML); without it the AWS is empty")
     parser.add_argument("--port", type=int, default=5005, help="default %(default)s; 0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default %(default)s")
-    parser.add_argument("--speed", type=_speed, default=1.0, help="virtual seconds a real second; default %(default)s, 0 stops the clock")
+    parser.add_argument(
+        "--speed", type=_speed, default=1.0, help="virtual seconds a real second; default %(default)s, 0 stops the clock"
+    )
     parser.add_argument("--seed", type=int, default=0, help="same seed and same calls, same world; default %(default)s")
     parser.add_argument("--base", help="virtual start, ISO 8601 in UTC; default now")
     return parser

@@ -62,7 +62,10 @@ def find(account: str, region: str, identifier: str) -> Baseline | None:
     created = estate.baseline(account, region, identifier)
     if created is not None:
         return Baseline(
-            id=created["BaselineId"], name=created["BaselineName"], operating_system=created["OperatingSystem"] or "WINDOWS", definition=created
+            id=created["BaselineId"],
+            name=created["BaselineName"],
+            operating_system=created["OperatingSystem"] or "WINDOWS",
+            definition=created,
         )
     for system, arn in estate.default_baselines(region).items():
         if identifier in (arn, arn.rpartition("/")[2]):
@@ -72,11 +75,16 @@ def find(account: str, region: str, identifier: str) -> Baseline | None:
 
 def default(region: str, operating_system: str) -> Baseline:
     """AWS's own: AL2023 takes Critical and Important security and all bug fixes after seven days, Ubuntu every security update at once."""
-    arn = estate.default_baselines(region).get(operating_system, "arn:aws:ssm:us-east-1:075727635805:patchbaseline/pb-00000000000000000")
+    arn = estate.default_baselines(region).get(
+        operating_system, "arn:aws:ssm:us-east-1:075727635805:patchbaseline/pb-00000000000000000"
+    )
     if operating_system in ("UBUNTU", "DEBIAN"):
         rules = [_rule({"PRIORITY": ["Required", "Important", "Standard", "Optional", "Extra"]}, days=7)]
     else:
-        rules = [_rule({"CLASSIFICATION": ["Security"], "SEVERITY": ["Critical", "Important"]}, days=7), _rule({"CLASSIFICATION": ["Bugfix"]}, days=7)]
+        rules = [
+            _rule({"CLASSIFICATION": ["Security"], "SEVERITY": ["Critical", "Important"]}, days=7),
+            _rule({"CLASSIFICATION": ["Bugfix"]}, days=7),
+        ]
     names = {"UBUNTU": "Ubuntu", "AMAZON_LINUX_2023": "AmazonLinux2023", "AMAZON_LINUX_2": "AmazonLinux2", "DEBIAN": "Debian"}
     name = names.get(operating_system, operating_system.title().replace("_", ""))
     return Baseline(
@@ -98,20 +106,31 @@ def default(region: str, operating_system: str) -> Baseline:
 
 def create(account: str, region: str, entry: BaselineEntry) -> str:
     """The baseline of a world file, in moto, registered for its patch groups."""
-    rules = [_rule(rule.filters, days=rule.approve_after_days, level=rule.compliance_level, other=rule.enable_non_security) for rule in entry.rules]
+    rules = [
+        _rule(rule.filters, days=rule.approve_after_days, level=rule.compliance_level, other=rule.enable_non_security)
+        for rule in entry.rules
+    ]
     return estate.create_baseline(
-        account, region, groups=entry.patch_groups, name=entry.name, operating_system=entry.operating_system,
-        approval_rules={"PatchRules": rules}, rejected_patches=entry.rejected, description=entry.description,
-    )  # fmt: skip
+        account,
+        region,
+        groups=entry.patch_groups,
+        name=entry.name,
+        operating_system=entry.operating_system,
+        approval_rules={"PatchRules": rules},
+        rejected_patches=entry.rejected,
+        description=entry.description,
+    )
 
 
 def from_override(entry: dict[str, Any]) -> Baseline:
     """A baseline of a BaselineOverride document (GetPatchBaseline's shape, lower or upper first letters)."""
     definition = {key[:1].upper() + key[1:]: value for key, value in entry.items()}
     return Baseline(
-        id=definition.get("BaselineId", "override"), name=definition.get("Name", "override"),
-        operating_system=definition.get("OperatingSystem", ""), definition=definition,
-    )  # fmt: skip
+        id=definition.get("BaselineId", "override"),
+        name=definition.get("Name", "override"),
+        operating_system=definition.get("OperatingSystem", ""),
+        definition=definition,
+    )
 
 
 def _rule(filters: dict[str, list[str]], *, days: int, level: str = "UNSPECIFIED", other: bool = False) -> dict[str, Any]:
@@ -144,4 +163,6 @@ def _old_enough(rule: dict[str, Any], released: float, at: float) -> bool:
 
 def _named(pattern: str, update: Update) -> bool:
     """`name`, `name.arch`, `name.arch:epoch:version-release`, with `*`."""
-    return any(fnmatchcase(name, pattern) for name in (update.package, update.kb_id, update.title, f"{update.package}-{update.evr}"))
+    return any(
+        fnmatchcase(name, pattern) for name in (update.package, update.kb_id, update.title, f"{update.package}-{update.evr}")
+    )

@@ -57,15 +57,28 @@ def _parsed(body: bytes) -> dict[str, Any]:
 
 def _health(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
     world = simulator.world
-    return _json({"status": "ok", "world": world.file.name if world.file else None, "hosts": len(world.all_hosts()), "now": iso(world.clock.now())})
+    return _json(
+        {
+            "status": "ok",
+            "world": world.file.name if world.file else None,
+            "hosts": len(world.all_hosts()),
+            "now": iso(world.clock.now()),
+        }
+    )
 
 
 def _clock(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
     clock = simulator.world.clock
-    return _json({
-        "now": iso(clock.now()), "epoch": round(clock.now(), 3), "base": iso(clock.base), "speed": clock.speed, "paused": clock.speed == 0,
-        "scheduled": len(simulator.world.agenda),
-    })  # fmt: skip
+    return _json(
+        {
+            "now": iso(clock.now()),
+            "epoch": round(clock.now(), 3),
+            "base": iso(clock.base),
+            "speed": clock.speed,
+            "paused": clock.speed == 0,
+            "scheduled": len(simulator.world.agenda),
+        }
+    )
 
 
 def _set_clock(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
@@ -149,7 +162,9 @@ def _operations(simulator: "Simulator", query: dict[str, str], body: dict[str, A
 
 
 def _json(data: dict[str, Any], status: int = 200) -> Answer:
-    return Answer(status=status, headers=[("Content-Type", "application/json")], body=(json.dumps(data, indent=1) + "\n").encode())
+    return Answer(
+        status=status, headers=[("Content-Type", "application/json")], body=(json.dumps(data, indent=1) + "\n").encode()
+    )
 
 
 _ROUTES: dict[tuple[str, str], Callable[["Simulator", dict[str, str], dict[str, Any]], Answer]] = {

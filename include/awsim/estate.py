@@ -88,7 +88,10 @@ def _instance_profile(account: str) -> str:
     iam = iam_backends[account]["aws"]
     name = "awsim-managed-instance"
     if name not in {profile.name for profile in iam.instance_profiles.values()}:
-        trust = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}]}
+        trust = {
+            "Version": "2012-10-17",
+            "Statement": [{"Effect": "Allow", "Principal": {"Service": "ec2.amazonaws.com"}, "Action": "sts:AssumeRole"}],
+        }
         iam.create_role(name, json.dumps(trust), "/", None, "", [], "3600")
         profile = iam.create_instance_profile(name, "/", [])
         iam.add_role_to_instance_profile(name, name)
@@ -97,16 +100,32 @@ def _instance_profile(account: str) -> str:
 
 
 def launch(
-    account: str, region: str, network: Network, *, platform: str, instance_type: str, tags: dict[str, str], number: int, zones: int,
+    account: str,
+    region: str,
+    network: Network,
+    *,
+    platform: str,
+    instance_type: str,
+    tags: dict[str, str],
+    number: int,
+    zones: int,
     launched: float,
-) -> str:  # fmt: skip
+) -> str:
     """One running instance; its id."""
     ec2 = ec2_backends[account][region]
     reservation = ec2.run_instances(
-        network.images[platform], 1, None, [], instance_type=instance_type, is_instance_type_default=False, region_name=region,
-        subnet_id=network.subnets[number % min(zones, len(network.subnets))], tags={}, iam_instance_profile_arn=network.profile_arn,
+        network.images[platform],
+        1,
+        None,
+        [],
+        instance_type=instance_type,
+        is_instance_type_default=False,
+        region_name=region,
+        subnet_id=network.subnets[number % min(zones, len(network.subnets))],
+        tags={},
+        iam_instance_profile_arn=network.profile_arn,
         iam_instance_profile_name=None,
-    )  # fmt: skip
+    )
     instance = reservation.instances[0]
     instance.launch_time = datetime.fromtimestamp(launched, tz=UTC).replace(tzinfo=None)
     ec2.tags[instance.id].update(tags)
@@ -125,18 +144,39 @@ def stop(account: str, region: str, identifier: str) -> None:
 
 
 def group_up(
-    account: str, region: str, network: Network, *, name: str, least: int, most: int, health_check: str, image: str, instance_type: str,
+    account: str,
+    region: str,
+    network: Network,
+    *,
+    name: str,
+    least: int,
+    most: int,
+    health_check: str,
+    image: str,
+    instance_type: str,
     ids: list[str],
-) -> None:  # fmt: skip
+) -> None:
     """A real Auto Scaling group of existing instances, made by a launch template."""
     ec2, scaling = ec2_backends[account][region], autoscaling_backends[account][region]
     template = ec2.create_launch_template(name, "", {"ImageId": image, "InstanceType": instance_type}, {})
     scaling.create_auto_scaling_group(
-        name=name, availability_zones=[], desired_capacity=0, max_size=most, min_size=0, launch_config_name=None,
-        launch_template={"LaunchTemplateId": template.id, "Version": "$Default"}, vpc_zone_identifier=",".join(network.subnets),
-        default_cooldown=300, health_check_period=300, health_check_type=health_check, load_balancers=[], target_group_arns=[],
-        placement_group=None, termination_policies=["Default"], tags=[],
-    )  # fmt: skip
+        name=name,
+        availability_zones=[],
+        desired_capacity=0,
+        max_size=most,
+        min_size=0,
+        launch_config_name=None,
+        launch_template={"LaunchTemplateId": template.id, "Version": "$Default"},
+        vpc_zone_identifier=",".join(network.subnets),
+        default_cooldown=300,
+        health_check_period=300,
+        health_check_type=health_check,
+        load_balancers=[],
+        target_group_arns=[],
+        placement_group=None,
+        termination_policies=["Default"],
+        tags=[],
+    )
     scaling.attach_instances(name, ids)
     scaling.autoscaling_groups[name].min_size = least
 
@@ -173,10 +213,17 @@ def _machine(instance: Any, profiles: dict[str, str]) -> Machine:
     launched = launch_time.replace(tzinfo=UTC).timestamp() if isinstance(launch_time, datetime) else 0.0
     own = instance.iam_instance_profile
     return Machine(
-        id=instance.id, state=instance._state.name, image=instance.image_id or "", zone=instance.placement.zone or "",
-        profile=profiles.get(instance.id) or (str(getattr(own, "arn", own)) if own else None), vpc=instance.vpc_id, subnet=instance.subnet_id,
-        address=str(instance.private_ip or ""), instance_type=instance.instance_type, launched=launched,
-    )  # fmt: skip
+        id=instance.id,
+        state=instance._state.name,
+        image=instance.image_id or "",
+        zone=instance.placement.zone or "",
+        profile=profiles.get(instance.id) or (str(getattr(own, "arn", own)) if own else None),
+        vpc=instance.vpc_id,
+        subnet=instance.subnet_id,
+        address=str(instance.private_ip or ""),
+        instance_type=instance.instance_type,
+        launched=launched,
+    )
 
 
 def tags_of(account: str, region: str, identifier: str) -> dict[str, str]:
@@ -199,9 +246,15 @@ def group_of(account: str, region: str, identifier: str) -> str | None:
 def create_baseline(account: str, region: str, *, groups: list[str], **definition: Any) -> str:
     ssm = ssm_backends[account][region]
     identifier = ssm.create_patch_baseline(
-        approved_patches=[], approved_patches_compliance_level="UNSPECIFIED", approved_patches_enable_non_security=False,
-        rejected_patches_action="ALLOW_AS_DEPENDENCY", sources=[], tags=[], global_filters={"PatchFilters": []}, **definition,
-    )  # fmt: skip
+        approved_patches=[],
+        approved_patches_compliance_level="UNSPECIFIED",
+        approved_patches_enable_non_security=False,
+        rejected_patches_action="ALLOW_AS_DEPENDENCY",
+        sources=[],
+        tags=[],
+        global_filters={"PatchFilters": []},
+        **definition,
+    )
     for group in groups:
         register_group(account, region, group, definition["operating_system"], str(identifier))
     return str(identifier)
@@ -231,7 +284,8 @@ def patch_groups(account: str, region: str) -> dict[str, dict[str, str]]:
     defaults = default_baselines(region)
     groups = ssm_backends[account][region].patch_groups
     return {
-        name: {system: found for system, found in group.associations.items() if found != defaults.get(system)} for name, group in groups.items()
+        name: {system: found for system, found in group.associations.items() if found != defaults.get(system)}
+        for name, group in groups.items()
     }
 
 

@@ -7,9 +7,9 @@ faults of a call (`throttle`, `error`, `lost_answer`, `access_denied`) are asked
 `Kind` and one `faults.take(...)` where it strikes.
 """
 
-from random import Random
 from collections.abc import Callable
 from enum import StrEnum
+from random import Random
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -45,7 +45,9 @@ class Fault(BaseModel):
     tag: str | None = Field(None, description="`Key=Value` that the host must carry")
     times: Annotated[int, Field(ge=1)] | None = Field(None, description="how often it strikes; None means always")
     probability: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="0 to 1, drawn from the world's seed")
-    exit_code: Annotated[int, Field(ge=1, le=255)] = Field(1, description="of install_fails: the exit code that the script ends with")
+    exit_code: Annotated[int, Field(ge=1, le=255)] = Field(
+        1, description="of install_fails: the exit code that the script ends with"
+    )
     code: str | None = Field(None, description="of error: the error code to answer with")
     status: Annotated[int, Field(ge=400, le=599)] = Field(500, description="of error and lost_answer: the HTTP status")
     id: int | None = Field(None, description="given by awsim")
@@ -92,7 +94,11 @@ class Faults:
         facts = {"service": service, "operation": operation, "account": account, "region": region}
         for fault in self._faults.values():
             wanted = {name: getattr(fault, name) for name in facts}
-            if fault.kind in kinds and all(value is None or value == facts[name] for name, value in wanted.items()) and self._strikes(fault):
+            if (
+                fault.kind in kinds
+                and all(value is None or value == facts[name] for name, value in wanted.items())
+                and self._strikes(fault)
+            ):
                 return fault
         return None
 

@@ -67,7 +67,7 @@ class PatchReport:
     rows: tuple[PatchRow, ...]
 
     def count(self, state: PatchState) -> int:
-        return sum(row.state is state for row in self.rows)
+        return sum(row.state == state for row in self.rows)
 
     def failing(self) -> list[PatchRow]:
         """Rows that make the node NON_COMPLIANT."""

@@ -5,7 +5,7 @@
 every wave of a campaign sees the same set.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -51,7 +51,9 @@ class Run:
     """BaselineOverride: the result goes to stdout only."""
 
 
-def begin(world: "World", host: Host, *, operation: str, snapshot_id: str, reboot_option: str, baseline: Baseline | None = None) -> Run:
+def begin(
+    world: "World", host: Host, *, operation: str, snapshot_id: str, reboot_option: str, baseline: Baseline | None = None
+) -> Run:
     """What holds for a run that starts now: patch group and baseline are those of this moment."""
     group = host.patch_group()
     used = baseline or for_node(host.account, host.region, group, host.platform.operating_system)
@@ -60,9 +62,19 @@ def begin(world: "World", host: Host, *, operation: str, snapshot_id: str, reboo
         snapshot = f"{snapshot[:8]}-{snapshot[8:12]}-4{snapshot[13:16]}-a{snapshot[17:20]}-{snapshot[20:]}"
     taken = world.state(host.account, host.region, Snapshots).approved_at(snapshot, used.id, world.now)
     return Run(
-        operation=operation, baseline=used, patch_group=group, snapshot_id=snapshot, approved_at=taken, reboot_option=reboot_option,
+        operation=operation,
+        baseline=used,
+        patch_group=group,
+        snapshot_id=snapshot,
+        approved_at=taken,
+        reboot_option=reboot_option,
         overridden=baseline is not None,
-    )  # fmt: skip
+    )
+
+
+def replace_wanted(run: Run, url: str, wanted: tuple[tuple[str, str | None], ...]) -> Run:
+    """The same run, limited to what an InstallOverrideList names."""
+    return replace(run, override_list=url, wanted=wanted)
 
 
 def approved_level(world: "World", host: Host, package: str, run: Run) -> tuple[int, str]:
@@ -129,7 +141,10 @@ def evaluate(world: "World", host: Host, run: Run, *, failed: frozenset[str] = f
         else:
             kb_id = f"{package}.{host.platform.packages[package].arch}"
             rows.append(PatchRow(kb_id=kb_id, state=PatchState.INSTALLED_OTHER, installed_at=host.installed_at(package)))
-    rows.extend(PatchRow(kb_id=name, state=PatchState.INSTALLED_OTHER, installed_at=host.launched) for name in host.platform.other_packages)
+    rows.extend(
+        PatchRow(kb_id=name, state=PatchState.INSTALLED_OTHER, installed_at=host.launched)
+        for name in host.platform.other_packages
+    )
     return tuple(rows)
 
 
@@ -141,13 +156,23 @@ def _row(host: Host, update: Update, state: PatchState, level: str, cves: tuple[
 
 def upload(
     world: "World", host: Host, run: Run, rows: tuple[PatchRow, ...], *, started: float, command_id: str | None, execution_id: str
-) -> PatchReport:  # fmt: skip
+) -> PatchReport:
     """Patch data reaches SSM now and replaces what was there."""
     report = PatchReport(
-        operation=run.operation, started=started, ended=world.now, uploaded=world.now, baseline_id=run.baseline.short_id,
-        patch_group=run.patch_group, snapshot_id=run.snapshot_id, reboot_option=run.reboot_option, install_override_list=run.override_list,
-        last_no_reboot_install=host.last_no_reboot_install, command_id=command_id, execution_id=execution_id, rows=rows,
-    )  # fmt: skip
+        operation=run.operation,
+        started=started,
+        ended=world.now,
+        uploaded=world.now,
+        baseline_id=run.baseline.short_id,
+        patch_group=run.patch_group,
+        snapshot_id=run.snapshot_id,
+        reboot_option=run.reboot_option,
+        install_override_list=run.override_list,
+        last_no_reboot_install=host.last_no_reboot_install,
+        command_id=command_id,
+        execution_id=execution_id,
+        rows=rows,
+    )
     world.report(host, report)
     return report
 
@@ -158,13 +183,26 @@ def old_scan(world: "World", host: Host, at: float) -> None:
     baseline = for_node(host.account, host.region, group, host.platform.operating_system)
     snapshot = f"{world.random('old snapshot', host.account, host.region, host.platform.key).getrandbits(128):032x}"
     snapshot = f"{snapshot[:8]}-{snapshot[8:12]}-4{snapshot[13:16]}-a{snapshot[17:20]}-{snapshot[20:]}"
-    run = Run(operation="Scan", baseline=baseline, patch_group=group, snapshot_id=snapshot, approved_at=at, reboot_option="NoReboot")
+    run = Run(
+        operation="Scan", baseline=baseline, patch_group=group, snapshot_id=snapshot, approved_at=at, reboot_option="NoReboot"
+    )
     rows = evaluate(world, host, run)
     host.reports.append(
         PatchReport(
-            operation="Scan", started=at - 30, ended=at, uploaded=at, baseline_id=baseline.short_id, patch_group=group, snapshot_id=snapshot,
-            reboot_option="NoReboot", install_override_list="", last_no_reboot_install=None, command_id=None, execution_id=snapshot, rows=rows,
-        )  # fmt: skip
+            operation="Scan",
+            started=at - 30,
+            ended=at,
+            uploaded=at,
+            baseline_id=baseline.short_id,
+            patch_group=group,
+            snapshot_id=snapshot,
+            reboot_option="NoReboot",
+            install_override_list="",
+            last_no_reboot_install=None,
+            command_id=None,
+            execution_id=snapshot,
+            rows=rows,
+        )
     )
 
 
@@ -183,4 +221,6 @@ def other(report: PatchReport) -> int:
 
 
 def _is_security(row: PatchRow) -> bool:
-    return row.update is not None and (row.update.classification == "Security" or row.update.advisory.startswith(("USN-", "DSA-")))
+    return row.update is not None and (
+        row.update.classification == "Security" or row.update.advisory.startswith(("USN-", "DSA-"))
+    )

@@ -21,16 +21,17 @@ Put it into a module of `awsim/services/`; every module there is imported at sta
 - `ctx.at` is virtual now in epoch seconds, `ctx.now` the same as aware datetime. All due world events have happened already.
 - `ctx.state(MyState)` is your own state, one object a cell (account and region), made by `MyState()` on first use and dropped at
   reset. `ctx.world.at(moment, action)` schedules `action(moment)` on the virtual clock. Handlers run under one lock: do not sleep.
+- To follow the world's events: `@on_world def attach(world): world.on_report(...)`.
 - Calling another operation's core from a handler: use its module's functions (`runcommand.send(...)`), not HTTP.
 """
 
 import importlib
 import pkgutil
-from random import Random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
+from random import Random
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from awsim import paging, wire
@@ -125,6 +126,20 @@ def operation(service: str, name: str, *, check: bool = True) -> Callable[[Handl
         return handler
 
     return register
+
+
+_attached: list[Callable[["World"], None]] = []
+
+
+def on_world(function: Callable[["World"], None]) -> Callable[["World"], None]:
+    """The decorated function is called with every new world (at start and after a reset), e.g. to subscribe to its events."""
+    _attached.append(function)
+    return function
+
+
+def attach(world: "World") -> None:
+    for function in _attached:
+        function(world)
 
 
 def find(service: str, name: str) -> Operation | None:

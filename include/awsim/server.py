@@ -38,9 +38,14 @@ class Simulator:
     """The WSGI application. One a process: moto's state is the process's."""
 
     def __init__(
-        self, *, world: Path | None = None, speed: float = 1.0, seed: int = 0, base: float | None = None,
+        self,
+        *,
+        world: Path | None = None,
+        speed: float = 1.0,
+        seed: int = 0,
+        base: float | None = None,
         real: Callable[[], float] = time.time,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`base`: epoch seconds at which virtual time starts, None for the real present.
 
         Raises:
@@ -55,7 +60,9 @@ class Simulator:
         self.world = self._made(self._file)
 
     def _made(self, file: WorldFile | None) -> World:
-        return World(clock=Clock(base=self._base, speed=self._speed, real=self._real), seed=self._seed, file=file)
+        world = World(clock=Clock(base=self._base, speed=self._speed, real=self._real), seed=self._seed, file=file)
+        registry.attach(world)
+        return world
 
     # --- what control.py does to the simulation ---
 
@@ -148,9 +155,16 @@ class Simulator:
                     code = constraints.CODE_OF_PROTOCOL.get(call.protocol, "ValidationException")
                     raise AwsError(code, constraints.sentence(wrong))
             context = Context(
-                world=self.world, service=call.service, operation=call.model.name, account=account, region=region,
-                request_id=request_id, at=self.world.now, params=params, _call=call,
-            )  # fmt: skip
+                world=self.world,
+                service=call.service,
+                operation=call.model.name,
+                account=account,
+                region=region,
+                request_id=request_id,
+                at=self.world.now,
+                params=params,
+                _call=call,
+            )
             result = found.handler(context, params)
         except Unreadable as unreadable:
             error = AwsError("SerializationException", str(unreadable))
@@ -178,7 +192,7 @@ def _refused(call: Call, error: AwsError, request_id: str) -> Answer:
     members = {name: value for name, value in vars(error).items() if name not in ("code", "message", "status")}
     return wire.serialize_error(
         call, code=error.code, message=error.message, request_id=request_id, status=error.status, members=members
-    )  # fmt: skip
+    )
 
 
 def _struck(call: Call, fault: Fault, request_id: str) -> Answer:

@@ -158,9 +158,15 @@ def route(moto: Moto, scope: Scope, environ: dict[str, Any], body: bytes) -> Cal
     except (HTTPException, NotImplementedError):
         return None
     return Call(
-        moto=moto, environ=environ, body=body, service=scope.service, model=model, protocol=protocol, uri_params=uri_params,
+        moto=moto,
+        environ=environ,
+        body=body,
+        service=scope.service,
+        model=model,
+        protocol=protocol,
+        uri_params=uri_params,
         request=request,
-    )  # fmt: skip
+    )
 
 
 def operation_model(service: str, name: str) -> Any:
@@ -178,18 +184,33 @@ def serialize(call: Call, result: dict[str, Any], request_id: str) -> Answer:
     return _rendered(call, result, request_id)
 
 
-def serialize_error(call: Call, *, code: str, message: str, request_id: str, status: int | None, members: dict[str, Any]) -> Answer:
+def serialize_error(
+    call: Call, *, code: str, message: str, request_id: str, status: int | None, members: dict[str, Any]
+) -> Answer:
     """The error in the service's protocol; status and code follow the model when it has that error."""
     return error_of_service(
-        service=call.service, protocol=call.protocol, model=call.model, code=code, message=message, request_id=request_id,
-        status=status, members=members,
-    )  # fmt: skip
+        service=call.service,
+        protocol=call.protocol,
+        model=call.model,
+        code=code,
+        message=message,
+        request_id=request_id,
+        status=status,
+        members=members,
+    )
 
 
 def error_of_service(
-    *, service: str, protocol: str, code: str, message: str, request_id: str, model: Any = None, status: int | None = None,
+    *,
+    service: str,
+    protocol: str,
+    code: str,
+    message: str,
+    request_id: str,
+    model: Any = None,
+    status: int | None = None,
     members: dict[str, Any] | None = None,
-) -> Answer:  # fmt: skip
+) -> Answer:
     error = _Refusal(message)
     error.code = code
     for name, value in {"message": message, "Message": message, **(members or {})}.items():
@@ -216,7 +237,9 @@ def _answer(rendered: Any, request_id: str) -> Answer:
     headers = {str(name): str(value) for name, value in rendered["headers"].items()}
     headers.setdefault("x-amzn-RequestId", request_id)
     return Answer(
-        status=rendered["status_code"], headers=list(headers.items()), body=body.encode() if isinstance(body, str) else bytes(body)
+        status=rendered["status_code"],
+        headers=list(headers.items()),
+        body=body.encode() if isinstance(body, str) else bytes(body),
     )
 
 

@@ -8,8 +8,8 @@ For services: `hosts_in(account, region)`, `host(...)`, `state(...)`, `at(...)`,
 `on_report(callback)` (called with host and report at each upload of patch data), `on_connected(callback)`.
 """
 
-from random import Random
 from collections.abc import Callable
+from random import Random
 from typing import Any, TypeVar
 
 from awsim import baselines, estate
@@ -19,7 +19,7 @@ from awsim.clock import Clock
 from awsim.faults import Fault, Faults, Kind, concerns
 from awsim.host import Host, PatchReport
 from awsim.journal import Cause, Event, Journal, Line
-from awsim.world_file import Agent, Exception_, Fleet, InstanceState, Template, Timings, WorldFile
+from awsim.world_file import Agent, Fleet, InstanceState, Template, Timings, Unlike, WorldFile
 
 State = TypeVar("State")
 Cell = tuple[str, str]
@@ -47,6 +47,7 @@ class World:
         self._on_report: list[Callable[[Host, PatchReport], None]] = []
         self._on_connected: list[Callable[[Host], None]] = []
         self._on_boot: list[Callable[[Host], None]] = []
+        self._on_down: list[Callable[[Host, bool], None]] = []
         self._shift = self._release_shift()
         estate.reset(seed)
         if file:
@@ -99,7 +100,7 @@ class World:
         Every `inspector.inventory_every` seconds, at the host's own offset, while its agent is connected.
         """
         every = self.file.inspector.inventory_every if self.file else 1800.0
-        until = now if host.disconnected is None or host.agent_dead is False and host.rebooting else host.disconnected
+        until = now if host.disconnected is None or (host.agent_dead is False and host.rebooting) else host.disconnected
         tick = until - (until - host.inventory_offset) % every
         if host.registered is None or tick < host.registered:
             return None
@@ -115,6 +116,10 @@ class World:
     def on_boot(self, callback: Callable[[Host], None]) -> None:
         """`callback(host)` when a machine has booted, before its agent connects."""
         self._on_boot.append(callback)
+
+    def on_down(self, callback: Callable[[Host, bool], None]) -> None:
+        """`callback(host, asked_for)` when a machine goes down; `asked_for`: a command on the host asked for this reboot."""
+        self._on_down.append(callback)
 
     def request_id(self) -> str:
         self._requests += 1
@@ -133,9 +138,17 @@ class World:
     def record(self, host: Host, event: Event, *, cause: Cause = NOBODY, operation: str | None = None, **details: Any) -> None:
         self.journal.write(
             Line(
-                at=self.now, real_at=self.clock.real_now(), host=host.id, account=host.account, region=host.region, tags=host.tags(),
-                event=event, operation=operation, cause=cause, details=details,
-            )  # fmt: skip
+                at=self.now,
+                real_at=self.clock.real_now(),
+                host=host.id,
+                account=host.account,
+                region=host.region,
+                tags=host.tags(),
+                event=event,
+                operation=operation,
+                cause=cause,
+                details=details,
+            )
         )
 
     def report(self, host: Host, report: PatchReport) -> None:
@@ -145,10 +158,15 @@ class World:
         for callback in self._on_report:
             callback(host, report)
 
-    def reboot(self, host: Host, *, cause: Cause) -> None:
-        """The machine goes down now and comes back after its reboot time, unless a fault keeps it down."""
+    def reboot(self, host: Host, *, cause: Cause, own: bool = False) -> None:
+        """The machine goes down now and comes back after its reboot time, unless a fault keeps it down.
+
+        `own`: a command on the host asked for it, and its agent will take the command up again afterwards.
+        """
         if host.state != "running" or host.rebooting:
             return
+        for callback in self._on_down:
+            callback(host, own)
         self.record(host, Event.OUT_OF_SERVICE, cause=cause)
         self.record(host, Event.REBOOT_BEGUN, cause=cause)
         host.rebooting = True
@@ -229,13 +247,19 @@ class World:
                 self._stopped(host, "stopped")
             elif host.state == "stopped" and state in ("running", "pending"):
                 self._started(host)
-        fresh = [self._found(account, region, machine) for machine in present.values() if machine.id not in cell and machine.state != "terminated"]
+        fresh = [
+            self._found(account, region, machine)
+            for machine in present.values()
+            if machine.id not in cell and machine.state != "terminated"
+        ]
         for host, successor in zip([host for host in gone if host.group], [host for host in fresh if host.group], strict=False):
             if host.group == successor.group:
                 self.record(host, Event.REPLACED, replaced_by=successor.id)
 
     def _stopped(self, host: Host, state: str) -> None:
         was_up = host.state == "running" and not host.rebooting
+        for callback in self._on_down:
+            callback(host, False)
         host.state = state
         host.rebooting = False
         host.disconnected = self.now if host.disconnected is None else host.disconnected
@@ -252,7 +276,7 @@ class World:
         network = self.networks.get((account, region))
         key = next((key for key, image in network.images.items() if image == machine.image), None) if network else None
         template = Template(os=key or "amazon-linux-2023")
-        host = self._host(machine.id, machine.id, account, region, template, Exception_(host=1), self.timings, launched=self.now)
+        host = self._host(machine.id, machine.id, account, region, template, Unlike(host=1), self.timings, launched=self.now)
         host.group = estate.group_of(account, region, machine.id)
         host.address = machine.address
         host.disconnected = self.now
@@ -305,15 +329,31 @@ class World:
         unlike = {exception.host: exception for exception in fleet.exceptions}
         made: list[Host] = []
         for number, template_name in enumerate(_templates(fleet), start=1):
-            template, exception = file.templates[template_name], unlike.get(number, Exception_(host=number))
+            template, exception = file.templates[template_name], unlike.get(number, Unlike(host=number))
             name = f"{fleet.name}/{number}"
             launched = self.clock.base - self.random(name, "launched").uniform(20, 60) * DAY
             tags = {"Name": f"{fleet.name}-{number:02d}", **fleet.tags, **exception.tags}
             identifier = estate.launch(
-                fleet.account, fleet.region, network, platform=template.os, instance_type=template.instance_type, tags=tags,
-                number=number, zones=fleet.zones, launched=launched,
-            )  # fmt: skip
-            host = self._host(identifier, name, fleet.account, fleet.region, template, exception, exception.timings or file.timings, launched=launched)
+                fleet.account,
+                fleet.region,
+                network,
+                platform=template.os,
+                instance_type=template.instance_type,
+                tags=tags,
+                number=number,
+                zones=fleet.zones,
+                launched=launched,
+            )
+            host = self._host(
+                identifier,
+                name,
+                fleet.account,
+                fleet.region,
+                template,
+                exception,
+                exception.timings or file.timings,
+                launched=launched,
+            )
             host.group = fleet.auto_scaling_group.name if fleet.auto_scaling_group else None
             cell[identifier] = host
             made.append(host)
@@ -321,15 +361,23 @@ class World:
         if fleet.auto_scaling_group:
             group, first = fleet.auto_scaling_group, file.templates[_templates(fleet)[0]]
             estate.group_up(
-                fleet.account, fleet.region, network, name=group.name, least=group.min, most=group.max, health_check=group.health_check,
-                image=network.images[first.os], instance_type=first.instance_type, ids=[host.id for host in made],
-            )  # fmt: skip
+                fleet.account,
+                fleet.region,
+                network,
+                name=group.name,
+                least=group.min,
+                most=group.max,
+                health_check=group.health_check,
+                image=network.images[first.os],
+                instance_type=first.instance_type,
+                ids=[host.id for host in made],
+            )
         addresses = {machine.id: machine.address for machine in estate.machines(fleet.account, fleet.region)}
         for number, host in enumerate(made, start=1):
             host.address = addresses.get(host.id, "")
-            self._settle_in(host, unlike.get(number, Exception_(host=number)), scanned=fleet.scanned)
+            self._settle_in(host, unlike.get(number, Unlike(host=number)), scanned=fleet.scanned)
 
-    def _settle_in(self, host: Host, exception: Exception_, *, scanned: bool) -> None:
+    def _settle_in(self, host: Host, exception: Unlike, *, scanned: bool) -> None:
         """The past of a host of the world file: registered long ago, an old scan, perhaps stopped or silent for days."""
         base = self.clock.base
         host.registered = None if exception.agent is Agent.NOT_REGISTERED else host.launched + 120
@@ -348,20 +396,38 @@ class World:
             patching.old_scan(self, host, base - self.random(host.name, "old scan").uniform(4, 20) * 3600)
 
     def _host(
-        self, identifier: str, name: str, account: str, region: str, template: Template, exception: Exception_, timings: Timings,
-        *, launched: float,
-    ) -> Host:  # fmt: skip
+        self,
+        identifier: str,
+        name: str,
+        account: str,
+        region: str,
+        template: Template,
+        exception: Unlike,
+        timings: Timings,
+        *,
+        launched: float,
+    ) -> Host:
         platform = self.catalogue.platforms[template.os]
         chance = self.random(name, "made of")
         return Host(
-            id=identifier, name=name, account=account, region=region, platform=platform, agent_version=template.agent_version,
-            launched=launched, timings=timings, seed=str(self.seed), boots=[launched],
+            id=identifier,
+            name=name,
+            account=account,
+            region=region,
+            platform=platform,
+            agent_version=template.agent_version,
+            launched=launched,
+            timings=timings,
+            seed=str(self.seed),
+            boots=[launched],
             levels=self._levels(platform, template, exception, chance),
             not_patchable=tuple(self.catalogue.not_patchable[key] for key in template.not_patchable if not exception.compliant),
-            coverage=exception.inspector, ping_offset=chance.uniform(0, 300), inventory_offset=chance.uniform(0, 86_400),
-        )  # fmt: skip
+            coverage=exception.inspector,
+            ping_offset=chance.uniform(0, 300),
+            inventory_offset=chance.uniform(0, 86_400),
+        )
 
-    def _levels(self, platform: Platform, template: Template, exception: Exception_, chance: Random) -> dict[str, int]:
+    def _levels(self, platform: Platform, template: Template, exception: Unlike, chance: Random) -> dict[str, int]:
         """All packages up to date but for the chosen ones, which miss one or more updates."""
         base = self.clock.base
         levels = {
@@ -370,7 +436,9 @@ class World:
         if exception.compliant:
             return levels
         wanted = template.missing
-        candidates = sorted(name for name, level in levels.items() if level and name not in wanted.always and name not in wanted.never)
+        candidates = sorted(
+            name for name, level in levels.items() if level and name not in wanted.always and name not in wanted.never
+        )
         number = max(0, chance.randint(*wanted.count) - len(wanted.always))
         chosen = [*wanted.always, *chance.sample(candidates, min(number, len(candidates)))]
         for name in chosen:

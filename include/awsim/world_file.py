@@ -79,7 +79,9 @@ class Template(_Part):
     os: str = Field(description="a platform of the catalogue, e.g. amazon-linux-2023")
     instance_type: str = "t3.medium"
     missing: Missing = Missing()
-    not_patchable: list[str] = Field(default_factory=list, description="ids of the catalogue's findings that an OS patch cannot fix")
+    not_patchable: list[str] = Field(
+        default_factory=list, description="ids of the catalogue's findings that an OS patch cannot fix"
+    )
     agent_version: str = "3.3.3050.0"
 
 
@@ -101,7 +103,9 @@ class Coverage(_Part):
     """Whether Inspector scans the host, and the reason that its coverage gives."""
 
     covered: bool = True
-    reason: str = Field("SUCCESSFUL", description="Inspector's scan status reason, e.g. EXCLUDED_BY_TAG, NO_INVENTORY, UNSUPPORTED_OS")
+    reason: str = Field(
+        "SUCCESSFUL", description="Inspector's scan status reason, e.g. EXCLUDED_BY_TAG, NO_INVENTORY, UNSUPPORTED_OS"
+    )
 
 
 class InstallFault(_Part):
@@ -109,7 +113,7 @@ class InstallFault(_Part):
     times: Annotated[int, Field(ge=1)] | None = Field(None, description="only the first attempts fail; None means always")
 
 
-class Exception_(_Part):
+class Unlike(_Part):
     """One host of a fleet that is not like the others; `host` is its number in the fleet, counted from 1."""
 
     host: Annotated[int, Field(ge=1)]
@@ -143,7 +147,7 @@ class Fleet(_Part):
     auto_scaling_group: AutoScalingGroup | None = None
     zones: Annotated[int, Field(ge=1, le=6)] = 3
     scanned: bool = Field(True, description="an earlier Scan has reported; false: no patch state until somebody scans")
-    exceptions: list[Exception_] = Field(default_factory=list)
+    exceptions: list[Unlike] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _adds_up(self) -> "Fleet":
@@ -154,7 +158,9 @@ class Fleet(_Part):
             raise ValueError(f"mix: the counts add up to {counted}, more than the fleet's {self.count} hosts")
         shares = sum(part.share or 0 for part in self.mix)
         if self.mix and (shares > 1.0001 or (shares == 0 and counted != self.count)):
-            raise ValueError(f"mix: shares add up to {shares:g} and counts to {counted}; shares are at most 1, counts alone must be {self.count}")
+            raise ValueError(
+                f"mix: shares add up to {shares:g} and counts to {counted}; shares are at most 1, counts alone must be {self.count}"
+            )
         for exception in self.exceptions:
             if exception.host > self.count:
                 raise ValueError(f"exceptions: host {exception.host} does not exist, the fleet has {self.count}")

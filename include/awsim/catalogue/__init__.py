@@ -139,27 +139,46 @@ def _platforms(data: dict[str, Any]) -> list[Platform]:
     packages = {name: _package(name, entry) for name, entry in data["packages"].items()}
     return [
         Platform(
-            key=variant["key"], name=data["name"], version=variant["version"], operating_system=data["operating_system"],
-            product=variant["product"], package_manager=data["package_manager"], vulnerability_source=data["vulnerability_source"],
-            advisory_url=data["advisory_url"], image=variant["image"], kernel=data["kernel"],
+            key=variant["key"],
+            name=data["name"],
+            version=variant["version"],
+            operating_system=data["operating_system"],
+            product=variant["product"],
+            package_manager=data["package_manager"],
+            vulnerability_source=data["vulnerability_source"],
+            advisory_url=data["advisory_url"],
+            image=variant["image"],
+            kernel=data["kernel"],
             other_packages=tuple(data["other_packages"]),
-            packages={name: package for name, package in packages.items() if variant["key"] in data["packages"][name].get("only", [variant["key"]])},
+            packages={
+                name: package
+                for name, package in packages.items()
+                if variant["key"] in data["packages"][name].get("only", [variant["key"]])
+            },
         )
         for variant in data["variants"]
-    ]  # fmt: skip
+    ]
 
 
 def _package(name: str, entry: dict[str, Any]) -> Package:
     arch = entry.get("arch", "x86_64")
     updates = tuple(
         Update(
-            package=name, arch=arch, epoch=item.get("epoch", 0), version=str(item["version"]), release=str(item.get("release", "")),
-            advisory=item["advisory"], classification=item["classification"], severity=item["severity"],
-            released=_epoch(item["released"]), needs_reboot=item.get("needs_reboot", False), cves=tuple(_cve(cve) for cve in item.get("cves", [])),
+            package=name,
+            arch=arch,
+            epoch=item.get("epoch", 0),
+            version=str(item["version"]),
+            release=str(item.get("release", "")),
+            advisory=item["advisory"],
+            classification=item["classification"],
+            severity=item["severity"],
+            released=_epoch(item["released"]),
+            needs_reboot=item.get("needs_reboot", False),
+            cves=tuple(_cve(cve) for cve in item.get("cves", [])),
             level=level,
         )
         for level, item in enumerate(entry["updates"], start=1)
-    )  # fmt: skip
+    )
     return Package(name=name, arch=arch, before=str(entry["before"]), updates=updates)
 
 
@@ -169,9 +188,15 @@ def _cve(item: dict[str, Any]) -> Cve:
 
 def _not_patchable(item: dict[str, Any]) -> NotPatchable:
     return NotPatchable(
-        id=item["id"], package=item["package"], version=str(item["version"]), fixed_in=item.get("fixed_in"), manager=item["manager"],
-        path=item.get("path", ""), cve=_cve(item["cve"]), reason=item["reason"],
-    )  # fmt: skip
+        id=item["id"],
+        package=item["package"],
+        version=str(item["version"]),
+        fixed_in=item.get("fixed_in"),
+        manager=item["manager"],
+        path=item.get("path", ""),
+        cve=_cve(item["cve"]),
+        reason=item["reason"],
+    )
 
 
 def _epoch(day: date) -> float:

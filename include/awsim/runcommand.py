@@ -1,0 +1,834 @@
+"""What becomes of a command: to whom is it sent, when, what does it do there, and which status does SSM show?
+
+`send` and `cancel` are what the operations (`services/ssm_commands.py`) and Automation call; everything after is events on the world's
+agenda. SSM's side: resolve targets, ramp up 1, 2, 4, ..., MaxErrors, delayed and expired deliveries. The host's side: run the document,
+perhaps reboot, and report when the agent can. The journal is written by the host's side only, so it is true even when SSM never learns of it.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from awsim import baselines, estate, patching, shell
+from awsim.clock import iso, moment
+from awsim.faults import Kind
+from awsim.host import Host, PatchReport, PatchState
+from awsim.journal import Cause, Event
+from awsim.registry import AwsError, on_world
+from awsim.world import World
+
+RESOLVED_AFTER = 0.5
+VISIBLE_AFTER = 0.7
+"""Until then GetCommandInvocation knows nothing of a command, and ListCommandInvocations is empty."""
+EXECUTION_TIMEOUT = 3600
+REBOOT_EXIT = 194
+KILLED = 137
+LOCK_EXIT = 155
+"""Exit code of the second of two patch runs on one host: the download directory is in use."""
+
+PATCH_DOCUMENT = "AWS-RunPatchBaseline"
+SHELL_DOCUMENT = "AWS-RunShellScript"
+_PATCH_STEPS = (("PatchWindows", "Windows"), ("PatchLinux", "Linux"), ("PatchMacOS", "MacOS"))
+_PATCH_PARAMETERS = {
+    "Operation": re.compile(r"Scan|Install"),
+    "RebootOption": re.compile(r"RebootIfNeeded|NoReboot"),
+    "SnapshotId": re.compile(r"(^$)|^[a-fA-F0-9]{8}-[a-fA-F0-9]{4}-[a-fA-F0-9]{4}-[a-fA-F0-9]{4}-[a-fA-F0-9]{12}$"),
+    "InstallOverrideList": re.compile(r"(^$)|^https://.+$|^s3://([^/]+)/(.*?([^/]+))$"),
+    "BaselineOverride": re.compile(r"(^$)|^https://.+$|^s3://([^/]+)/(.*?([^/]+))$"),
+    "AssociationId": re.compile(r"(^$)|^[a-fA-F0-9-]{36}$"),
+}
+_SHELL_PARAMETERS = {"commands", "workingDirectory", "executionTimeout"}
+_TERMINAL = frozenset({"Success", "Failed", "TimedOut", "Cancelled"})
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Invocation:
+    """A command on one host, as SSM sees it (status) and as it is on the host (process)."""
+
+    command: "Command"
+    host: Host
+    sent: float
+    status: str = "Pending"
+    details: str = "Pending"
+    started: float | None = None
+    finished: float | None = None
+    exit_code: int = -1
+    stdout: str = ""
+    stderr: str = ""
+    running: bool = False
+    """A process of this invocation is on the host (also during its own reboot)."""
+    resume: Callable[[], None] | None = None
+    """What the agent does after the reboot that this invocation asked for."""
+    unreported: tuple[int, str, str] | None = None
+    """The result that the agent could not deliver yet."""
+    installing: bool = False
+
+    @property
+    def open(self) -> bool:
+        return self.status not in _TERMINAL
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Command:
+    id: str
+    account: str
+    region: str
+    document: str
+    document_version: str
+    parameters: dict[str, list[str]]
+    instance_ids: list[str]
+    targets: list[dict[str, Any]]
+    comment: str
+    timeout: int
+    max_concurrency: str
+    max_errors: str
+    requested: float
+    expires: float
+    request: dict[str, Any]
+    """The rest of the request, to be told back (output bucket, notification, service role)."""
+    cause: Cause
+    steps: list[tuple[str, list[str]]] | None = None
+    """Of documents that callers wrote: (step name, lines of its shell script)."""
+    resolved: bool = False
+    queue: list[Host] = field(default_factory=list)
+    invocations: dict[str, Invocation] = field(default_factory=dict)
+    width: int = 1
+    stopped: bool = False
+    cancelled: bool = False
+    target_count: int = 0
+
+    def concurrency(self) -> int:
+        if self.max_concurrency.endswith("%"):
+            return max(1, math.ceil(self.target_count * int(self.max_concurrency[:-1]) / 100))
+        return int(self.max_concurrency)
+
+    def error_limit(self) -> int:
+        if self.max_errors.endswith("%"):
+            return math.floor(self.target_count * int(self.max_errors[:-1]) / 100)
+        return int(self.max_errors)
+
+    def errors(self) -> int:
+        """Failed and ExecutionTimedOut; delivery problems do not count."""
+        return sum(invocation.details in ("Failed", "ExecutionTimedOut") for invocation in self.invocations.values())
+
+    def completed(self) -> int:
+        return sum(not invocation.open for invocation in self.invocations.values())
+
+    def delivery_timed_out(self) -> int:
+        return sum(invocation.details == "DeliveryTimedOut" for invocation in self.invocations.values())
+
+    def visible(self, now: float) -> bool:
+        return now >= self.requested + VISIBLE_AFTER
+
+    def status(self) -> tuple[str, str]:
+        """(Status, StatusDetails) of the command as a whole."""
+        if not self.resolved:
+            return "Pending", "Pending"
+        if not self.target_count:
+            return "Failed", "NoInstancesInTag"
+        rows = list(self.invocations.values())
+        if self.queue or any(row.open for row in rows):
+            return self._open_status(rows)
+        details = {row.details for row in rows}
+        if "Cancelled" in details:
+            return "Cancelled", "Cancelled"
+        if "Terminated" in details or self.errors() > self.error_limit():
+            return "Failed", "Failed"
+        if details == {"DeliveryTimedOut"}:
+            return "TimedOut", "DeliveryTimedOut"
+        if details & {"Failed", "ExecutionTimedOut", "DeliveryTimedOut"}:
+            return "Failed", "Incomplete"
+        return ("Success", "Success") if "Success" in details else ("Failed", "Failed")
+
+    def _open_status(self, rows: list[Invocation]) -> tuple[str, str]:
+        if self.cancelled:
+            return "Cancelling", "Cancelling"
+        if rows and not self.queue and all(not row.open or row.status == "Delayed" for row in rows):
+            return "InProgress", "Delayed"
+        if all(row.status == "Pending" for row in rows):
+            return "Pending", "Pending"
+        return "InProgress", "InProgress"
+
+
+class Book:
+    """The commands of a cell, newest last; and which invocations are open on a host."""
+
+    def __init__(self) -> None:
+        self.commands: dict[str, Command] = {}
+        self.open: dict[str, list[Invocation]] = {}
+
+
+def book(world: World, account: str, region: str) -> Book:
+    return world.state(account, region, Book)
+
+
+@on_world
+def attach(world: World) -> None:
+    """Agents that come back take up what waits for them; machines that go down take their processes with them."""
+    world.on_connected(lambda host: _connected(world, host))
+    world.on_down(lambda host, kept: _down(world, host, own_reboot=kept))
+
+
+# --- SSM's side ---
+
+
+def send(
+    world: World,
+    account: str,
+    region: str,
+    *,
+    document: str,
+    parameters: dict[str, list[str]] | None = None,
+    instance_ids: list[str] | None = None,
+    targets: list[dict[str, Any]] | None = None,
+    comment: str = "",
+    timeout: int = 3600,
+    max_concurrency: str = "50",
+    max_errors: str = "0",
+    document_version: str = "",
+    request_id: str | None = None,
+    request: dict[str, Any] | None = None,
+) -> Command:
+    """Accept a command.
+
+    Raises:
+        AwsError: as SendCommand refuses; then nothing was sent to anybody.
+    """
+    ids, wanted = list(instance_ids or []), list(targets or [])
+    if bool(ids) == bool(wanted):
+        raise AwsError(
+            "InvalidParameters",
+            "Specify either InstanceIds or Targets" if not ids else "InstanceIds and Targets cannot be used together",
+        )
+    if len(set(ids)) < len(ids):
+        raise AwsError("DuplicateInstanceId", "You cannot specify an instance ID in more than one association.")
+    name = _document_name(document)
+    steps, given = _document(world, account, region, name, document_version, dict(parameters or {}))
+    _accept_hosts(world, account, region, ids)
+    commands = book(world, account, region)
+    bits = f"{world.random('command', account, region, len(commands.commands)).getrandbits(128):032x}"
+    execution = int(given["executionTimeout"][0]) if given.get("executionTimeout") else EXECUTION_TIMEOUT
+    command = Command(
+        id=f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-b{bits[17:20]}-{bits[20:]}",
+        account=account,
+        region=region,
+        document=document,
+        document_version=document_version,
+        parameters=given,
+        instance_ids=ids,
+        targets=wanted,
+        comment=comment,
+        timeout=timeout,
+        max_concurrency=max_concurrency,
+        max_errors=max_errors,
+        requested=world.now,
+        expires=world.now + timeout + execution,
+        request=request or {},
+        cause=Cause(),
+        steps=steps,
+    )
+    command.cause = Cause(request_id=request_id, command_id=command.id, comment=comment)
+    commands.commands[command.id] = command
+    world.at(world.now + RESOLVED_AFTER, lambda _: _resolve(world, command))
+    world.at(command.expires, lambda _: _expire(world, command))
+    return command
+
+
+def _document_name(document: str) -> str:
+    return document.rpartition("document/")[2] if document.startswith("arn:") else document
+
+
+def _document(
+    world: World, account: str, region: str, name: str, version: str, parameters: dict[str, list[str]]
+) -> tuple[list[tuple[str, list[str]]] | None, dict[str, list[str]]]:
+    """The steps of a document that a caller wrote (None for AWS's own), and the parameters with their defaults."""
+    if name == PATCH_DOCUMENT:
+        _check_version(version)
+        return None, _patch_parameters(parameters)
+    if name == SHELL_DOCUMENT:
+        _check_version(version)
+        unknown = set(parameters) - _SHELL_PARAMETERS
+        if unknown or not parameters.get("commands"):
+            raise AwsError(
+                "InvalidParameters",
+                f"document {name} does not support parameters: {sorted(unknown)}" if unknown else "commands is required",
+            )
+        return None, parameters
+    found = estate.document(account, region, name)
+    if found is None or found["DocumentType"] != "Command":
+        raise AwsError(
+            "InvalidDocument",
+            f"document with name {name} is not found." if found is None else f"{name} is not a Command document.",
+        )
+    return _own_document(found["Content"], name, parameters)
+
+
+def _check_version(version: str) -> None:
+    if version not in ("", "1", "$DEFAULT", "$LATEST"):
+        raise AwsError("InvalidDocumentVersion", f"The document version {version} is not valid or does not exist.")
+
+
+def _patch_parameters(parameters: dict[str, list[str]]) -> dict[str, list[str]]:
+    unknown = sorted(set(parameters) - set(_PATCH_PARAMETERS))
+    if unknown:
+        raise AwsError("InvalidParameters", f"document {PATCH_DOCUMENT} does not support parameters: {', '.join(unknown)}")
+    if not parameters.get("Operation"):
+        raise AwsError("InvalidParameters", "Parameter Operation is required and has no value.")
+    for name, values in parameters.items():
+        if len(values) != 1:
+            raise AwsError(
+                "InvalidParameters", f"Parameter {name} is of type String and takes exactly one value, not {len(values)}."
+            )
+        if _PATCH_PARAMETERS[name].fullmatch(values[0]) is None:
+            raise AwsError(
+                "InvalidParameters", f"Parameter value {values[0]!r} of {name} is not allowed: {_PATCH_PARAMETERS[name].pattern}"
+            )
+    return {"RebootOption": ["RebootIfNeeded"], **parameters}
+
+
+def _own_document(
+    content: dict[str, Any], name: str, parameters: dict[str, list[str]]
+) -> tuple[list[tuple[str, list[str]]], dict[str, list[str]]]:
+    declared = content.get("parameters") or {}
+    unknown = sorted(set(parameters) - set(declared))
+    if unknown:
+        raise AwsError("InvalidParameters", f"document {name} does not support parameters: {', '.join(unknown)}")
+    given = {key: list(value) for key, value in parameters.items()}
+    for key, declaration in declared.items():
+        if key in given:
+            continue
+        if "default" not in declaration:
+            raise AwsError("InvalidParameters", f"Parameter {key} is required and has no value.")
+        default = declaration["default"]
+        given[key] = [str(item) for item in default] if isinstance(default, list) else [str(default)]
+    steps = []
+    for step in content.get("mainSteps") or []:
+        if step.get("action") == "aws:runShellScript":
+            lines = (step.get("inputs") or {}).get("runCommand") or []
+            steps.append((step.get("name", "step"), _filled(lines, given)))
+    return steps, given
+
+
+def _filled(lines: list[str] | str, given: dict[str, list[str]]) -> list[str]:
+    whole = [lines] if isinstance(lines, str) else lines
+    filled: list[str] = []
+    for line in whole:
+        only = re.fullmatch(r"\s*\{\{\s*(\w+)\s*\}\}\s*", line)
+        if only and only.group(1) in given:
+            filled.extend(given[only.group(1)])
+        else:
+            filled.append(
+                re.sub(r"\{\{\s*(\w+)\s*\}\}", lambda found: " ".join(given.get(found.group(1), [found.group(0)])), line)
+            )
+    return filled
+
+
+def _accept_hosts(world: World, account: str, region: str, ids: list[str]) -> None:
+    """One id that SSM does not know fails the whole call."""
+    bad = []
+    for identifier in ids:
+        host = world.host(account, region, identifier)
+        if host is None or not host.acceptable(world.now):
+            bad.append(identifier)
+    if bad:
+        raise AwsError("InvalidInstanceId", f"Instances [[{', '.join(bad)}]] not in a valid state for account {account}")
+
+
+def select(world: World, account: str, region: str, targets: list[dict[str, Any]]) -> list[Host]:
+    """Hosts that match all targets, as Run Command and Automation resolve them: registered ones only."""
+    return [
+        host
+        for host in world.hosts_in(account, region)
+        if host.acceptable(world.now) and all(_meant(host, target) for target in targets)
+    ]
+
+
+def _meant(host: Host, target: dict[str, Any]) -> bool:
+    key, values = str(target.get("Key", "")), target.get("Values") or []
+    if key.lower() == "instanceids":
+        return host.id in values or "*" in values
+    if key.startswith("tag:"):
+        value = host.tags().get(key[4:])
+        return value is not None and (value in values or not values)
+    if key == "tag-key":
+        return any(name in values for name in host.tags())
+    return False
+
+
+def _resolve(world: World, command: Command) -> None:
+    if command.cancelled:
+        command.resolved = True
+        return
+    hosts = world.hosts_in(command.account, command.region)
+    if command.instance_ids:
+        by_id = {host.id: host for host in hosts}
+        command.queue = [by_id[identifier] for identifier in command.instance_ids]
+    else:
+        command.queue = select(world, command.account, command.region, command.targets)
+    command.target_count = len(command.queue)
+    command.resolved = True
+    _dispatch(world, command)
+
+
+def _dispatch(world: World, command: Command) -> None:
+    """Send to as many hosts as the ramp and MaxConcurrency allow at this moment."""
+    if command.errors() > command.error_limit():
+        command.stopped = True
+        _finish_queue(world, command, "Cancelled", "Terminated")
+    limit = min(command.width, command.concurrency())
+    busy = sum(row.status in ("Pending", "InProgress", "Cancelling") for row in command.invocations.values())
+    while command.queue and busy < limit:
+        host = command.queue.pop(0)
+        invocation = Invocation(command=command, host=host, sent=world.now)
+        command.invocations[host.id] = invocation
+        book(world, command.account, command.region).open.setdefault(host.id, []).append(invocation)
+        world.at(world.now + world.draw(host, "delivery", command.id), lambda _, row=invocation: _deliver(world, row))  # type: ignore[misc]
+        busy += 1
+
+
+def _finish_queue(world: World, command: Command, status: str, details: str) -> None:
+    for host in command.queue:
+        command.invocations[host.id] = Invocation(
+            command=command, host=host, sent=world.now, status=status, details=details, finished=world.now
+        )
+    command.queue.clear()
+
+
+def _deliver(world: World, invocation: Invocation) -> None:
+    """The message reaches the agent, or waits for it, or will never start."""
+    command, host = invocation.command, invocation.host
+    if invocation.status not in ("Pending", "Delayed"):
+        return
+    if world.now > command.requested + command.timeout:
+        return
+    if world.faults.take_host(Kind.UNDELIVERABLE, host) is not None:
+        _close(world, invocation, "Failed", "Undeliverable")
+        return
+    if not host.connected:
+        invocation.status = invocation.details = "Delayed"
+        _dispatch(world, command)
+        return
+    invocation.status = invocation.details = "InProgress"
+    invocation.started = world.now
+    invocation.running = True
+    command.width += 1
+    _dispatch(world, command)
+    _execute(world, invocation)
+
+
+def _expire(world: World, command: Command) -> None:
+    """Whatever is still open when the total time-out ends is a delivery time-out, also what runs on the host."""
+    for invocation in list(command.invocations.values()):
+        if invocation.open:
+            _close(world, invocation, "TimedOut", "DeliveryTimedOut")
+    _finish_queue(world, command, "TimedOut", "DeliveryTimedOut")
+
+
+def _close(world: World, invocation: Invocation, status: str, details: str) -> None:
+    """SSM's last word on an invocation."""
+    invocation.status, invocation.details, invocation.finished = status, details, world.now
+    opened = book(world, invocation.command.account, invocation.command.region).open.get(invocation.host.id, [])
+    if invocation in opened and not invocation.running:
+        opened.remove(invocation)
+    _dispatch(world, invocation.command)
+
+
+def cancel(world: World, command: Command, instance_ids: list[str] | None = None) -> None:
+    """Best effort: what was not sent is Cancelled at once, what runs is Cancelling until the agent has stopped it."""
+    if not instance_ids:
+        command.cancelled = True
+        _finish_queue(world, command, "Cancelled", "Cancelled")
+    else:
+        kept = [host for host in command.queue if host.id not in instance_ids]
+        command.queue = [host for host in command.queue if host.id in instance_ids]
+        _finish_queue(world, command, "Cancelled", "Cancelled")
+        command.queue = kept
+    for invocation in list(command.invocations.values()):
+        if not invocation.open or (instance_ids and invocation.host.id not in instance_ids):
+            continue
+        if invocation.status in ("Pending", "Delayed"):
+            _close(world, invocation, "Cancelled", "Cancelled")
+        elif invocation.status == "InProgress":
+            invocation.status = invocation.details = "Cancelling"
+            world.at(
+                world.now + world.random("cancel", command.id, invocation.host.id).uniform(1, 4),
+                lambda _, row=invocation: _stop(world, row),
+            )  # type: ignore[misc]
+
+
+def _stop(world: World, invocation: Invocation) -> None:
+    """The agent kills the script. A package transaction goes on to its end, and a reboot that has begun cannot be taken back."""
+    if invocation.status != "Cancelling" or not invocation.host.connected:
+        return
+    invocation.exit_code = KILLED
+    if invocation.running and not invocation.installing and invocation.resume is None:
+        _ended(world, invocation, KILLED)
+    _close(world, invocation, "Cancelled", "Cancelled")
+
+
+# --- the host's side ---
+
+
+def _connected(world: World, host: Host) -> None:
+    for invocation in list(book(world, host.account, host.region).open.get(host.id, [])):
+        if invocation.status == "Delayed":
+            world.at(
+                world.now + world.draw(host, "delivery", invocation.command.id, "again"),
+                lambda _, row=invocation: _deliver(world, row),
+            )  # type: ignore[misc]
+        elif invocation.unreported is not None:
+            code, stdout, stderr = invocation.unreported
+            invocation.unreported = None
+            _result(world, invocation, code, stdout, stderr)
+        elif invocation.resume is not None:
+            resume, invocation.resume = invocation.resume, None
+            resume()
+        elif invocation.status == "Cancelling":
+            _stop(world, invocation)
+
+
+def _down(world: World, host: Host, *, own_reboot: bool) -> None:
+    """The machine goes down: processes end, except those whose agent will resume them after this reboot."""
+    for invocation in list(book(world, host.account, host.region).open.get(host.id, [])):
+        if invocation.running and (invocation.resume is None or not own_reboot):
+            invocation.resume = None
+            _ended(world, invocation, KILLED, interrupted=True)
+            invocation.unreported = (KILLED, invocation.stdout, "failed to run commands: the machine went down")
+
+
+def _ended(world: World, invocation: Invocation, code: int, **details: Any) -> None:
+    """The process on the host has ended: the journal's command_ended."""
+    host = invocation.host
+    invocation.running = False
+    if host.patching == _key(invocation):
+        host.patching = None
+    world.record(
+        host,
+        Event.COMMAND_ENDED,
+        cause=invocation.command.cause,
+        operation=_operation(invocation.command),
+        exit_code=code,
+        **details,
+    )
+    opened = book(world, host.account, host.region).open.get(host.id, [])
+    if not invocation.open and invocation in opened:
+        opened.remove(invocation)
+
+
+def _finish(world: World, invocation: Invocation, code: int, stdout: str, stderr: str = "") -> None:
+    """The script exits; the agent reports at once if it can, else when it is back."""
+    if not invocation.running:
+        return
+    _ended(world, invocation, code)
+    if invocation.host.connected:
+        _result(world, invocation, code, stdout, stderr)
+    elif invocation.open:
+        invocation.unreported = (code, stdout, stderr)
+
+
+def _result(world: World, invocation: Invocation, code: int, stdout: str, stderr: str) -> None:
+    if invocation.status not in ("InProgress", "Cancelling"):
+        return
+    invocation.exit_code, invocation.stdout = code, stdout
+    invocation.stderr = stderr + (f"\nfailed to run commands: exit status {code}" if code else "")
+    cancelled = invocation.status == "Cancelling"
+    status = "Cancelled" if cancelled else "Success" if code == 0 else "Failed"
+    _close(world, invocation, status, status)
+
+
+def _key(invocation: Invocation) -> str:
+    return f"{invocation.command.id}/{invocation.host.id}"
+
+
+def _operation(command: Command) -> str:
+    return command.parameters["Operation"][0] if _document_name(command.document) == PATCH_DOCUMENT else "Shell"
+
+
+def _alive(invocation: Invocation) -> bool:
+    """Whether the process that an event belongs to is still there."""
+    return invocation.running and invocation.host.state == "running" and not invocation.host.rebooting
+
+
+def _execute(world: World, invocation: Invocation) -> None:
+    command, host = invocation.command, invocation.host
+    world.record(host, Event.COMMAND_BEGUN, cause=command.cause, operation=_operation(command))
+    if _document_name(command.document) == PATCH_DOCUMENT:
+        _Patch(world, invocation).begin()
+    else:
+        _run_script(world, invocation)
+
+
+class _Patch:
+    """AWS-RunPatchBaseline on one host: baseline snapshot, evaluation, install, upload, reboot."""
+
+    def __init__(self, world: World, invocation: Invocation) -> None:
+        self.world, self.invocation = world, invocation
+        self.host, self.command = invocation.host, invocation.command
+        given = {name: values[0] for name, values in self.command.parameters.items()}
+        self.operation, self.reboot_option = given["Operation"], given["RebootOption"]
+        self.snapshot_id, self.override = given.get("SnapshotId", ""), given.get("InstallOverrideList", "")
+        self.baseline_override = given.get("BaselineOverride", "")
+        self.log: list[str] = []
+        self.chance = world.random("patch", self.command.id, self.host.name)
+        self._broken = False
+
+    def begin(self) -> None:
+        host, world = self.host, self.world
+        if host.patching is not None:
+            self._fail(
+                LOCK_EXIT,
+                "Unable to acquire the lock on /var/log/amazon/ssm/patch-baseline-operations: another patch operation is running",
+            )
+            return
+        host.patching = _key(self.invocation)
+        if self.override and self.baseline_override:
+            self._fail(167, "BaselineOverride and InstallOverrideList cannot be used together")
+            return
+        baseline, wanted = self._overrides()
+        if self._broken:
+            return
+        self.run = patching.begin(
+            world,
+            host,
+            operation=self.operation,
+            snapshot_id=self.snapshot_id,
+            reboot_option=self.reboot_option,
+            baseline=baseline,
+        )
+        if wanted is not None and self.operation == "Install":
+            self.run = patching.replace_wanted(self.run, self.override, wanted)
+        self.started = world.now
+        self._header()
+        world.at(world.now + world.draw(host, "scan", self.command.id), lambda _: self._scanned())
+
+    def _overrides(self) -> tuple[baselines.Baseline | None, tuple[tuple[str, str | None], ...] | None]:
+        baseline, wanted = None, None
+        if self.baseline_override:
+            entries = self._downloaded(self.baseline_override)
+            for entry in entries if isinstance(entries, list) else []:
+                candidate = baselines.from_override(entry)
+                if candidate.operating_system == self.host.platform.operating_system:
+                    baseline = candidate
+            if baseline is None and not self._broken:
+                self._fail(160, "The baseline override holds no baseline for this operating system")
+        if self.override and self.operation == "Install":
+            listed = self._downloaded(self.override)
+            patches = listed.get("patches") if isinstance(listed, dict) else None
+            if isinstance(patches, list):
+                wanted = tuple((str(item.get("id", "")), item.get("title")) for item in patches if isinstance(item, dict))
+            elif not self._broken:
+                self._fail(156, "The install override list is not valid")
+        return baseline, wanted
+
+    def _downloaded(self, url: str) -> Any:
+        bucket, key = _bucket_and_key(url)
+        content = estate.s3_object(self.command.account, bucket, key) if bucket else None
+        if content is None:
+            self._fail(156, f"Unable to download {url}")
+            return None
+        try:
+            return json.loads(content) if url.endswith(".json") else yaml.safe_load(content)
+        except (ValueError, yaml.YAMLError):
+            self._fail(156, f"Unable to read {url}")
+            return None
+
+    def _fail(self, code: int, reason: str) -> None:
+        """An early end without any patch data."""
+        if self._broken:
+            return
+        self._broken = True
+        self._say(reason, "ERROR")
+        self.world.at(self.world.now + self.chance.uniform(3, 12), lambda _: self._leave(code))
+
+    def _leave(self, code: int) -> None:
+        if _alive(self.invocation):
+            _finish(self.world, self.invocation, code, "\n".join(self.log) + "\n")
+
+    def _scanned(self) -> None:
+        if not _alive(self.invocation):
+            return
+        if self.operation == "Scan":
+            self._upload()
+            self._leave(0)
+            return
+        updates = patching.missing(self.world, self.host, self.run)
+        if not updates:
+            self._upload()
+            self._reboot_or_leave(0, installed=False)
+            return
+        fault = self.world.faults.take_host(Kind.INSTALL_FAILS, self.host, operation="Install")
+        if fault is not None and fault.exit_code > 2:
+            self._fail(fault.exit_code, "An unexpected error occurred while patching")
+            return
+        self.invocation.installing = True
+        duration = self.world.draw(self.host, "install", self.command.id)
+        if fault is not None:
+            names = frozenset(update.package for update in updates)
+            self.world.at(self.world.now + duration, lambda _: self._install_failed(fault.exit_code, names))
+            return
+        for number, update in enumerate(updates, start=1):
+            last = number == len(updates)
+            self.world.at(
+                self.world.now + duration * number / len(updates), lambda _, item=update, end=last: self._installed(item, end)
+            )  # type: ignore[misc]
+
+    def _installed(self, update: Any, last: bool) -> None:
+        if not _alive(self.invocation):
+            return
+        patching.install(self.world, self.host, [update], no_reboot=self.reboot_option == "NoReboot")
+        self._say(f"Installed {update.title}")
+        self.world.record(
+            self.host,
+            Event.PACKAGE_INSTALLED,
+            cause=self.command.cause,
+            operation="Install",
+            package=update.package,
+            version=update.evr,
+            advisory=update.advisory,
+        )
+        if not last:
+            return
+        self.invocation.installing = False
+        if self.invocation.status in ("Cancelling", "Cancelled"):
+            _ended(self.world, self.invocation, KILLED)
+            return
+        self._upload()
+        self._reboot_or_leave(0, installed=True)
+
+    def _install_failed(self, code: int, names: frozenset[str]) -> None:
+        if not _alive(self.invocation):
+            return
+        self.invocation.installing = False
+        for name in sorted(names):
+            self._say(f"Failed to install {name}: transaction check error", "ERROR")
+        self._upload(failed=names)
+        self._reboot_or_leave(code, installed=False)
+
+    def _upload(self, *, failed: frozenset[str] = frozenset()) -> None:
+        rows = patching.evaluate(self.world, self.host, self.run, failed=failed)
+        execution = _uuid(self.chance.getrandbits(128))
+        if self.run.overridden:
+            self._say("Baseline override is used: no compliance data is uploaded")
+            return
+        report = patching.upload(
+            self.world, self.host, self.run, rows, started=self.started, command_id=self.command.id, execution_id=execution
+        )
+        self._summary(report)
+
+    def _reboot_or_leave(self, code: int, *, installed: bool) -> None:
+        if self.reboot_option == "NoReboot" or not (installed or self.host.unbooted):
+            self._say("Reboot is not required" if code == 0 else f"Exiting with code {code}")
+            self._leave(code)
+            return
+        self._say(f"Rebooting the instance, exit code {REBOOT_EXIT}")
+        self.invocation.resume = lambda: self._after_reboot(code)
+        self.world.at(self.world.now + 2, lambda _: self._reboot())
+
+    def _reboot(self) -> None:
+        if _alive(self.invocation):
+            self.world.reboot(self.host, cause=self.command.cause, own=True)
+
+    def _after_reboot(self, code: int) -> None:
+        self._say("Reboot completed, the saved exit code is returned")
+        self.world.at(self.world.now + 2, lambda _: self._leave(code))
+
+    def _say(self, text: str, level: str = "INFO") -> None:
+        self.log.append(f"{moment(self.world.now):%m/%d/%Y %H:%M:%S} root [{level}]: {text}")
+
+    def _header(self) -> None:
+        run, host = self.run, self.host
+        self._say(
+            f"Downloading payload from https://s3.dualstack.amazonaws.com/aws-ssm-{host.region}/patchbaselineoperations/linux/payloads"
+        )
+        self._say(f"Running with snapshot id = {run.snapshot_id} and operation = {run.operation}")
+        self.log += [
+            f"Instance Id: {host.id}",
+            f"Region: {host.region}",
+            f"Product: {host.platform.product}",
+            f"Patch Group: {run.patch_group}",
+            f"Operation type: {run.operation}",
+            f"Snapshot Id: {run.snapshot_id}",
+            f"Patch Baseline: {{'name': '{run.baseline.name}', 'baselineId': '{run.baseline.short_id}', 'accountId': '{host.account}'}}",
+            f"Reboot Option: {run.reboot_option}",
+        ]
+
+    def _summary(self, report: PatchReport) -> None:
+        self._say(
+            "Instance is Compliant" if report.compliant else f"Instance is Non-Compliant with severity of {worst_level(report)}"
+        )
+        self._say("Start to upload patch compliance.")
+        counts = {f"{state.value}Count": str(report.count(state)) for state in PatchState}
+        summary = {
+            "BaselineId": report.baseline_id,
+            "PatchGroup": report.patch_group,
+            "SnapshotId": report.snapshot_id,
+            "ExecutionId": report.execution_id,
+            **counts,
+            "OperationType": report.operation,
+            "OperationStartTime": iso(report.started),
+            "OperationEndTime": iso(report.ended),
+            "RebootOption": report.reboot_option,
+        }
+        self._say(f"Summary: {summary}")
+        self._say("Upload complete.")
+
+
+def worst_level(report: PatchReport) -> str:
+    order = ("CRITICAL", "HIGH", "MEDIUM", "LOW", "INFORMATIONAL", "UNSPECIFIED")
+    return min((row.level for row in report.failing()), key=order.index, default="UNSPECIFIED")
+
+
+def _bucket_and_key(url: str) -> tuple[str, str]:
+    s3 = re.fullmatch(r"s3://([^/]+)/(.+)", url)
+    host_style = re.fullmatch(r"https://([^/.]+)\.s3[.-][^/]*amazonaws\.com/(.+)", url)
+    path_style = re.fullmatch(r"https://s3[.-][^/]*amazonaws\.com/([^/]+)/(.+)", url)
+    found = s3 or host_style or path_style
+    return (found.group(1), found.group(2)) if found else ("", "")
+
+
+def _run_script(world: World, invocation: Invocation) -> None:
+    """AWS-RunShellScript, or the shell steps of a caller's own document, as the agent does: 194 means reboot and run again."""
+    command, host = invocation.command, invocation.host
+    steps = command.steps if command.steps is not None else [("aws:runShellScript", command.parameters["commands"])]
+    host.files["/proc/sys/kernel/random/boot_id"] = host.boot_id() + "\n"
+    host.files["/etc/os-release"] = f'NAME="{host.platform.name}"\nVERSION_ID="{host.platform.version}"\n'
+    kernel = host.platform.packages[host.platform.kernel].evr(host.running_kernel_at(world.now)).partition(":")[2]
+    booted = moment(host.boots[-1]) if host.boots else moment(host.launched)
+    facts = {
+        "uptime -s": f"{booted:%Y-%m-%d %H:%M:%S}",
+        "uname -r": kernel,
+        "uname": "Linux",
+        "hostname": host.id,
+        "whoami": "root",
+        "date": f"{moment(world.now):%a %b %d %H:%M:%S UTC %Y}",
+    }
+    stdout, stderr, code = "", "", 0
+    for _, lines in steps:
+        result = shell.run("\n".join(lines), host.files, facts=facts)
+        stdout, stderr, code = stdout + result.stdout, stderr + result.stderr, result.exit_code
+        if code:
+            break
+    after = world.now + world.random("script", command.id, host.name, len(host.boots)).uniform(0.3, 1.5)
+    if code == REBOOT_EXIT:
+        invocation.resume = lambda: _run_script(world, invocation)
+        world.at(after, lambda _: world.reboot(host, cause=command.cause, own=True) if _alive(invocation) else None)
+    else:
+        final = 0 if code == 168 else 1 if code == 169 else code
+        world.at(after, lambda _: _finish(world, invocation, final, stdout, stderr) if _alive(invocation) else None)
+
+
+def plugins(command: Command, host: Host) -> list[str]:
+    """Names of the document's steps, as rows and PluginName name them."""
+    if _document_name(command.document) == PATCH_DOCUMENT:
+        return [name for name, _ in _PATCH_STEPS]
+    return [name for name, _ in command.steps] if command.steps is not None else ["aws:runShellScript"]
+
+
+def _uuid(bits: int) -> str:
+    text = f"{bits:032x}"
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}"
