@@ -53,7 +53,7 @@ class Calls:
     """Calls to AWS, one cell at a time.
 
     Args:
-        session_for: credentials of a cell; asked once per cell and service, and again when they have run out.
+        session_for: credentials of a cell; asked once per cell, and again when they have run out.
         endpoint_url: where AWS is; None for AWS's own endpoints (or ``AWS_ENDPOINT_URL``, which botocore reads).
         endpoints: by service, where one of them is elsewhere.
         verify: CA bundle, or False for none; None as botocore decides.
@@ -76,19 +76,21 @@ class Calls:
         self._endpoints = dict(endpoints or {})
         self._verify = verify
         self._configs = {True: reads, False: unrepeated}
+        self._sessions: dict[Cell, Session] = {}
         self._clients: dict[tuple[Cell, str, bool], Any] = {}
-        self._lock = threading.Lock()
+        self._making = threading.Lock()  # may be held while STS is asked
         self._calls: Counter[str] = Counter()
+        self._counting = threading.Lock()
 
     @property
     def calls(self) -> Mapping[str, int]:
         """Calls made since the last `take_calls`, by operation (``ssm:SendCommand``), botocore's retries included."""
-        with self._lock:
+        with self._counting:
             return dict(self._calls)
 
     def take_calls(self) -> Mapping[str, int]:
         """`calls`, and begin to count anew: for the ledger."""
-        with self._lock:
+        with self._counting:
             taken, self._calls = dict(self._calls), Counter()
         return taken
 
@@ -99,9 +101,11 @@ class Calls:
             repeats: whether botocore may repeat a call that failed.
         """
         key = (cell, service, repeats)
-        with self._lock:
+        with self._making:
+            if cell not in self._sessions:
+                self._sessions[cell] = self._session_for(cell)
             if key not in self._clients:
-                self._clients[key] = self._session_for(cell).client(
+                self._clients[key] = self._sessions[cell].client(
                     service,
                     region_name=cell.region,
                     endpoint_url=self._endpoints.get(service, self._endpoint_url),
@@ -154,12 +158,13 @@ class Calls:
             given = following
 
     def _count(self, operation: Operation, attempts: int) -> None:
-        with self._lock:
+        with self._counting:
             self._calls[operation.id] += attempts
 
     def _forget(self, cell: Cell) -> None:
-        """Drop the cell's clients: their credentials have run out."""
-        with self._lock:
+        """Drop the cell's session and clients: their credentials have run out."""
+        with self._making:
+            self._sessions.pop(cell, None)
             for key in [key for key in self._clients if key[0] == cell]:
                 del self._clients[key]
 

@@ -155,13 +155,14 @@ def reboot_script(token: str) -> tuple[str, ...]:
     """Reboots once, however often it runs, and succeeds only under another boot id than it began with.
 
     Exit code 194 asks the agent to reboot the host and to run the same script again; the marker tells the second run. A
-    marker that cannot be written (disk full) fails at once, or the host would reboot for ever.
+    marker that cannot be written (disk full) fails at once, or the host would reboot for ever; one that says nothing is no
+    proof.
     """
     return (
         f"m=/var/tmp/patchwave-{token}",
         "b=$(cat /proc/sys/kernel/random/boot_id)",
         "[ -e $m ] || { echo $b > $m || exit 1; sync; exit 194; }",
-        '[ "$(cat $m)" != "$b" ] || { echo "no new boot"; exit 1; }',
+        '[ -f $m ] && [ -s $m ] && [ "$(cat $m)" != "$b" ] || { echo "no new boot"; exit 1; }',
         'echo "rebooted, boot id $b"',
     )
 
