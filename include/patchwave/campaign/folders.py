@@ -27,7 +27,7 @@ def folder_name(run: RunId) -> str:
     if _plain(dag) and _plain(dag_run) and len(readable) <= LONGEST:
         return readable
     digest = hashlib.sha256(run.encode()).hexdigest()[:10]
-    words = re.sub(r"[^A-Za-z0-9._]+", "-", readable).strip("-.")[: LONGEST - 13]
+    words = re.sub(r"[^A-Za-z0-9._-]+", "-", readable).strip("-.")[: LONGEST - 13]
     return f"{words}---{digest}"
 
 

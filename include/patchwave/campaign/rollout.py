@@ -717,13 +717,18 @@ def _grouped(
 ) -> tuple[Dispatch, ...]:
     """One dispatch per cell, platform and attempt: a snapshot holds for one platform of one cell (AWS: SnapshotId)."""
     groups: dict[tuple[Cell, str, int], list[HostId]] = {}
+    refused = {
+        host for one in dispatches.values() if one.state is DispatchState.REFUSED and one.step is step for host in one.hosts
+    }
     for row in rows:
         attempt = attempts(dispatches, step, row.host) + 1
         groups.setdefault((row.cell, row.platform, attempt), []).append(row.host)
     made = []
     for (cell, platform, attempt), hosts in groups.items():
-        for start in range(0, len(hosts), LARGEST_DISPATCH):
-            chunk = tuple(hosts[start : start + LARGEST_DISPATCH])
+        # AWS refuses a whole command for one host and does not say which: after that each goes alone.
+        size = 1 if refused.intersection(hosts) else LARGEST_DISPATCH
+        for start in range(0, len(hosts), size):
+            chunk = tuple(hosts[start : start + size])
             made.append(
                 Dispatch(
                     token=token(rules.run, rules.stage, step, attempt, chunk),

@@ -11,6 +11,7 @@ import select
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,6 +86,8 @@ def demo(options: Options, console: Console) -> int:
     places = Places(home=options.home, runs=options.runs)
     status = 1
     ended = False
+    folder: Path | None = None
+    campaign: Campaign | None = None
     try:
         with (
             signals.raised(),
@@ -100,6 +103,7 @@ def demo(options: Options, console: Console) -> int:
         ):
             campaign = Campaign(stack, options, console)
             status = campaign.through()
+            folder = campaign.folder
             ended = True
             if not options.leave:
                 campaign.keep()
@@ -109,6 +113,11 @@ def demo(options: Options, console: Console) -> int:
     except PatchwaveError as problem:
         console.print(f"[bold red]{type(problem).__name__}[/bold red]: {escape(str(problem))}", highlight=False)
         return 1
+    finally:
+        if campaign is not None:
+            campaign.close_ledger_run()
+        if folder is not None:
+            console.print(Text(f"everything of this run: {_shown(folder)}/"), soft_wrap=True)
     return status
 
 
@@ -127,6 +136,8 @@ class Campaign:
         self._gates = Gates(dag=self._dag, run=self._dag_run, users=users)
         self._told: set[str] = set()
         self._began = time.time()
+        self.folder = run_folder(stack.places.runs, self._run)
+        """Where everything of this run lies."""
 
     def through(self) -> int:
         """Trigger, follow, judge; the exit status."""
@@ -142,12 +153,7 @@ class Campaign:
 
     def _sign_in(self) -> str:
         known = passwords.ensure(self._stack.places.passwords)
-        return f"sign in as olga, password {known['olga']} (others: {self._shown(self._stack.places.passwords)})"
-
-    @staticmethod
-    def _shown(path: Path) -> str:
-        here = Path.cwd()
-        return str(path.relative_to(here) if path.is_relative_to(here) else path)
+        return f"sign in as olga, password {known['olga']} (others: {_shown(self._stack.places.passwords)})"
 
     # begin --------------------------------------------------------------------------------------------------------------
     def _trigger(self) -> None:
@@ -308,12 +314,16 @@ class Campaign:
             result.show(self._console, self._ledger, self._run)
         except (KeyError, Transient) as problem:
             self._say(f"the ledger says nothing of this run: {problem}")
-        folder = run_folder(self._stack.places.runs, self._run)
-        records = self._stack.awsim.save_journal(folder / "journal.jsonl")
-        report = folder / "report.html"
-        self._say(f"report: {self._shown(report) if report.exists() else 'none was made'}; awsim's journal: {records} records")
+        records = self._stack.awsim.save_journal(self.folder / "journal.jsonl")
+        report = self.folder / "report.html"
+        self._say(f"report: {_shown(report) if report.exists() else 'none was made'}; awsim's journal: {records} records")
         self._say(f"Airflow: {self._run_page()}   {self._sign_in()}")
-        self._say(f"everything of this run: {self._shown(folder)}/")
+
+    def close_ledger_run(self) -> None:
+        """A run that was interrupted makes no report any more; the ledger is told that it did not end well."""
+        with suppress(KeyError, Transient):
+            if self._ledger.run(self._run).outcome is RunOutcome.RUNNING:
+                self._ledger.end_run(self._run, RunOutcome.FAILED, at=self._stack.clock.now(time.time()))
 
     def _run_page(self) -> str:
         return f"{self._stack.address}/dags/{self._dag}/runs/{self._dag_run}"
@@ -327,6 +337,12 @@ class Campaign:
         while True:
             self._stack.services.check()
             time.sleep(1)
+
+
+def _shown(path: Path) -> str:
+    """As short as it can be written from here."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _discard_typed_ahead() -> None:

@@ -1,0 +1,1 @@
+"""The command line: what it starts, asks, answers and prints."""
