@@ -1,0 +1,155 @@
+"""One DAG per campaign file: airflow dag wiring and nothing else.
+
+Files that cannot be read are left out here, so that one broken file never takes the other campaigns away;
+`campaign_files.py` reports them as an import error.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from airflow.sdk import DAG, Asset, Param, TaskGroup
+
+from patchwave.campaign import definition, policy
+from patchwave.campaign.definition import Campaign
+from patchwave.campaign.errors import InvalidFile
+from patchwave.campaign.policy import Policy
+from patchwave.operators.approval import ApproveStageOperator
+from patchwave.operators.compliance import VerifyComplianceOperator
+from patchwave.operators.documentation import dag_page
+from patchwave.operators.findings import ClassifyOperator, ScanFindingsOperator
+from patchwave.operators.health import HealthOperator, SoakOperator
+from patchwave.operators.patch import PatchStageOperator
+from patchwave.operators.plan import PlanOperator
+from patchwave.operators.remediation import RemediateOperator
+from patchwave.operators.report import OutcomeOperator, ReportOperator
+from patchwave.timetables.campaign import CampaignTimetable
+
+INCLUDE = Path(__file__).resolve().parents[1] / "include"
+CAMPAIGNS = Path(os.environ.get("PATCHWAVE_CAMPAIGNS", INCLUDE / "campaigns"))
+POLICIES = Path(os.environ.get("PATCHWAVE_POLICIES", INCLUDE / "policies"))
+
+DEFAULTS = {
+    # Airflow itself fails or re-runs healthy tasks now and then; every task can be run again at any moment.
+    "retries": 10,
+    "retry_delay": timedelta(seconds=10),
+}
+
+
+def params(campaign: Campaign) -> dict[str, Param]:
+    """The trigger form."""
+    return {
+        "dry_run": Param(
+            True,
+            type="boolean",
+            title="Dry run",
+            description_md="Makes the plan and changes nothing. **Switch it off to patch.** A scheduled run is never a dry run.",
+        ),
+        "stages": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string", "enum": [stage.name for stage in campaign.stages]},
+            examples=[stage.name for stage in campaign.stages],
+            title="Stages",
+            description_md="Stages to patch, in the campaign's order. Nothing chosen means all of them.",
+            section="Restrict the run",
+        ),
+        "severities": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string", "enum": ["critical", "high", "medium", "low", "informational", "untriaged"]},
+            examples=["critical", "high", "medium", "low", "informational", "untriaged"],
+            title="Severities",
+            description_md="Only hosts with findings of these severities are patched. Nothing chosen means all hosts.",
+            section="Restrict the run",
+        ),
+        "vulnerabilities": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string", "pattern": "^(CVE-[0-9]{4}-[0-9]{4,}|ALAS[0-9A-Za-z.-]+|USN-[0-9-]+)$"},
+            title="CVE ids",
+            description_md="Only hosts with one of these findings are patched, one id a line, e.g. `CVE-2026-12345`.",
+            section="Restrict the run",
+        ),
+    }
+
+
+def build(campaign: Campaign, rules: Policy) -> DAG:
+    """The DAG of one campaign."""
+    campaign_json = campaign.to_json()
+    schedule = campaign.schedule
+    with DAG(
+        dag_id=campaign.name,
+        dag_display_name=campaign.name,
+        description=campaign.description,
+        schedule=CampaignTimetable(schedule.cron, timezone=schedule.timezone) if schedule else None,
+        start_date=datetime(2026, 1, 1, tzinfo=UTC),
+        catchup=False,
+        max_active_runs=1,
+        tags={"patchwave", f"policy:{campaign.policy}", *(f"stage:{stage.name}" for stage in campaign.stages)},
+        default_args={**DEFAULTS, "owner": campaign.owner},
+        params=params(campaign),
+        doc_md=dag_page(campaign),
+        render_template_as_native_obj=False,
+    ) as dag:
+        scan = ScanFindingsOperator(
+            task_id="scan_findings", campaign_json=campaign_json, policy_json=rules.model_dump_json(by_alias=True)
+        )
+        classify = ClassifyOperator(task_id="classify")
+        plan = PlanOperator(task_id="plan")
+        scan >> classify >> plan
+        before = plan
+        for number, stage in enumerate(campaign.stages):
+            # A stage left out of the run is skipped and the next one goes on: the ledger says whether it may.
+            turn = "all_success" if number == 0 else "none_failed"
+            with TaskGroup(group_id=stage.name, tooltip=f"{stage.concurrency} at once, then a soak"):
+                first = patch = PatchStageOperator(
+                    task_id="patch",
+                    stage=stage.name,
+                    trigger_rule="all_success" if stage.approval.required else turn,
+                )
+                if stage.approval.required:
+                    first = ApproveStageOperator(
+                        task_id="approve",
+                        stage=stage.name,
+                        approvers=stage.approval.approvers,
+                        timeout=stage.approval.timeout,
+                        campaign_json=campaign_json,
+                        trigger_rule=turn,
+                    )
+                    first >> patch
+                health = HealthOperator(task_id="health", stage=stage.name)
+                soak = SoakOperator(task_id="soak", stage=stage.name)
+                patch >> health >> soak
+            before >> first
+            before = soak
+        # What was patched is verified and reported also when a later stage was rejected or failed.
+        verify = VerifyComplianceOperator(task_id="verify", document="compliance.after", trigger_rule="all_done")
+        remediate = RemediateOperator(task_id="remediate")
+        verify_again = VerifyComplianceOperator(task_id="verify_again", document="compliance.final")
+        report = ReportOperator(
+            task_id="report", trigger_rule="all_done", outlets=[Asset(name=f"patchwave-report-{campaign.name}")]
+        )
+        # The only leaf: without it a run whose stage failed would end green, for its report was made.
+        outcome = OutcomeOperator(task_id="outcome", trigger_rule="all_done", retries=2)
+        before >> verify >> remediate >> verify_again >> report >> outcome
+    return dag
+
+
+def policies() -> dict[str, Policy]:
+    """Policies by name; a broken one is reported by `campaign_files.py`."""
+    found = {}
+    for path in sorted(POLICIES.glob("*.yaml")):
+        try:
+            found[path.stem] = policy.read(path)
+        except InvalidFile:
+            continue
+    return found
+
+
+known = policies()
+for one in definition.read_all(CAMPAIGNS, policies=POLICIES)[0]:
+    if one.policy in known:
+        globals()[f"campaign_{one.name}"] = build(one, known[one.policy])

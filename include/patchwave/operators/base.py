@@ -1,0 +1,169 @@
+"""What do all tasks of a campaign share? Ledger, gateway, clock, and what an error means to Airflow.
+
+An operator's `work` is its whole life: it may be called at any moment, again after a wait, a retry or a clear, and goes on
+from the ledger. `execute` and `execute_complete` both call it. A `Transient` error is left to Airflow's retries; a
+`Permanent` one fails the task at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import Any, NoReturn
+
+from airflow.sdk import BaseOperator, BaseOperatorLink, Context
+from airflow.sdk.exceptions import AirflowFailException
+
+from patchwave.aws.gateway import Gateway
+from patchwave.campaign import evidence
+from patchwave.campaign import plan as plans
+from patchwave.campaign.definition import Campaign
+from patchwave.campaign.errors import Permanent
+from patchwave.campaign.plan import Plan
+from patchwave.campaign.policy import Policy
+from patchwave.campaign.values import RunId
+from patchwave.hooks import clock
+from patchwave.hooks.aws import PatchwaveAwsHook
+from patchwave.hooks.ledger import ledger as open_ledger
+from patchwave.ledger.store import Ledger, Run, WaitRow
+from patchwave.operators.links import RunPageLink
+from patchwave.triggers.watch import MomentTrigger
+
+PLAN = "plan"
+TRIAGE = "triage"
+
+
+class Work:
+    """One call of an operator: the run, and how to reach ledger and AWS.
+
+    Attributes:
+        run_id: names the run in the ledger.
+        holder: id of this try's task instance; the same over all legs of a try, new with each retry and clear.
+    """
+
+    def __init__(self, context: Context, *, aws_conn_id: str, ledger_conn_id: str) -> None:
+        self.context = context
+        self.dag_run = context["dag_run"]
+        self.run_id = RunId(f"{self.dag_run.dag_id}/{self.dag_run.run_id}")
+        self.holder = str(context["ti"].id)
+        self._aws_conn_id = aws_conn_id
+        self._ledger_conn_id = ledger_conn_id
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+        return open_ledger(self._ledger_conn_id)
+
+    @cached_property
+    def gateway(self) -> Gateway:
+        """AWS."""
+        return PatchwaveAwsHook(aws_conn_id=self._aws_conn_id).gateway()
+
+    @property
+    def now(self) -> datetime:
+        """The campaign's time."""
+        return clock.now()
+
+    @cached_property
+    def run(self) -> Run:
+        """The run as it was frozen.
+
+        Raises:
+            Permanent: the first task has not stored it.
+        """
+        try:
+            return self.ledger.run(self.run_id)
+        except KeyError:
+            raise Permanent("the ledger does not know this run: its first task, scan_findings, has not stored it") from None
+
+    @cached_property
+    def campaign(self) -> Campaign:
+        """The campaign as it was when the run began, whatever the file says now."""
+        return Campaign.from_json(evidence.canonical(self.run.definition).decode())
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy as it was when the run began."""
+        return Policy.model_validate(self.run.policy)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The run's plan.
+
+        Raises:
+            Permanent: there is none.
+        """
+        try:
+            return plans.from_json(self.ledger.document(self.run_id, PLAN))
+        except KeyError:
+            raise Permanent("the ledger holds no plan of this run, so nothing can be done") from None
+
+    def count_calls(self) -> None:
+        """Add the calls made to AWS to the run's count."""
+        if "gateway" in self.__dict__ and (calls := self.gateway.take_calls()):
+            self.ledger.count_calls(self.run_id, calls)
+
+
+class CampaignOperator(BaseOperator):
+    """Base of all operators of a campaign.
+
+    Args:
+        aws_conn_id: Airflow connection of the account that the campaign is run from.
+        ledger_conn_id: Airflow connection of the ledger's database.
+    """
+
+    template_fields: Sequence[str] = ("aws_conn_id", "ledger_conn_id")
+    operator_extra_links: Sequence[BaseOperatorLink] = (RunPageLink(),)
+    ui_color = "#e8f0fb"
+
+    def __init__(self, *, aws_conn_id: str = "aws_default", ledger_conn_id: str = "patchwave_ledger", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.aws_conn_id = aws_conn_id
+        self.ledger_conn_id = ledger_conn_id
+
+    def execute(self, context: Context) -> Any:
+        """Begin, or go on where an earlier try stopped."""
+        return self._guarded(context)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
+        """Go on after a wait; the event only says that it is worth looking."""
+        return self._guarded(context)
+
+    def work(self, work: Work) -> Any:
+        """What the task does.
+
+        Raises:
+            Transient: try again later.
+            Permanent: do not try again.
+        """
+        raise NotImplementedError
+
+    def _guarded(self, context: Context) -> Any:
+        work = Work(context, aws_conn_id=self.aws_conn_id, ledger_conn_id=self.ledger_conn_id)
+        try:
+            return self.work(work)
+        except Permanent as error:
+            raise AirflowFailException(str(error)) from error
+        finally:
+            work.count_calls()
+
+    def wait(
+        self, work: Work, *, subject: str, reason: str, ends: str, until: datetime, look_at: datetime | None = None
+    ) -> NoReturn:
+        """Write why it waits, and free the worker.
+
+        Args:
+            until: latest moment, as people are told.
+            look_at: when to look again; `until` by default.
+        """
+        self.say_wait(work, subject=subject, reason=reason, ends=ends, until=until)
+        self.defer(trigger=MomentTrigger(until=(look_at or until).isoformat()), method_name="execute_complete")
+        raise AssertionError("defer does not return")
+
+    def say_wait(self, work: Work, *, subject: str, reason: str, ends: str, until: datetime | None) -> None:
+        """Write why it waits into the ledger, and once per change into the task's log."""
+        row = WaitRow(run=work.run_id, subject=subject, reason=reason, ends=ends, since=work.now, until=until)
+        if work.ledger.wait(row):
+            last = f"until {until:%Y-%m-%d %H:%M:%S} UTC at the latest" if until else "until a person answers"
+            self.log.info("Waiting: %s; %s; ends when %s", reason, last, ends)

@@ -1,0 +1,51 @@
+"""What does an operator read at 3 a.m.? The page behind the book icon of a campaign's DAG, made from the campaign file."""
+
+from __future__ import annotations
+
+from patchwave.campaign.definition import Campaign, written_duration
+
+
+def dag_page(campaign: Campaign) -> str:
+    """Markdown: purpose, stages, what the tasks do, what a "no" does, how to go on after a halt."""
+    schedule = f"`{campaign.schedule.cron}` ({campaign.schedule.timezone})" if campaign.schedule else "by hand only"
+    stages = "\n".join(
+        f"| {stage.name} | {stage.select} | {stage.concurrency} | {stage.error_budget} "
+        f"| {written_duration(stage.soak) if stage.soak else 'none'} "
+        f"| {', '.join(stage.approval.approvers) if stage.approval.required else 'not needed'} |"
+        for stage in campaign.stages
+    )
+    cells = ", ".join(str(cell) for cell in campaign.cells)
+    remedied = ", ".join(campaign.remediate.stages) or "no stage"
+    return f"""# {campaign.name}
+
+{campaign.description}
+
+**Runs:** {schedule}. **Where:** {cells}. **Policy:** {campaign.policy}. **Answers for it:** {campaign.owner}.
+
+| stage | hosts | at once | may fail | soaks | who approves |
+|---|---|---|---|---|---|
+{stages}
+
+## It waits. What for?
+Open the run and its tab **Patchwave**: every wait stands there with its reason and its latest end. A gate waits in
+**Required Actions**; it shows the plan. No answer in time means no.
+
+## What a "no" does
+A rejection is an answer, not a failure: the stage and all behind it are skipped, what was patched is verified and
+reported, the run ends green with the decision in the report.
+
+## A stage is halted (red). What now?
+1. The task's log and the tab name the rule that stopped it and the hosts. Nothing further was sent.
+2. Look at those hosts and mend them.
+3. **Clear the stage's `patch` task.** It goes on with the hosts that are not settled; nobody is patched twice.
+
+Marking a task as success opens nothing: stages read the ledger, not task states.
+
+## By hand
+Trigger it with *Dry run* on to get the plan and change nothing; off to patch. Stages, severities and CVE ids narrow the
+run. A run works with the campaign file as it was when the run began.
+
+## After the stages
+Compliance of every host is proven by Systems Manager and Config after the patch (compliant, not compliant, unknown).
+What is not compliant is remedied in: {remedied}. The report is always made.
+"""

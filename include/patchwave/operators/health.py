@@ -1,0 +1,112 @@
+"""After a stage: is it healthy, and does it stay so for a while? Neither wait holds a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from patchwave.campaign.errors import Permanent
+from patchwave.campaign.fleet import Health
+from patchwave.campaign.rollout import HostState
+from patchwave.campaign.values import Cell, HostId, StageName
+from patchwave.ledger.store import StageState
+from patchwave.operators import stages
+from patchwave.operators.base import CampaignOperator, Work
+
+LOOK_AGAIN = timedelta(minutes=2)
+"""EC2's status checks are made every minute, the agent's ping lags up to five."""
+
+SERVING = frozenset({HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.PENDING_REBOOT})
+"""Classes of hosts that have to serve after their stage; for all others the rollout has said already what is wrong."""
+
+
+class Unhealthy(Permanent):
+    """Hosts of a stage are not healthy after it was patched."""
+
+
+class HealthOperator(CampaignOperator):
+    """Waits until the stage's hosts pass EC2's, Systems Manager's and Auto Scaling's checks.
+
+    Args:
+        stage: name of the stage.
+    """
+
+    template_fields: Sequence[str] = (*CampaignOperator.template_fields, "stage")
+
+    def __init__(self, *, stage: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stage = stage
+
+    def work(self, work: Work) -> int:
+        """Returns how many hosts are healthy.
+
+        Raises:
+            Unhealthy: not all are within the campaign's limit; the stage is halted by that, and the next one stays shut.
+        """
+        stage = stages.reached(work, self.stage)
+        row = work.ledger.stage(work.run_id, StageName(self.stage))
+        if row.state is not StageState.PATCHED or row.ended_at is None:
+            raise Permanent(f"stage {self.stage} is {row.state.value}, not patched: {row.reason or 'its task has not run'}")
+        sick = [health for health in self._look(work, stage.health_checks) if not health.healthy]
+        subject = f"health of {self.stage}"
+        if not sick:
+            work.ledger.end_wait(work.run_id, subject, at=work.now)
+            count = sum(1 for host in work.ledger.hosts(work.run_id, StageName(self.stage)) if host.state in SERVING)
+            self.log.info("All %d hosts are healthy", count)
+            return count
+        until = row.ended_at + stage.health_timeout
+        named = "; ".join(str(health) for health in sick[:10]) + (f" and {len(sick) - 10} more" if len(sick) > 10 else "")
+        if work.now < until:
+            self.wait(
+                work,
+                subject=subject,
+                reason=f"{len(sick)} hosts are not healthy yet: {named}",
+                ends="they pass their checks",
+                until=until,
+                look_at=min(until, work.now + LOOK_AGAIN),
+            )
+        work.ledger.end_wait(work.run_id, subject, at=work.now)
+        text = f"health: {len(sick)} hosts are not healthy {stage.health_timeout} after the stage was patched: {named}"
+        lease = work.ledger.acquire(work.run_id, StageName(self.stage), work.holder, at=work.now)
+        work.ledger.set_stage(lease, StageState.HALTED, reason=text, at=work.now)
+        raise Unhealthy(f"Stage {self.stage}: {text}. Nothing further is patched.")
+
+    def _look(self, work: Work, checks: Sequence[str]) -> list[Health]:
+        cells: dict[Cell, list[HostId]] = {}
+        for row in work.ledger.hosts(work.run_id, StageName(self.stage)):
+            if row.state in SERVING:
+                cells.setdefault(row.cell, []).append(row.host)
+        return [health for cell, ids in cells.items() for health in work.gateway.health(cell, ids, checks)]
+
+
+class SoakOperator(CampaignOperator):
+    """Lets a patched stage run for a while before the next one begins.
+
+    Args:
+        stage: name of the stage.
+    """
+
+    template_fields: Sequence[str] = (*CampaignOperator.template_fields, "stage")
+
+    def __init__(self, *, stage: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.stage = stage
+
+    def work(self, work: Work) -> None:
+        """Ends when the soak is over; it counts from the moment the stage was patched, so being run again costs nothing."""
+        stage = stages.reached(work, self.stage)
+        row = work.ledger.stage(work.run_id, StageName(self.stage))
+        if row.state is not StageState.PATCHED or row.ended_at is None:
+            raise Permanent(f"stage {self.stage} is {row.state.value}, not patched: {row.reason or 'its task has not run'}")
+        until = row.ended_at + stage.soak
+        subject = f"soak of {self.stage}"
+        if work.now < until:
+            self.wait(
+                work,
+                subject=subject,
+                reason=f"stage {self.stage} soaks for {stage.soak} before anything further is patched",
+                ends="the time is over",
+                until=until,
+            )
+        work.ledger.end_wait(work.run_id, subject, at=work.now)

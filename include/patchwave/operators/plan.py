@@ -1,0 +1,68 @@
+"""The plan: fleet facts, the triage and the frozen campaign become what will be done. A dry run ends here."""
+
+from __future__ import annotations
+
+from patchwave.campaign import fleet as fleets
+from patchwave.campaign import plan as plans
+from patchwave.campaign.compliance import Subject
+from patchwave.campaign.fleet import Host
+from patchwave.campaign.plan import Plan, Restriction
+from patchwave.campaign.values import StageName
+from patchwave.operators.base import PLAN, CampaignOperator, Work
+from patchwave.operators.compliance import judge_now, store_judgement
+from patchwave.operators.findings import read_triage
+
+
+class PlanOperator(CampaignOperator):
+    """Builds the plan, stores it under its digest, and prints it as Markdown."""
+
+    def work(self, work: Work) -> str:
+        """Returns the plan's digest."""
+        if PLAN in work.ledger.documents(work.run_id):
+            # A plan is made once: a second one could not be what was approved.
+            self.log.info("This run has its plan already; it stays as it is. For another plan, trigger another run.")
+            return plans.digest(work.plan)
+        hosts = self._fleet(work)
+        plan = self._plan(work, hosts)
+        digest = work.ledger.put_document(work.run_id, PLAN, plans.to_json(plan), at=work.now)
+        text = plans.markdown(plan)
+        work.ledger.put_document(work.run_id, "plan.md", text, at=work.now)
+        for name in plan.left_out:
+            work.ledger.skip_stage(work.run_id, StageName(name), reason="not chosen for this run", at=work.now)
+        stage_of = {host.id: stage.name for stage in plan.stages for host in stage.hosts}
+        subjects = [Subject(host=host.id, cell=host.cell, stage=stage_of.get(host.id, "")) for host in hosts]
+        store_judgement(work, "compliance.before", judge_now(work, subjects))
+        self.log.info("Plan %s: %s\n\n%s", digest, plans.summary(plan), text)
+        if plan.dry_run:
+            self.log.info("This is a dry run: it ends here, with the plan as its result")
+        return digest
+
+    def _fleet(self, work: Work) -> list[Host]:
+        hosts: list[Host] = []
+        for cell in work.campaign.cells:
+            tags = {key: tuple(values) for key, values in work.campaign.scope.tags.items()}
+            hosts.extend(
+                host for host in work.gateway.fleet(cell, tags) if fleets.readiness(host) is not fleets.Readiness.TERMINATED
+            )
+        return hosts
+
+    def _plan(self, work: Work, hosts: list[Host]) -> Plan:
+        params = work.run.params
+        plan = plans.build(
+            work.campaign,
+            hosts,
+            read_triage(work),
+            run=work.run_id,
+            now=work.now,
+            dry_run=bool(params["dry_run"]),
+            restriction=Restriction(
+                stages=tuple(params["stages"]),
+                severities=tuple(params["severities"]),
+                vulnerabilities=tuple(params["vulnerabilities"]),
+            ),
+            definition=work.run.definition_digest,
+            requested_by=work.run.requested_by,
+        )
+        if not plan.hosts and not plan.dry_run:
+            self.log.warning("The plan holds no host: %d instances of the scope, all excluded", len(hosts))
+        return plan

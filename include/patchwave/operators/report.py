@@ -1,0 +1,157 @@
+"""The last two tasks: the report is made whatever happened, then the run ends as the report says.
+
+`ReportOperator` runs after everything, also after failures and rejections; `OutcomeOperator` behind it fails where the run
+failed, since Airflow would call a run green whose last task succeeded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+
+from patchwave.campaign import evidence, report
+from patchwave.campaign.definition import Event
+from patchwave.campaign.errors import Permanent
+from patchwave.campaign.folders import run_folder
+from patchwave.campaign.plan import Plan
+from patchwave.ledger.store import RunOutcome, StageState
+from patchwave.operators.base import PLAN, CampaignOperator, Work
+from patchwave.operators.notifications import tell
+
+DOCUMENTS = (
+    "plan", "plan.md", "triage", "compliance.before", "compliance.after", "compliance.final", "findings.after", "remedies",
+)  # fmt: skip
+RUNS_VARIABLE = "PATCHWAVE_RUNS_DIR"
+LAST = frozenset({"report", "outcome"})
+
+
+class RunFailed(Permanent):
+    """The run did not do what its plan says."""
+
+
+def runs_root() -> Path:
+    """Where reports are written: ``PATCHWAVE_RUNS_DIR``, or ``var/runs`` below Airflow's home."""
+    return Path(os.environ.get(RUNS_VARIABLE) or Path(os.environ.get("AIRFLOW_HOME", ".")) / "var" / "runs")
+
+
+def task_states(work: Work) -> Mapping[str, str]:
+    """States of the run's tasks but the last two, by task id."""
+    found = work.context["ti"].get_task_states(dag_id=work.dag_run.dag_id, run_ids=[work.dag_run.run_id])
+    states = found.get(work.dag_run.run_id, {})
+    return {task: str(getattr(state, "value", state)) for task, state in states.items() if task not in LAST}
+
+
+def judged(work: Work, states: Mapping[str, str]) -> tuple[RunOutcome, str]:
+    """How the run went, and why it says so."""
+    failed = sorted(task for task, state in states.items() if state == "failed")
+    if failed:
+        return RunOutcome.FAILED, f"failed: {', '.join(failed)}"
+    documents = work.ledger.documents(work.run_id)
+    if PLAN not in documents:
+        return RunOutcome.FAILED, "no plan was made"
+    plan: Plan = work.plan
+    if plan.dry_run:
+        return RunOutcome.DRY_RUN, "the plan is the result"
+    rows = {row.stage: row for row in work.ledger.stages(work.run_id)}
+    for stage in plan.stages:
+        row = rows[stage.name]
+        if row.state is StageState.HALTED:
+            return RunOutcome.FAILED, f"stage {stage.name} is halted: {row.reason}"
+        if row.state is StageState.SKIPPED:
+            return RunOutcome.REJECTED, f"stage {stage.name}: {row.reason}"
+        if row.state is not StageState.PATCHED:
+            return RunOutcome.FAILED, f"stage {stage.name} was planned and never carried out"
+    return RunOutcome.SUCCEEDED, "each stage was patched within its error budget"
+
+
+class ReportOperator(CampaignOperator):
+    """Writes HTML, JSON and CSV into the run's folder and the report into the ledger."""
+
+    def work(self, work: Work) -> str:
+        """Returns the run's folder."""
+        try:
+            work.ledger.run(work.run_id)
+        except KeyError:
+            raise AirflowSkipException("this run has written nothing to its ledger, so there is nothing to report") from None
+        outcome, why = judged(work, task_states(work))
+        work.ledger.end_run(work.run_id, outcome, at=work.now)
+        self.log.info("Outcome: %s (%s)", outcome.value, why)
+        for wait in work.ledger.waits(work.run_id, open_only=True):
+            work.ledger.end_wait(work.run_id, wait.subject, at=work.now)
+        folder = run_folder(runs_root(), work.run_id)
+        made = self._report(work, folder)
+        self._write(work, made, folder)
+        work.ledger.put_document(work.run_id, "report", report.to_json(made), at=work.now)
+        failed = outcome is RunOutcome.FAILED
+        tell(work.campaign, Event.RUN_FINISHED, f"{outcome.value}: {made.headline}", to=self.log)
+        if failed:
+            tell(work.campaign, Event.RUN_FAILED, why, to=self.log)
+        return str(folder)
+
+    def _report(self, work: Work, folder: Path) -> report.Report:
+        ledger, run = work.ledger, work.run_id
+        present = ledger.documents(run)
+        journal = ledger.journal(run)
+        return report.build(
+            ledger.run(run),
+            ledger.stages(run),
+            ledger.hosts(run),
+            ledger.decisions(run),
+            ledger.waits(run),
+            ledger.dispatches(run),
+            ledger.calls(run),
+            evidence.verify(journal),
+            {name: ledger.document(run, name) for name in DOCUMENTS if name in present},
+            now=work.now,
+            run_folder=str(folder),
+            journal_head=journal[-1].hash if journal else "",
+        )
+
+    def _write(self, work: Work, made: report.Report, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        present = work.ledger.documents(work.run_id)
+        files = {
+            "report.html": report.to_html(made),
+            "report.json": json.dumps(report.to_json(made), indent=1, ensure_ascii=False) + "\n",
+            "hosts.csv": report.to_csv(made),
+        }
+        if "plan.md" in present:
+            files["plan.md"] = str(work.ledger.document(work.run_id, "plan.md"))
+        for name, text in files.items():
+            # Written aside and moved: a reader sees the whole file or none.
+            aside = folder / f".{name}.{datetime.now(UTC):%H%M%S%f}"
+            aside.write_text(text, encoding="utf-8", newline="")
+            aside.replace(folder / name)
+
+
+class OutcomeOperator(BaseOperator):
+    """Fails where the run failed, so that Airflow shows it as what it is.
+
+    Args:
+        ledger_conn_id: Airflow connection of the ledger's database.
+    """
+
+    def __init__(self, *, ledger_conn_id: str = "patchwave_ledger", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.ledger_conn_id = ledger_conn_id
+
+    def execute(self, context: Any) -> str:
+        """Returns the outcome's word."""
+        work = Work(context, aws_conn_id="aws_default", ledger_conn_id=self.ledger_conn_id)
+        states = work.context["ti"].get_task_states(dag_id=work.dag_run.dag_id, run_ids=[work.dag_run.run_id])
+        of_run = {task: str(getattr(state, "value", state)) for task, state in states.get(work.dag_run.run_id, {}).items()}
+        if of_run.get("scan_findings") == "skipped":
+            return "nothing was begun"
+        if of_run.get("report") != "success":
+            raise AirflowFailException("The report could not be made, so nobody can say how this run went.")
+        outcome, why = judged(work, task_states(work))
+        if outcome is RunOutcome.FAILED:
+            raise AirflowFailException(f"This run failed: {why}. Its report is made all the same.")
+        return outcome.value

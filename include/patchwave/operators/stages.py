@@ -1,0 +1,39 @@
+"""Is it this stage's turn? Asked of the ledger by every task of a stage, whatever the states of Airflow's tasks say."""
+
+from __future__ import annotations
+
+from airflow.sdk.exceptions import AirflowSkipException
+
+from patchwave.campaign.errors import Permanent
+from patchwave.campaign.plan import StagePlan
+from patchwave.ledger.store import StageState
+from patchwave.operators.base import PLAN, Work
+
+
+def reached(work: Work, name: str) -> StagePlan:
+    """The stage's plan, if the run has come to it.
+
+    Raises:
+        AirflowSkipException: there is nothing to do in it: dry run, not chosen, or an earlier stage was rejected.
+        Permanent: an earlier stage has not ended well, so this one must not begin.
+    """
+    if PLAN not in work.ledger.documents(work.run_id):
+        raise AirflowSkipException("this run has no plan, so nothing is begun")
+    plan = work.plan
+    if plan.dry_run:
+        raise AirflowSkipException("a dry run ends with its plan")
+    try:
+        stage = plan.stage(name)
+    except KeyError:
+        raise AirflowSkipException(f"stage {name} is not in the plan of this run") from None
+    states = {row.stage: row for row in work.ledger.stages(work.run_id)}
+    for earlier in plan.stages[: plan.stages.index(stage)]:
+        row = states[earlier.name]
+        if row.state is StageState.SKIPPED:
+            raise AirflowSkipException(f"stage {earlier.name} before it was skipped: {row.reason}")
+        if row.state is not StageState.PATCHED:
+            raise Permanent(
+                f"stage {earlier.name} before it is {row.state.value}{': ' + row.reason if row.reason else ''}; "
+                f"stage {name} begins only after it is patched"
+            )
+    return stage

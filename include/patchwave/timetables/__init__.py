@@ -1,0 +1,1 @@
+"""Airflow timetables: when a campaign starts by itself."""
