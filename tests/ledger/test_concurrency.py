@@ -22,7 +22,7 @@ from patchwave.ledger.connect import ledger_at
 from patchwave.ledger.sql import SqlLedger
 from patchwave.ledger.store import Ledger, StageState
 from patchwave.ledger.tables import metadata
-from tests.ledger.builders import A, AT, DEV, PROD, RUN, a_decision, a_dispatch, a_move, a_run, a_wait, begun, later
+from tests.ledger.builders import AT, DEV, PROD, RUN, A, a_decision, a_dispatch, a_move, a_run, a_wait, begun, later
 
 FORK = multiprocessing.get_context("fork")
 """As Airflow's LocalExecutor begets its workers."""
@@ -37,7 +37,7 @@ def together(*works: Callable[[], Any]) -> list[Any]:
         gate.wait()
         try:
             results[index] = work()
-        except Exception as raised:
+        except Exception as raised:  # noqa: BLE001 - what was raised is the result
             results[index] = raised
 
     threads = [threading.Thread(target=one, args=(index, work)) for index, work in enumerate(works)]
@@ -58,7 +58,7 @@ def in_processes(url: URL, work: Callable[..., Any], arguments: list[tuple[Any, 
         gate.wait(30)
         try:
             results.put((index, work(ledger, *given)))
-        except Exception as raised:
+        except Exception as raised:  # noqa: BLE001 - what was raised is the result
             results.put((index, raised))
 
     processes = [FORK.Process(target=one, args=pair) for pair in enumerate(arguments)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, timedelta, timezone
 
 import pytest
 
@@ -14,13 +14,13 @@ from patchwave.campaign.rollout import TERMINAL, DispatchState, HostState, StepK
 from patchwave.campaign.values import HostId, RunId, StageName
 from patchwave.ledger.store import Lease, Ledger, RunOutcome, StageState
 from tests.ledger.builders import (
-    A,
     AT,
-    B,
-    C,
     DEV,
     PROD,
     RUN,
+    A,
+    B,
+    C,
     a_decision,
     a_dispatch,
     a_host,
@@ -82,9 +82,9 @@ def test_a_datetime_without_zone_is_refused(ledger: Ledger):
     """Nobody knows which moment it means."""
     ledger.open_run(a_run(), [DEV])
     with pytest.raises(ValueError, match="no time zone"):
-        ledger.record(RUN, "note", {}, at=datetime(2026, 3, 3, 22))
+        ledger.record(RUN, "note", {}, at=AT.replace(tzinfo=None))
     with pytest.raises(ValueError, match="no time zone"):
-        ledger.open_run(a_run(UNKNOWN, began_at=datetime(2026, 3, 3, 22)), [DEV])
+        ledger.open_run(a_run(UNKNOWN, began_at=AT.replace(tzinfo=None)), [DEV])
     assert len(ledger.journal(RUN)) == 1
 
 
@@ -451,6 +451,14 @@ def test_another_plan_is_another_question(ledger: Ledger):
     late = ledger.record_decision(a_decision(plan="b" * 64, minute=9))
     early = ledger.record_decision(a_decision(Verdict.EXPIRED, "-", plan="a" * 64, minute=3))
     assert list(ledger.decisions(RUN)) == [early, late]
+
+
+def test_a_comment_of_any_characters_is_kept_legibly(ledger: Ledger):
+    """People paste what they like into a form; PostgreSQL takes no NUL, UTF-8 no half of a pair. The answer must stand."""
+    ledger.open_run(a_run(), [DEV, PROD])
+    stands = ledger.record_decision(replace(a_decision(), comment="ok\x00 \ud83d \U0001f600 'quoted'; DROP TABLE runs"))
+    assert stands.comment == "ok\ufffd \ufffd \U0001f600 'quoted'; DROP TABLE runs"
+    assert list(ledger.decisions(RUN)) == [stands]
 
 
 # waits

@@ -359,7 +359,7 @@ def marked(
 
 def decided(decision: Decision) -> tuple[Decision, Note]:
     """A decision that stands."""
-    after = replace(decision, at=utc(decision.at))
+    after = replace(decision, at=utc(decision.at), comment=_legible(decision.comment))
     data = {
         "stage": after.stage,
         "plan": after.plan,
@@ -368,6 +368,11 @@ def decided(decision: Decision) -> tuple[Decision, Note]:
         "comment": after.comment,
     }
     return after, Note(kind="decision.made", data=data)
+
+
+def _legible(words: str) -> str:
+    """What people typed, without what a database or UTF-8 cannot hold: NUL and halves of surrogate pairs."""
+    return "".join("\ufffd" if letter == "\0" or "\ud800" <= letter <= "\udfff" else letter for letter in words)
 
 
 def waiting(row: WaitRow) -> WaitRow:

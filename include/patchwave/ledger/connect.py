@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ PAUSE = 0.05
 TLS_FIELDS = frozenset({"sslmode", "sslrootcert", "sslcert", "sslkey"})
 
 _ledgers: dict[str, SqlLedger] = {}
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _opening = threading.Lock()
 
 
@@ -151,8 +153,7 @@ def engine_for(url: URL, *, foreign_keys: bool = True) -> Engine:
         hide_parameters=True,
         connect_args={"connect_timeout": 10, "options": options, "application_name": "patchwave"},
     )
-    # A child process must not speak on its parent's connections, nor close them.
-    os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
+    _engines.add(engine)
     return engine
 
 
@@ -245,10 +246,12 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
         ) from problem
 
 
-def _forget() -> None:
+def _begin_anew() -> None:
+    """In a child process: it must neither speak on its parent's connections nor close them, nor wait for its locks."""
     global _opening
-    _ledgers.clear()
     _opening = threading.Lock()
+    for engine in _engines:
+        engine.dispose(close=False)
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_begin_anew)
