@@ -759,18 +759,19 @@ def _halts(stages: Iterable[StageFacts]) -> str:
 
 def to_json(report: Report) -> dict[str, Any]:
     """The report as a JSON document: enums as their values, moments as ISO 8601, durations in seconds."""
-    made = _plain(report)
+    made = plain(report)
     assert isinstance(made, dict)
     return made
 
 
-def _plain(value: object) -> Any:
+def plain(value: object) -> Any:
+    """`value` as JSON has it; a field `klass`, which Python could not call so, is called ``class`` there."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {"class" if one.name == "klass" else one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+        return {"class" if one.name == "klass" else one.name: plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     if isinstance(value, timedelta):

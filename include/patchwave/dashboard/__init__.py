@@ -1,0 +1,1 @@
+"""The ledger's pages in Airflow's UI: what a run does, what it waits for, who decided. Reads only."""
