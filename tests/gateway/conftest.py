@@ -73,13 +73,14 @@ class Server:
 
     def __init__(self) -> None:
         self.requests: list[str] = []
+        self.bodies: list[str] = []
         self.closing = threading.Event()
         self.behaviour: Callable[[BaseHTTPRequestHandler], None] = answers(500)
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                outer.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))).decode())
                 outer.requests.append(self.headers.get("X-Amz-Target", self.path))
                 outer.behaviour(self)
 
