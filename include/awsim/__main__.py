@@ -1,4 +1,4 @@
-"""`python -m awsim [--world FILE] [--port N] [--speed X] [--seed S] [--host H]`: start the simulated AWS and print its address."""
+"""`python -m awsim [--world FILE] [--port N] [--speed X] [--seed S] [--host H]`: start the simulated AWS."""
 
 import argparse
 import signal

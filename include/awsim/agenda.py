@@ -1,15 +1,21 @@
 """What will happen next, and at which virtual moment?
 
-A heap of (moment, order, action). `run_until(now)` carries out everything that is due, in order, each at its own exact moment: an action
-sees `agenda.now`, not the time of the request that happened to drain the heap. No threads: nothing happens between two requests
-that could be seen, so it is enough to catch up before each one.
+A heap of (moment, order, action). `run_until(now)` carries out everything that is due, in order, each at its own exact moment:
+an action sees `agenda.now`, not the time of the request that happened to drain the heap. No threads: nothing happens between
+two requests that could be seen, so it is enough to catch up before each one.
 """
 
 import heapq
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 Action = Callable[[float], None]
+
+
+def call(function: Callable[..., None], *arguments: Any) -> Action:
+    """The action that calls `function(*arguments)`, for what does not need the moment."""
+    return lambda _: function(*arguments)
 
 
 class Agenda:

@@ -1,7 +1,7 @@
 """Which updates does a patch baseline approve, at which compliance level?
 
-The baselines that callers or the world file created live in moto; AWS's own default ones are written here, by operating system. Pure but
-for the look-up of a node's baseline.
+The baselines that callers or the world file created live in moto; AWS's own default ones are written here, by operating system.
+Pure but for the look-up of a node's baseline.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ DAY = 86_400.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Baseline:
-    """A baseline in the shape of GetPatchBaseline's answer; `definition` has ApprovalRules, ApprovedPatches, RejectedPatches, ..."""
+    """A baseline in the shape of GetPatchBaseline's answer; `definition` has ApprovalRules, RejectedPatches, ..."""
 
     id: str
     name: str
@@ -74,7 +74,7 @@ def find(account: str, region: str, identifier: str) -> Baseline | None:
 
 
 def default(region: str, operating_system: str) -> Baseline:
-    """AWS's own: AL2023 takes Critical and Important security and all bug fixes after seven days, Ubuntu every security update at once."""
+    """AWS's own, after seven days: AL2023 takes Critical and Important security and all bug fixes, Ubuntu every priority."""
     arn = estate.default_baselines(region).get(
         operating_system, "arn:aws:ssm:us-east-1:075727635805:patchbaseline/pb-00000000000000000"
     )

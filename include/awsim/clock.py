@@ -1,7 +1,7 @@
 """What time is it in the simulated AWS?
 
-`virtual now = base + (real elapsed) * speed`; it can be advanced, sped up or stopped at any moment. Everything else in awsim takes
-the time from here, so a test at speed 0 moves it by hand and nothing ever sleeps.
+`virtual now = base + (real elapsed) * speed`; it can be advanced, sped up or stopped at any moment. Everything else in awsim
+takes the time from here, so a test at speed 0 moves it by hand and nothing ever sleeps.
 """
 
 import time

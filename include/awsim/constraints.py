@@ -1,7 +1,7 @@
-"""Does a request satisfy the constraints of the service's model? botocore's client checks only minimums and types; AWS checks all.
+"""Does a request satisfy the constraints of the service's model? botocore's client checks minimums and types; AWS checks all.
 
-All violations are collected into AWS's own sentence: `N validation errors detected: Value '..' at 'path' failed to satisfy constraint:
-Member must ...`. Called for the operations that awsim answers itself; moto's keep moto's codes and wording.
+All violations are collected into AWS's own sentence: `N validation errors detected: Value '..' at 'path' failed to satisfy
+constraint: Member must ...`. Called for the operations that awsim answers itself; moto's keep moto's codes and wording.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""Which instances, Auto Scaling groups, baselines, documents and objects exist in moto's state? The only module that knows moto's models.
+"""Which instances, Auto Scaling groups, baselines and documents exist in moto? The only module that knows its models.
 
-The world creates its machines here (directly in moto's backends: one HTTP call a host would take minutes for a large fleet), and looks
-up here what callers did to them since.
+The world creates its machines here (directly in moto's backends: one HTTP call a host would take minutes for a large fleet),
+and looks up here what callers did to them since.
 """
 
 import json
@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from moto.autoscaling.models import autoscaling_backends
+from moto.config.models import config_backends
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.base_backend import BackendDict
 from moto.core.model_instances import reset_model_data
@@ -113,19 +114,23 @@ def launch(
 ) -> str:
     """One running instance; its id."""
     ec2 = ec2_backends[account][region]
-    reservation = ec2.run_instances(
-        network.images[platform],
-        1,
-        None,
-        [],
-        instance_type=instance_type,
-        is_instance_type_default=False,
-        region_name=region,
-        subnet_id=network.subnets[number % min(zones, len(network.subnets))],
-        tags={},
-        iam_instance_profile_arn=network.profile_arn,
-        iam_instance_profile_name=None,
-    )
+    image = network.images[platform]
+    known = ec2.amis[image]
+    ec2.describe_images = lambda *_, **__: [known]  # moto searches thousands of images for each new instance
+    try:
+        reservation = ec2.run_instances(
+            image,
+            1,
+            None,
+            [],
+            instance_type=instance_type,
+            is_instance_type_default=True,  # spares the search in the table of offerings
+            region_name=region,
+            subnet_id=network.subnets[number % min(zones, len(network.subnets))],
+            tags={},
+        )
+    finally:
+        del ec2.describe_images
     instance = reservation.instances[0]
     instance.launch_time = datetime.fromtimestamp(launched, tz=UTC).replace(tzinfo=None)
     ec2.tags[instance.id].update(tags)
@@ -308,14 +313,49 @@ def _has_defaults() -> bool:
     return True
 
 
-def document(account: str, region: str, name: str) -> dict[str, Any] | None:
-    """A Command or Automation document that somebody created: `Name`, `DocumentType`, `Content` (parsed)."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConfigRule:
+    """A rule of AWS Config."""
+
+    name: str
+    arn: str
+    id: str
+    source_identifier: str
+
+
+def create_config_rule(account: str, region: str, name: str, source_identifier: str) -> None:
+    """A managed rule, and the running recorder that it needs."""
+    config = config_backends[account][region]
+    if not config.recorders:
+        config.put_configuration_recorder({"name": "default", "roleARN": f"arn:aws:iam::{account}:role/aws-service-role/config.amazonaws.com/AWSServiceRoleForConfig"})
+        config.put_delivery_channel({"name": "default", "s3BucketName": f"config-bucket-{account}"})
+        config.start_configuration_recorder("default")
+    config.put_config_rule({"ConfigRuleName": name, "Source": {"Owner": "AWS", "SourceIdentifier": source_identifier}})
+
+
+def config_rules(account: str, region: str) -> dict[str, ConfigRule]:
+    """By name; custom rules have the ARN of their function as source identifier."""
+    if account not in config_backends:
+        return {}
+    return {
+        name: ConfigRule(name=name, arn=rule.config_rule_arn, id=rule.config_rule_id, source_identifier=rule.source.source_identifier or "")
+        for name, rule in sorted(config_backends[account][region].config_rules.items())
+    }
+
+
+def document(account: str, region: str, name: str, version: str | None = None) -> dict[str, Any] | None:
+    """A Command or Automation document that somebody created: `Name`, `DocumentType`, `Content` (parsed), `Version`.
+
+    `version`: a number, `$LATEST`, or `$DEFAULT` (None too); None is the answer to a version that does not exist, too.
+    """
     found = ssm_backends[account][region]._documents.get(name)
     if found is None:
         return None
-    version = found.get_default_version()
-    content = version.content_json if hasattr(version, "content_json") else json.loads(version.content)
-    return {"Name": name, "DocumentType": version.document_type, "Content": content}
+    stored = found.get_default_version() if version in (None, "", "$DEFAULT") else found.find(version, strict=False)
+    if stored is None:
+        return None
+    content = stored.content_json if hasattr(stored, "content_json") else json.loads(stored.content)
+    return {"Name": name, "DocumentType": stored.document_type, "Content": content, "Version": stored.document_version}
 
 
 def s3_object(account: str, bucket: str, key: str) -> bytes | None:

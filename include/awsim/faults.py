@@ -1,10 +1,10 @@
 """What goes wrong, for whom, and how often?
 
 A fault is a kind, a match (service, operation, account, region, host) and a limit (`times`, `probability`). Two families:
-faults of a call (`throttle`, `error`, `lost_answer`, `access_denied`) are asked for by the server around each operation, faults of a host
-(`install_fails`, `undeliverable`, `reboot_never_returns`) by the world at the moment the host does that thing; `agent_dead` and
-`agent_online` change a host at once and are not kept. Added by the world file and by `POST /_awsim/faults`. A new kind is a member of
-`Kind` and one `faults.take(...)` where it strikes.
+faults of a call (`throttle`, `error`, `lost_answer`, `access_denied`) are asked for by the server around each operation, faults
+of a host (`install_fails`, `undeliverable`, `reboot_never_returns`) by the world at the moment the host does that thing;
+`agent_dead` and `agent_online` change a host at once and are not kept. Added by the world file and by `POST /_awsim/faults`. A
+new kind is a member of `Kind` and one `faults.take(...)` where it strikes.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """What is the state of one host, now and at any earlier moment?
 
-A record with questions, no behaviour: `world.py` moves it (reboots, agents, stops), `patching.py` installs into it. Past states stay
-answerable (`levels_at`, `running_kernel_at`, `reports`), because Inspector and Config look at a host as it was a while ago.
+A record with questions, no behaviour: `world.py` moves it (reboots, agents, stops), `patching.py` installs into it. Past states
+stay answerable (`levels_at`, `running_kernel_at`, `reports`), because Inspector and Config look at a host as it was a while ago.
 """
 
 from dataclasses import dataclass, field
@@ -102,6 +102,10 @@ class Host:
     agent_dead: bool = False
     disconnected: float | None = None
     """Since when the agent is silent; None while it is connected."""
+    silences: list[tuple[float, float]] = field(default_factory=list)
+    """From when to when the agent was silent before, oldest first."""
+    terminated: float | None = None
+    """When EC2 said that the instance is gone."""
     rebooting: bool = False
     healthy_from: float = 0.0
     """EC2's status checks say ok from this moment on (if the host runs)."""

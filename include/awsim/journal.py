@@ -31,6 +31,7 @@ class Cause:
     request_id: str | None = None
     command_id: str | None = None
     comment: str | None = None
+    automation_id: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +61,7 @@ class Line:
                 "request_id": self.cause.request_id,
                 "command_id": self.cause.command_id,
                 "comment": self.cause.comment,
+                **({"automation_id": self.cause.automation_id} if self.cause.automation_id else {}),
             },
             **self.details,
         }
@@ -84,7 +86,7 @@ class Journal:
 
 
 def summary(lines: Iterable[Line]) -> dict[str, Any]:
-    """`max_in_flight` per tag (`Key=Value`; the Auto Scaling group is its tag `aws:autoscaling:groupName`) and in all; commands a host.
+    """`max_in_flight` per tag (`Key=Value`; the Auto Scaling group is its tag `aws:autoscaling:groupName`) and in all.
 
     A host is in flight from the `command_begun` of an Install to its `command_ended`, and while it reboots.
     """

@@ -1,8 +1,8 @@
 """What do Scan and Install of AWS-RunPatchBaseline find and change on a host?
 
-`evaluate` compares the host with its baseline and makes the rows of a report; `install` changes package levels. Both act at one moment;
-`runcommand.py` gives them their duration, the reboot and the exit code. Snapshots (`approved_at`) freeze what is approved, so that
-every wave of a campaign sees the same set.
+`evaluate` compares the host with its baseline and makes the rows of a report; `install` changes package levels. Both act at one
+moment; `runcommand.py` gives them their duration, the reboot and the exit code. Snapshots (`approved_at`) freeze what is
+approved, so that every wave of a campaign sees the same set.
 """
 
 from dataclasses import dataclass, field, replace

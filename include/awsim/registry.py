@@ -11,16 +11,19 @@
 
 Put it into a module of `awsim/services/`; every module there is imported at start, no list to extend.
 
-- A typo in the service or operation name raises at import. `params` has passed the botocore model (required, min, max, enum, pattern),
-  so a handler checks only what the model cannot say. `check=False` switches that off (for answers that are mostly moto's).
-- Return a dict in the shape of the model's output: members by their model names; None means "leave out"; moments as aware datetimes
-  (`awsim.clock.moment(epoch)`) or floats are NOT accepted for timestamps. Output is never checked against enums, as AWS's own is not.
+- A typo in the service or operation name raises at import. `params` has passed the botocore model (required, min, max, enum,
+  pattern), so a handler checks only what the model cannot say. `check=False` switches that off (for answers that are mostly
+  moto's).
+- Return a dict in the shape of the model's output: members by their model names; None means "leave out"; moments as aware
+  datetimes (`awsim.clock.moment(epoch)`) or floats are NOT accepted for timestamps. Output is never checked against enums, as
+  AWS's own is not.
 - Refuse with `raise AwsError("InvalidCommandId", "message", Member=value)`: code and HTTP status follow the model of the service.
 - `ctx.call_moto()` asks moto the same request and gives its answer parsed (a dict; moto's errors are raised as they are);
   `ctx.moto_answer()` gives it unparsed, to be returned as it is.
 - `ctx.at` is virtual now in epoch seconds, `ctx.now` the same as aware datetime. All due world events have happened already.
 - `ctx.state(MyState)` is your own state, one object a cell (account and region), made by `MyState()` on first use and dropped at
-  reset. `ctx.world.at(moment, action)` schedules `action(moment)` on the virtual clock. Handlers run under one lock: do not sleep.
+  reset. `ctx.world.at(moment, action)` schedules `action(moment)` on the virtual clock. Handlers run under one lock: do not
+  sleep.
 - To follow the world's events: `@on_world def attach(world): world.on_report(...)`.
 - Calling another operation's core from a handler: use its module's functions (`runcommand.send(...)`), not HTTP.
 """

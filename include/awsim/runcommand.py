@@ -1,8 +1,9 @@
 """What becomes of a command: to whom is it sent, when, what does it do there, and which status does SSM show?
 
-`send` and `cancel` are what the operations (`services/ssm_commands.py`) and Automation call; everything after is events on the world's
-agenda. SSM's side: resolve targets, ramp up 1, 2, 4, ..., MaxErrors, delayed and expired deliveries. The host's side: run the document,
-perhaps reboot, and report when the agent can. The journal is written by the host's side only, so it is true even when SSM never learns of it.
+`send` and `cancel` are what the operations (`services/ssm_commands.py`) and Automation call; everything after is events on the
+world's agenda. SSM's side: resolve targets, ramp up 1, 2, 4, ..., MaxErrors, delayed and expired deliveries. The host's side:
+run the document, perhaps reboot, and report when the agent can. The journal is written by the host's side only, so it is true
+even when SSM never learns of it.
 """
 
 import json
@@ -15,6 +16,7 @@ from typing import Any
 import yaml
 
 from awsim import baselines, estate, patching, shell
+from awsim.agenda import call
 from awsim.clock import iso, moment
 from awsim.faults import Kind
 from awsim.host import Host, PatchReport, PatchState
@@ -387,7 +389,7 @@ def _dispatch(world: World, command: Command) -> None:
         invocation = Invocation(command=command, host=host, sent=world.now)
         command.invocations[host.id] = invocation
         book(world, command.account, command.region).open.setdefault(host.id, []).append(invocation)
-        world.at(world.now + world.draw(host, "delivery", command.id), lambda _, row=invocation: _deliver(world, row))  # type: ignore[misc]
+        world.at(world.now + world.draw(host, "delivery", command.id), call(_deliver, world, invocation))
         busy += 1
 
 
@@ -411,14 +413,21 @@ def _deliver(world: World, invocation: Invocation) -> None:
         return
     if not host.connected:
         invocation.status = invocation.details = "Delayed"
+        _acknowledged(command)
         _dispatch(world, command)
         return
     invocation.status = invocation.details = "InProgress"
     invocation.started = world.now
     invocation.running = True
-    command.width += 1
+    _acknowledged(command)
     _dispatch(world, command)
     _execute(world, invocation)
+
+
+def _acknowledged(command: Command) -> None:
+    """The ramp doubles when nothing that was sent is without an answer; a host that cannot be reached does not hold it up."""
+    if all(row.status != "Pending" for row in command.invocations.values()):
+        command.width *= 2
 
 
 def _expire(world: World, command: Command) -> None:
@@ -457,8 +466,8 @@ def cancel(world: World, command: Command, instance_ids: list[str] | None = None
             invocation.status = invocation.details = "Cancelling"
             world.at(
                 world.now + world.random("cancel", command.id, invocation.host.id).uniform(1, 4),
-                lambda _, row=invocation: _stop(world, row),
-            )  # type: ignore[misc]
+                call(_stop, world, invocation),
+            )
 
 
 def _stop(world: World, invocation: Invocation) -> None:
@@ -479,8 +488,8 @@ def _connected(world: World, host: Host) -> None:
         if invocation.status == "Delayed":
             world.at(
                 world.now + world.draw(host, "delivery", invocation.command.id, "again"),
-                lambda _, row=invocation: _deliver(world, row),
-            )  # type: ignore[misc]
+                call(_deliver, world, invocation),
+            )
         elif invocation.unreported is not None:
             code, stdout, stderr = invocation.unreported
             invocation.unreported = None
@@ -673,9 +682,7 @@ class _Patch:
             return
         for number, update in enumerate(updates, start=1):
             last = number == len(updates)
-            self.world.at(
-                self.world.now + duration * number / len(updates), lambda _, item=update, end=last: self._installed(item, end)
-            )  # type: ignore[misc]
+            self.world.at(self.world.now + duration * number / len(updates), call(self._installed, update, last))
 
     def _installed(self, update: Any, last: bool) -> None:
         if not _alive(self.invocation):
@@ -753,7 +760,7 @@ class _Patch:
             f"Patch Group: {run.patch_group}",
             f"Operation type: {run.operation}",
             f"Snapshot Id: {run.snapshot_id}",
-            f"Patch Baseline: {{'name': '{run.baseline.name}', 'baselineId': '{run.baseline.short_id}', 'accountId': '{host.account}'}}",
+            f"Patch Baseline: {run.baseline.short_id} ({run.baseline.name}), account {host.account}",
             f"Reboot Option: {run.reboot_option}",
         ]
 

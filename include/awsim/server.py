@@ -1,8 +1,8 @@
-"""What happens to a request from the first byte to the last? The WSGI application in front of moto's, and the server that runs it.
+"""What happens to a request, from first byte to last? The WSGI application in front of moto's, and its server.
 
-Order of things: catch the world up to now; `/_awsim/*` is ours, `/moto-api/*` passes through (its reset empties awsim too); a signed request
-is routed to service, operation, account and region; faults before the effect; awsim's handler (model check, lock) or moto; faults after
-the effect. A mutating EC2 or Auto Scaling call is followed by a look at what it did to the machines.
+Order of things: catch the world up to now; `/_awsim/*` is ours, `/moto-api/*` passes through (its reset empties awsim too); a
+signed request is routed to service, operation, account and region; faults before the effect; awsim's handler (model check,
+lock) or moto; faults after the effect. A mutating EC2 or Auto Scaling call is followed by a look at what it did to the machines.
 """
 
 import io

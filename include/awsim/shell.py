@@ -1,8 +1,9 @@
 """What would a POSIX shell on the host print, and with which status would it exit? Nothing is executed for real.
 
-A small interpreter for the scripts that operators send: assignments, `$x`, `$(...)`, quotes, `&&`, `||`, `;`, `{ ...; }`, `if`, `!`, `> file`,
-`>> file`, and the commands `echo`, `printf` (plain text), `cat`, `[`/`test`, `true`, `false`, `:`, `exit`, `rm`, `touch`, `mkdir`, `sync`,
-`sleep`, `uptime -s`, `uname -r`, `hostname`, `whoami`, `date`. Everything else is `command not found`, status 127. Files are a dict (the host's).
+A small interpreter for the scripts that operators send: assignments, `$x`, `$(...)`, quotes, `&&`, `||`, `;`, `{ ...; }`, `if`,
+`!`, `> file`, `>> file`, and the commands `echo`, `printf` (plain text), `cat`, `[`/`test`, `true`, `false`, `:`, `exit`, `rm`,
+`touch`, `mkdir`, `sync`, `sleep`, `uptime -s`, `uname -r`, `hostname`, `whoami`, `date`. Everything else is `command not
+found`, status 127. Files are a dict (the host's).
 """
 
 from collections.abc import Callable, Mapping, MutableMapping

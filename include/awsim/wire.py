@@ -1,8 +1,8 @@
 """How does a request become an operation with parameters, and a result a response? The only contact with moto.core.
 
 `route` names service and operation of a request, `Call.params` parses it, `serialize` and `serialize_error` render results in the
-service's protocol, `Call.ask_moto` hands the untouched request to moto's server. Everything private of moto that awsim leans on is
-imported here (and, for state, in `estate.py`), so that a new moto breaks two modules at most.
+service's protocol, `Call.ask_moto` hands the untouched request to moto's server. Everything private of moto that awsim leans on
+is imported here (and, for state, in `estate.py`), so that a new moto breaks two modules at most.
 """
 
 import io

@@ -1,11 +1,12 @@
 """The running world: which hosts are there, what happens to them, and who is told?
 
-`World` owns clock, agenda, journal, faults and hosts. It makes the fleets of a world file, moves hosts (reboot, agent, stop, start,
-replaced) and writes the journal. It does not know HTTP or operations: `server.py` catches it up (`catch_up`) before each request,
-`runcommand.py` and `patching.py` act through it, services read it.
+`World` owns clock, agenda, journal, faults and hosts. It makes the fleets of a world file, moves hosts (reboot, agent, stop,
+start, replaced) and writes the journal. It does not know HTTP or operations: `server.py` catches it up (`catch_up`) before each
+request, `runcommand.py` and `patching.py` act through it, services read it.
 
-For services: `hosts_in(account, region)`, `host(...)`, `state(...)`, `at(...)`, `random(...)`, `released(update)`, `last_inventory(host, now)`,
-`on_report(callback)` (called with host and report at each upload of patch data), `on_connected(callback)`.
+For services: `hosts_in(account, region)`, `host(...)`, `state(...)`, `at(...)`, `random(...)`, `released(update)`,
+`last_inventory(host, now)`, `on_report(callback)` (called with host and report at each upload of patch data),
+`on_connected(callback)`.
 """
 
 from collections.abc import Callable
@@ -99,12 +100,26 @@ class World:
 
         Every `inspector.inventory_every` seconds, at the host's own offset, while its agent is connected.
         """
-        every = self.file.inspector.inventory_every if self.file else 1800.0
-        until = now if host.disconnected is None or (host.agent_dead is False and host.rebooting) else host.disconnected
-        tick = until - (until - host.inventory_offset) % every
-        if host.registered is None or tick < host.registered:
+        tick = now - (now - host.inventory_offset) % self._inventory_every
+        for began, ended in reversed(_silences(host)):
+            if began <= tick < ended:
+                tick = began - ((began - host.inventory_offset) % self._inventory_every or self._inventory_every)
+        return tick if host.registered is not None and tick >= host.registered else None
+
+    def next_inventory(self, host: Host, after: float) -> float | None:
+        """When the host's inventory reaches Inspector for the first time at or after a moment, as far as is known now."""
+        if host.registered is None:
             return None
-        return tick
+        start = max(after, host.registered)
+        tick = start + (host.inventory_offset - start) % self._inventory_every
+        for began, ended in _silences(host):
+            if began <= tick < ended:
+                tick = ended + (host.inventory_offset - ended) % self._inventory_every
+        return tick if tick < float("inf") else None
+
+    @property
+    def _inventory_every(self) -> float:
+        return self.file.inspector.inventory_every if self.file else 1800.0
 
     def on_report(self, callback: Callable[[Host, PatchReport], None]) -> None:
         self._on_report.append(callback)
@@ -209,6 +224,8 @@ class World:
             self._connected(host)
 
     def _connected(self, host: Host) -> None:
+        if host.disconnected is not None:
+            host.silences.append((host.disconnected, self.now))
         host.disconnected = None
         for callback in self._on_connected:
             callback(host)
@@ -261,6 +278,7 @@ class World:
         for callback in self._on_down:
             callback(host, False)
         host.state = state
+        host.terminated = self.now if state == "terminated" else None
         host.rebooting = False
         host.disconnected = self.now if host.disconnected is None else host.disconnected
         if was_up:
@@ -444,6 +462,11 @@ class World:
         for name in chosen:
             levels[name] = chance.randrange(levels[name]) if levels[name] else 0
         return levels
+
+
+def _silences(host: Host) -> list[tuple[float, float]]:
+    """When the agent was silent, oldest first; one that lasts ends at infinity."""
+    return host.silences if host.disconnected is None else [*host.silences, (host.disconnected, float("inf"))]
 
 
 def _templates(fleet: Fleet) -> list[str]:

@@ -1,7 +1,8 @@
 """What is written in a world file, and is it right?
 
 `load(path)` reads the YAML into `WorldFile`; whatever is wrong is said with file, field and what is allowed (`WorldFileError`).
-`world.py` makes the running world of it. All timings are seconds, as a range [least, most] from which each host draws by the seed.
+`world.py` makes the running world of it. All timings are seconds, as a range [least, most] from which each host draws by the
+seed.
 """
 
 from enum import StrEnum
@@ -159,7 +160,7 @@ class Fleet(_Part):
         shares = sum(part.share or 0 for part in self.mix)
         if self.mix and (shares > 1.0001 or (shares == 0 and counted != self.count)):
             raise ValueError(
-                f"mix: shares add up to {shares:g} and counts to {counted}; shares are at most 1, counts alone must be {self.count}"
+                f"mix: shares add up to {shares:g} and counts to {counted}; shares are at most 1, counts alone {self.count}"
             )
         for exception in self.exceptions:
             if exception.host > self.count:
@@ -206,6 +207,15 @@ class Config(_Part):
     evaluation_takes: Seconds = 20
 
 
+class ConfigRule(_Part):
+    """A managed rule of AWS Config that exists since long before the start."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    source_identifier: Annotated[str, Field(pattern=r"^[A-Z0-9_]+$")] = "EC2_MANAGEDINSTANCE_PATCH_COMPLIANCE_STATUS_CHECK"
+    accounts: list[AccountId] = Field(default_factory=list, description="none means all")
+    regions: list[str] = Field(default_factory=list, description="none means all")
+
+
 class CatalogueUse(_Part):
     newest_release_age: Annotated[float, Field(ge=0)] | None = Field(
         8.0, description="days; all release dates are moved so that the newest update is so old at the start; None leaves them"
@@ -231,6 +241,7 @@ class WorldFile(_Part):
     timings: Timings = Timings()
     inspector: Inspector = Inspector()
     config: Config = Config()
+    config_rules: list[ConfigRule] = Field(default_factory=list)
     baselines: list[Baseline] = Field(default_factory=list)
     templates: dict[str, Template]
     fleets: list[Fleet]
@@ -249,6 +260,11 @@ class WorldFile(_Part):
     @model_validator(mode="after")
     def _names_meet(self) -> "WorldFile":
         accounts = {account.id for account in self.accounts}
+        for number, rule in enumerate(self.config_rules):
+            for account in rule.accounts:
+                _in(account, accounts, f"config_rules.{number}.accounts")
+            for region in rule.regions:
+                _in(region, self.regions, f"config_rules.{number}.regions")
         seen: set[str] = set()
         for number, fleet in enumerate(self.fleets):
             where = f"fleets.{number} ({fleet.name})"

@@ -1,8 +1,9 @@
 """Which updates exist in the world, and which findings can no update of the operating system fix?
 
-One YAML file a platform beside this module (`amazon-linux-2023.yaml`, ...), and `not-patchable.yaml`. Package names, advisory ids, CVE ids
-and versions are those of the distributions; CVSS scores are approximate. Times in the files are dates; the world may move all of them by
-the same amount (`WorldFile.catalogue.newest_release_age`), so that a rehearsal never deals with advisories of years ago.
+One YAML file a platform beside this module (`amazon-linux-2023.yaml`, ...), and `not-patchable.yaml`. Package names, advisory
+ids, CVE ids and versions are those of the distributions; CVSS scores are approximate. Times in the files are dates; the world
+may move all of them by the same amount (`WorldFile.catalogue.newest_release_age`), so that a rehearsal never deals with
+advisories of years ago.
 """
 
 from dataclasses import dataclass

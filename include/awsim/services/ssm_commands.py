@@ -223,7 +223,8 @@ def _plugins(command: Command, row: Invocation) -> list[dict[str, Any]]:
         skipped = row.started is not None and command.document == PATCH_DOCUMENT and name != speaker
         output = _merged(row) if not row.open and name == speaker else ""
         if skipped:
-            output = f"Step execution skipped due to unsatisfied preconditions: '\"StringEquals\": [platformType, {name[5:]}]'. Step name: {name}"
+            condition = f"'\"StringEquals\": [platformType, {name.removeprefix('Patch')}]'"
+            output = f"Step execution skipped due to unsatisfied preconditions: {condition}. Step name: {name}"
         told.append(
             {
                 "Name": name,

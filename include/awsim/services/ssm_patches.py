@@ -77,7 +77,7 @@ def describe_instance_patches(ctx: Context, params: dict[str, Any]) -> dict[str,
 
 @operation("ssm", "DescribePatchGroups")
 def describe_patch_groups(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"PatchGroup": group, "BaselineIdentity": _identity(ctx, identifier)}
         for group, systems in sorted(estate.patch_groups(ctx.account, ctx.region).items())
         for _, identifier in sorted(systems.items())

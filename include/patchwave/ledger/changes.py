@@ -312,7 +312,7 @@ def intended(
         if one.state is not start:
             raise IllegalMove(f"{host} is {one.state.value}; a {row.step.value} begins from {start.value}")
         rollout.check_move(host, start, running)
-        moved[host] = replace(one, state=running, reason=reason, token=row.token, since=row.intended_at)
+        moved[host] = replace(one, state=running, reason=reason or one.reason, token=row.token, since=row.intended_at)
         notes.append(_moved(row.stage, moved[host], start, {}))
     return row, moved, tuple(notes)
 

@@ -262,6 +262,9 @@ class Ledger(Protocol):
 
         A dispatch with that token that is there already stays as it is (adoption), without an error.
 
+        Args:
+            reason: of each host's new state; empty keeps the one it has.
+
         Raises:
             IllegalMove: a host cannot take that step now.
         """

@@ -237,7 +237,8 @@ class StageExecutor:
                 intended_at=self.now(),
                 snapshot=one.snapshot,
             )
-            self.ledger.intend(self.lease, row, reason=f"{one.step.value} {one.attempt}")
+            # What a failed Install said stays the host's reason until the Scan after it has spoken.
+            self.ledger.intend(self.lease, row, reason="" if one.step is StepKind.VERIFY else f"{one.step.value} sent")
             delayed = self._send(row)
             if delayed is not None:
                 return delayed
