@@ -18,20 +18,23 @@ class PlanOperator(CampaignOperator):
 
     def work(self, work: Work) -> str:
         """Returns the plan's digest."""
+        hosts = self._fleet(work)
         if PLAN in work.ledger.documents(work.run_id):
             # A plan is made once: a second one could not be what was approved.
             self.log.info("This run has its plan already; it stays as it is. For another plan, trigger another run.")
-            return plans.digest(work.plan)
-        hosts = self._fleet(work)
-        plan = self._plan(work, hosts)
+            plan = work.plan
+        else:
+            plan = self._plan(work, hosts)
         digest = work.ledger.put_document(work.run_id, PLAN, plans.to_json(plan), at=work.now)
+        # What follows may be cut off at any line, and is done by the next try then.
         text = plans.markdown(plan)
         work.ledger.put_document(work.run_id, "plan.md", text, at=work.now)
         for name in plan.left_out:
             work.ledger.skip_stage(work.run_id, StageName(name), reason="not chosen for this run", at=work.now)
-        stage_of = {host.id: stage.name for stage in plan.stages for host in stage.hosts}
-        subjects = [Subject(host=host.id, cell=host.cell, stage=stage_of.get(host.id, "")) for host in hosts]
-        store_judgement(work, "compliance.before", judge_now(work, subjects))
+        if "compliance.before" not in work.ledger.documents(work.run_id):
+            stage_of = {host.id: stage.name for stage in plan.stages for host in stage.hosts}
+            subjects = [Subject(host=host.id, cell=host.cell, stage=stage_of.get(host.id, "")) for host in hosts]
+            store_judgement(work, "compliance.before", judge_now(work, subjects))
         self.log.info("Plan %s: %s\n\n%s", digest, plans.summary(plan), text)
         if plan.dry_run:
             self.log.info("This is a dry run: it ends here, with the plan as its result")
