@@ -13,6 +13,7 @@ import pytest
 from botocore.config import Config
 from botocore.stub import Stubber
 
+from patchwave.aws.calls import Session
 from patchwave.aws.gateway import Gateway
 from patchwave.campaign.values import Cell
 
@@ -33,9 +34,9 @@ class Wire:
         self._stubs: dict[str, Stubber] = {}
         self.gateway = Gateway(lambda cell: self)
 
-    def client(self, service_name: str, *, region_name: str, **_: Any) -> Any:
+    def client(self, service_name: str, **options: Any) -> Any:
         """As a `boto3.Session` would, for the gateway; a service's calls share one list of answers."""
-        return self._stub(service_name, region_name).client
+        return self._stub(service_name, options["region_name"]).client
 
     def _stub(self, service: str, region: str = CELL.region) -> Stubber:
         if service not in self._stubs:
@@ -127,6 +128,7 @@ def server() -> Iterator[Server]:
     server.close()
 
 
-def session_with_keys(cell: Cell) -> Any:
+def session_with_keys(cell: Cell) -> Session:
     """A session of made-up credentials."""
-    return boto3.Session("AKIDEXAMPLE", "secret", region_name=cell.region)
+    session: Session = boto3.Session("AKIDEXAMPLE", "secret", region_name=cell.region)
+    return session

@@ -40,10 +40,11 @@ def refusal(code: str, status: int = 400, operation: str = "SendCommand") -> bot
         ("InvalidParameters", 400, errors.InvalidRequest),
         ("ValidationException", 400, errors.InvalidRequest),
         ("LimitExceededException", 400, errors.InvalidRequest),
+        ("NotImplemented", 501, errors.InvalidRequest),
     ],
 )
 def test_a_refusal_means_the_same_for_reads_and_effects(code: str, status: int, meant: type[Exception]) -> None:
-    """With HTTP 4xx AWS has certainly done nothing."""
+    """With HTTP 4xx AWS has certainly done nothing; with 501 whoever answers cannot do it at all."""
     assert type(aws_errors.translated(refusal(code, status), SEND)) is meant
     assert type(aws_errors.translated(refusal(code, status, "ListCommands"), READ)) is meant
 

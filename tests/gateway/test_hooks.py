@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -54,7 +55,7 @@ _ROLE = (
 
 
 @pytest.fixture
-def aws() -> object:
+def aws() -> Iterator[Aws]:
     aws = Aws()
     yield aws
     aws.close()
@@ -137,7 +138,7 @@ def test_a_ledger_without_a_connection_says_which_one_is_missing(monkeypatch: py
 
 # the clock ------------------------------------------------------------------------------------------------------------
 def at(monkeypatch: pytest.MonkeyPatch, real: float, written: str) -> None:
-    monkeypatch.setattr(clock.time, "time", lambda: real)
+    monkeypatch.setattr("patchwave.hooks.clock.time.time", lambda: real)
     monkeypatch.setenv(clock.VARIABLE, written)
 
 

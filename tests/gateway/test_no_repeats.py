@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from botocore.config import Config
 
+from patchwave.aws.calls import Session
 from patchwave.aws.gateway import Gateway
+from patchwave.aws.identity import assumed
 from patchwave.campaign import errors
-from patchwave.campaign.values import HostId
+from patchwave.campaign.values import Cell, HostId
 from tests.gateway.conftest import CELL, Server, answers, hangs_up, host, session_with_keys
 
 QUICK = Config(retries={"mode": "standard", "total_max_attempts": 3}, read_timeout=2)
 
 
-def gateway(server: Server, **options: object) -> Gateway:
-    return Gateway(session_with_keys, endpoint_url=server.url, **options)  # type: ignore[arg-type]
+def gateway(server: Server, **options: Any) -> Gateway:
+    return Gateway(session_with_keys, endpoint_url=server.url, **options)
 
 
 def send(gateway: Gateway) -> object:
@@ -106,8 +110,6 @@ def test_starting_an_automation_is_repeated_under_the_same_token(server: Server)
 
 def test_a_role_that_may_not_be_assumed_is_named_as_such(server: Server) -> None:
     """The campaign's page should say sts:AssumeRole, not the call that happened to be the first."""
-    from patchwave.aws.identity import assumed
-
     denied = "<ErrorResponse><Error><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>"
     server.behaviour = answers(403, denied)
     role = "arn:aws:iam::222222222222:role/PatchwaveRole"
@@ -119,3 +121,20 @@ def test_a_role_that_may_not_be_assumed_is_named_as_such(server: Server) -> None
         send(there)
     assert caught.value.operation == "sts:AssumeRole"
     assert server.requests == ["/"]
+
+
+def test_threads_share_clients_and_lose_no_count(server: Server) -> None:
+    """Triggers call one gateway from a pool: one session a cell, and the ledger's count of calls is exact."""
+    asked: list[Cell] = []
+
+    def session_for(cell: Cell) -> Session:
+        asked.append(cell)
+        return session_with_keys(cell)
+
+    server.behaviour = answers(200, '{"InstancePatchStates":[]}')
+    shared = Gateway(session_for, endpoint_url=server.url)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: shared.patch_states(CELL, [HostId(host(n))]), range(40)))
+    assert len(server.requests) == 40
+    assert shared.take_calls() == {"ssm:DescribeInstancePatchStates": 40}
+    assert asked == [CELL]

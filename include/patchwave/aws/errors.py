@@ -78,6 +78,8 @@ def _refused(error: boto.ClientError, operation: Operation, *, effect: bool) -> 
     code, status = code_of(error), _status(error)
     message = str(error.response.get("Error", {}).get("Message", "")) or str(error)
     said = f"{operation.id}: {code}: {message}"
+    if status == 501:  # the endpoint does not have this operation, and will not have it a minute later
+        return InvalidRequest(said)
     if effect and (not 400 <= status < 500 or code in UNAVAILABLE):
         return OutcomeUnknown(f"{operation.id} was called and AWS answered {status} {code}: {message}")
     if code in THROTTLING or status == 429:
