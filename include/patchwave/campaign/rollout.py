@@ -135,6 +135,14 @@ class DispatchState(StrEnum):
     REFUSED = "refused"  # AWS refused the call as a whole: no host was touched
 
 
+EXPECTED: Mapping[StepKind, timedelta] = {
+    StepKind.SCAN: timedelta(seconds=60),
+    StepKind.INSTALL: timedelta(minutes=6),
+    StepKind.REBOOT: timedelta(minutes=2),
+    StepKind.VERIFY: timedelta(seconds=60),
+}
+"""How long a step usually takes on Linux (examples in AWS's guides: Scan 15-60 s, Install 1-10 min, reboot 1-3 min)."""
+
 OPEN = frozenset({DispatchState.INTENDED, DispatchState.SENT})
 """Dispatches that AWS may still be working on."""
 
@@ -341,12 +349,14 @@ class Wait:
         reason: one sentence for people.
         ends: what would end the wait.
         tokens: the dispatches that are waited for.
+        expected: how long it usually takes; None where nobody knows.
     """
 
     reason: str
     ends: str
     until: datetime
     tokens: tuple[str, ...] = ()
+    expected: timedelta | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -774,6 +784,7 @@ def _wait(
             reason=f"{before}hosts: {doing}; their commands have ended, their patch reports are not visible yet",
             ends="the reports become visible",
             until=now + timedelta(minutes=1),
+            expected=timedelta(seconds=30),
         )
     limits = [
         row.since + rules.step_limit[open_ones[row.token].step] for row in in_flight if row.token and row.token in open_ones
@@ -783,4 +794,5 @@ def _wait(
         ends="the commands in flight end",
         until=max(now, min(limits)),
         tokens=tuple(sorted(open_ones)),
+        expected=max(EXPECTED[one.step] for one in open_ones.values()),
     )

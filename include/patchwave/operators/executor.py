@@ -63,6 +63,7 @@ class StageExecutor:
         now: the campaign's time.
         settling: `SETTLING` in the campaign's time (a rehearsal's clock runs faster).
         errors_since: moment of the last halt that a person cleared.
+        look_again: asked before a wait is returned; True if its end is so near that handing the wait over costs more.
         campaign: its name, for the Comment of commands.
     """
 
@@ -75,6 +76,7 @@ class StageExecutor:
     log: Log
     settling: timedelta = SETTLING
     errors_since: datetime | None = None
+    look_again: Callable[[Wait], bool] = lambda _: False
 
     def advance(self) -> Wait | Halt | Done:
         """Do whatever can be done now.
@@ -97,6 +99,8 @@ class StageExecutor:
                     delayed = self._send_all(decision)
                     if delayed is not None:
                         return delayed
+                case Wait() if self.look_again(decision):
+                    continue
                 case Wait() | Halt() | Done():
                     return decision
                 case _:

@@ -6,6 +6,7 @@ the ledger decides who may act, intents stand there before effects, and commands
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,13 @@ from patchwave.operators.executor import SETTLING, StageExecutor, wait_for
 from patchwave.operators.links import RunCommandConsoleLink, RunPageLink
 from patchwave.operators.notifications import tell
 from patchwave.triggers.watch import CommandsTrigger
+
+NOT_WORTH_DEFERRING = 1.0
+"""Real seconds. A deferral costs a worker's start, about two seconds of a core; a wait that usually ends sooner than this is
+waited out in place. In real time no step is that short: this is for rehearsals, whose clock runs hundreds of times faster."""
+
+LOOKS = 8
+"""How often a short wait is looked at again, a quarter of `NOT_WORTH_DEFERRING` apart, before it is deferred all the same."""
 
 
 class StageHalted(Permanent):
@@ -75,6 +83,7 @@ class PatchStageOperator(CampaignOperator):
             log=self.log,
             settling=SETTLING * clock.speed(),
             errors_since=before.halted_at,
+            look_again=_Patience(),
         )
         return self._follow(work, lease, executor.advance())
 
@@ -130,3 +139,21 @@ class PatchStageOperator(CampaignOperator):
     def on_kill(self) -> None:
         """Airflow ends this process; the next try, or a clear, goes on from the ledger. Nothing is left half written."""
         self.log.info("Stopped; what is in flight stands in the ledger and is adopted by whoever resumes")
+
+
+class _Patience:
+    """Waits a short wait out; the count begins anew with each wait that says something else."""
+
+    def __init__(self) -> None:
+        self._reason = ""
+        self._looks = 0
+
+    def __call__(self, wait: Wait) -> bool:
+        if wait.expected is None or wait.expected.total_seconds() / clock.speed() > NOT_WORTH_DEFERRING:
+            return False
+        self._looks = self._looks + 1 if wait.reason == self._reason else 1
+        self._reason = wait.reason
+        if self._looks > LOOKS:
+            return False
+        time.sleep(NOT_WORTH_DEFERRING / 4)
+        return True
