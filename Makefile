@@ -43,7 +43,7 @@ lint: $(STAMP) ## ruff, mypy (strict on include/), import contracts
 docs: $(STAMP) ## generated pages below docs/
 	@$(BIN)/python -m patchwave schema > docs/campaign.schema.json
 
-up: $(STAMP) ## docker compose: everything in containers, Postgres, Redis, Celery
+up: $(STAMP) ## docker compose: everything in containers, with PostgreSQL, Redis and Celery
 	@$(BIN)/python -m patchwave compose up
 
 down: $(STAMP) ## docker compose: stop it (the data stay)

@@ -40,6 +40,30 @@ def _validate(options: argparse.Namespace, console: Console) -> int:
     return validate(options.files, console)
 
 
+def _compose(options: argparse.Namespace, console: Console) -> int:
+    from patchwave.campaign.errors import PatchwaveError
+    from patchwave.cli import compose
+
+    try:
+        if options.what == "up":
+            compose.up(lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True))
+        else:
+            compose.down()
+    except PatchwaveError as problem:
+        console.print(f"{type(problem).__name__}: {problem}", style="red", highlight=False, markup=False)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _schema(_options: argparse.Namespace, _console: Console) -> int:
+    from patchwave.campaign.definition import schema_text
+
+    sys.stdout.write(schema_text())
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m patchwave", description="Patch campaigns on AWS as Airflow DAGs.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -70,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     validate.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: all files of include/campaigns")
     validate.set_defaults(call=_validate)
+
+    compose = commands.add_parser("compose", help="start or stop the containers (make up, make down)")
+    compose.add_argument("what", choices=("up", "down"))
+    compose.set_defaults(call=_compose)
+
+    schema = commands.add_parser("schema", help="print the JSON schema of campaign files, for editors")
+    schema.set_defaults(call=_schema)
     return parser
 
 

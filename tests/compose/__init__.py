@@ -1,0 +1,1 @@
+"""docker compose: the file (always), and a campaign in containers (`make test-compose`)."""
