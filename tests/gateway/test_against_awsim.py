@@ -78,12 +78,14 @@ def aws() -> Iterator[Simulated]:
         env={**os.environ, "PYTHONPATH": str(ROOT / "include")}, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("awsim ready: "), line
-    yield Simulated(line.split()[2])
-    process.terminate()
-    process.wait(timeout=30)
-    process.stdout.close()
+    try:
+        line = process.stdout.readline()
+        assert line.startswith("awsim ready: "), line
+        yield Simulated(line.split()[2])
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        process.stdout.close()
 
 
 def staging(aws: Simulated) -> list[Host]:
