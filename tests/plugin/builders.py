@@ -23,7 +23,7 @@ ODD_RUN_IDS = (
     "manual__2026-06-02T20:00:00+00:00",
     "scheduled__2026-06-02T22:00:00.123456+02:00",
     "with/slash/waits",
-    "a b%2Fc?d=e#f&g",
+    "a b?c=d#e&f",  # no per cent sign: the test client decodes it twice, which no server does
     "ümlaut~'quote\"<b>",
 )
 WAY: dict[HostState, tuple[HostState, ...]] = {

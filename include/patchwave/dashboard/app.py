@@ -206,13 +206,13 @@ def api_part(dag_id: str, dag_run_id: str, part: str, ledger: Annotated[Any, Dep
     """One part of a run, whole: ``waits`` with those that ended, the ``journal`` from its first record."""
     from patchwave.dashboard import queries
 
-    if part not in PARTS:  # no part, so it is the end of a run id with a slash in it
-        return api_run(dag_id, f"{dag_run_id}/{part}", ledger)
     run = _run_id(dag_id, dag_run_id)
     try:
         queries.known(ledger, run)
-    except queries.UnknownRun as error:
-        raise HTTPException(404, _unknown(dag_id, dag_run_id)) from error
+    except queries.UnknownRun:  # so what looks like a part may be the end of a run id with a slash in it
+        return api_run(dag_id, f"{dag_run_id}/{part}", ledger)
+    if part not in PARTS:
+        raise HTTPException(404, f"A run has no part {part}; there are {', '.join(PARTS)}.")
     match part:
         case "waits":
             content: Any = ledger.waits(run)

@@ -42,7 +42,7 @@ def when(until: datetime | None, now: datetime) -> str:
 
 def brief(data: Any) -> str:
     """A record's data in one line."""
-    text = ", ".join(f"{key}: {_word(value)}" for key, value in data.items())
+    text = ", ".join(f"{key}: {_word(value)}" for key, value in data.items() if value not in (None, ""))
     return text if len(text) <= LONGEST_DATA else text[: LONGEST_DATA - 1] + "…"
 
 

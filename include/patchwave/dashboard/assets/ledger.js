@@ -17,6 +17,13 @@ function wear() {
   const shell = around();
   const said = shell && (shell.classList.contains("dark") || shell.classList.contains("light"));
   root.classList.toggle("dark", said ? shell.classList.contains("dark") : system.matches);
+  dress();
+}
+
+// The report is a file of its own that runs no script: it is told from here.
+function dress() {
+  const report = document.querySelector("iframe")?.contentDocument?.documentElement;
+  if (report) report.dataset.theme = root.classList.contains("dark") ? "dark" : "light";
 }
 
 wear();
@@ -101,6 +108,8 @@ async function refresh(live) {
 }
 
 document.addEventListener("DOMContentLoaded", () => {
+  document.querySelector("iframe")?.addEventListener("load", dress);
+  dress();
   const live = document.getElementById("live");
   if (!live || !live.dataset.live) return;
   for (const section of live.querySelectorAll(":scope > section[id]")) section.dataset.was = section.innerHTML;
