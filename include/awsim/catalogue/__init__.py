@@ -104,7 +104,7 @@ class NotPatchable:
     fixed_in: str | None
     """None: no fix is available."""
     manager: str
-    """Inspector's packageManager: GOMOD, PIP, OS, ..."""
+    """Inspector's packageManager: GOBINARY, PYTHONPKG, OS, ..."""
     path: str
     cve: Cve
     reason: str
