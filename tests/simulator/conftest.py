@@ -17,6 +17,8 @@ REGION = "eu-central-1"
 BASE = 1_767_600_000.0  # 2026-01-05T08:00:00Z
 SMALL = Path(__file__).parents[2] / "include" / "worlds" / "small.yaml"
 
+SESSION = boto3.Session()  # loads each service model once
+
 FEW = """
 name: few
 accounts: [{id: "111111111111"}]
@@ -74,7 +76,7 @@ class Aws:
         if key not in self._clients:
             given = {"aws_access_key_id": "AKIAEXAMPLE", "aws_secret_access_key": "secret", **credentials}
             retries = Config(retries={"total_max_attempts": 1})
-            self._clients[key] = boto3.client(service, region_name=region, endpoint_url=self.url, config=retries, **given)
+            self._clients[key] = SESSION.client(service, region_name=region, endpoint_url=self.url, config=retries, **given)
         return self._clients[key]
 
     @property
