@@ -17,6 +17,8 @@ function wear() {
   const shell = around();
   const said = shell && (shell.classList.contains("dark") || shell.classList.contains("light"));
   root.classList.toggle("dark", said ? shell.classList.contains("dark") : system.matches);
+  const paper = shell && window.parent.getComputedStyle(window.parent.document.body).backgroundColor;
+  if (paper?.startsWith("rgb(")) root.style.setProperty("--paper", paper);
   dress();
 }
 
