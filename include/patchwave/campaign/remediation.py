@@ -8,7 +8,7 @@ executing a remedy is the operator's business.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -109,14 +109,23 @@ class RemedyResult:
     execution: str = ""
 
 
-def choose(run: RunId, compliance: Judgement, *, allowed: Collection[str], untouched: Collection[str]) -> tuple[Remedy, ...]:
+def choose(
+    run: RunId,
+    compliance: Judgement,
+    *,
+    allowed: Collection[str],
+    untouched: Collection[str],
+    out_of_reach: Mapping[HostId, str] | None = None,
+) -> tuple[Remedy, ...]:
     """A remedy for every host that is not compliant; unknown hosts get none, for nobody knows what ails them.
 
     Args:
         allowed: stages in which the campaign file permits remediation.
         untouched: stages that this run did not patch (rejected, skipped, halted before): left alone even where allowed.
+        out_of_reach: hosts that no command reaches (stopped, unreachable, gone), with the reason.
     """
     made = []
+    away = out_of_reach or {}
     for host in compliance.hosts:
         if host.verdict is not Verdict.NOT_COMPLIANT:
             continue
@@ -124,6 +133,8 @@ def choose(run: RunId, compliance: Judgement, *, allowed: Collection[str], untou
             action, reason = "none", f"stage {host.stage} was not patched in this run"
         elif host.stage not in allowed:
             action, reason = "none", f"the campaign file allows no remediation in stage {host.stage or '(none)'}"
+        elif host.host in away:
+            action, reason = "none", f"no command reaches it: {away[host.host]}"
         else:
             action, reason = "automation", host.reason
         token = str(uuid.uuid5(_TOKENS, f"{run}|{host.host}")) if action == "automation" else ""

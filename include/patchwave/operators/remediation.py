@@ -12,6 +12,7 @@ from patchwave.aws.automation import runbook
 from patchwave.campaign import remediation
 from patchwave.campaign.errors import OutcomeUnknown, Permanent
 from patchwave.campaign.remediation import RUNBOOK, Remedy, RemedyState
+from patchwave.campaign.rollout import HostState
 from patchwave.campaign.values import Cell
 from patchwave.ledger.store import StageState
 from patchwave.operators.base import PLAN, CampaignOperator, Work
@@ -19,8 +20,7 @@ from patchwave.operators.compliance import read_judgement
 
 REMEDIES = "remedies"
 LOOK_AGAIN = timedelta(minutes=5)
-LONGEST = timedelta(hours=6)
-"""Two runs of AWS-RunPatchBaseline of at most two hours each, a reboot, and some patience."""
+OUT_OF_REACH = frozenset({HostState.UNREACHABLE, HostState.STOPPED, HostState.TERMINATED, HostState.REPLACED})
 
 
 class RemediateOperator(CampaignOperator):
@@ -68,6 +68,7 @@ class RemediateOperator(CampaignOperator):
             read_judgement(work, "compliance.after"),
             allowed=set(work.campaign.remediate.stages),
             untouched=untouched,
+            out_of_reach={row.host: row.reason for row in work.ledger.hosts(work.run_id) if row.state in OUT_OF_REACH},
         )
         rows = [_row(remedy) for remedy in chosen]
         # Written before anything is started: these are the intents, each with its client token.
