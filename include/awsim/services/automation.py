@@ -1,8 +1,9 @@
 """What does an Automation execution do, step by step, and how does it stand?
 
-`start` and `stop` are what the operations and Config's remediation call; every step is events on the world's agenda. Documents are those that
-callers created in moto (type Automation, schema 0.3). Simulated actions: aws:runCommand (through `runcommand.send`, so hosts, journal and
-failures are those of any command), aws:sleep, aws:branch, and aws:executeAwsApi for RebootInstances; any other fails with its name.
+`start` and `stop` are what the operations and Config's remediation call; every step is events on the world's agenda.
+Documents are those that callers created in moto (type Automation, schema 0.3). Simulated actions: aws:runCommand (through
+`runcommand.send`, so hosts, journal and failures are those of any command), aws:sleep, aws:branch, and aws:executeAwsApi for
+RebootInstances; any other fails, and the failure names it.
 """
 
 import json
@@ -101,9 +102,18 @@ def executions(world: World, account: str, region: str) -> Executions:
 
 
 def start(
-    world: World, account: str, region: str, *, document: str, version: str | None = None, parameters: dict[str, list[str]] | None = None,
-    mode: str = "Auto", tags: dict[str, str] | None = None, request_id: str | None = None, executed_by: str | None = None,
-) -> Execution:  # fmt: skip
+    world: World,
+    account: str,
+    region: str,
+    *,
+    document: str,
+    version: str | None = None,
+    parameters: dict[str, list[str]] | None = None,
+    mode: str = "Auto",
+    tags: dict[str, str] | None = None,
+    request_id: str | None = None,
+    executed_by: str | None = None,
+) -> Execution:
     """Accept an execution; it begins in a moment, or when fewer than a hundred others run.
 
     Raises:
@@ -112,9 +122,13 @@ def start(
     name = document.rpartition("/")[2] if document.startswith("arn:") else document
     found = estate.document(account, region, name, version)
     if found is None and estate.document(account, region, name) is not None:
-        raise AwsError("AutomationDefinitionVersionNotFoundException", f"Version {version} of the Automation document {name} does not exist.")
+        raise AwsError(
+            "AutomationDefinitionVersionNotFoundException", f"Version {version} of the Automation document {name} does not exist."
+        )
     if found is None or found["DocumentType"] != "Automation":
-        raise AwsError("AutomationDefinitionNotFoundException", f"An Automation document with the name {name} could not be found.")
+        raise AwsError(
+            "AutomationDefinitionNotFoundException", f"An Automation document with the name {name} could not be found."
+        )
     content = found["Content"]
     given = _parameters(name, content, dict(parameters or {}))
     kept = executions(world, account, region)
@@ -124,15 +138,29 @@ def start(
     identifier = _uuid(world, "automation", account, region, len(kept.by_id))
     steps = [
         Step(
-            id=_uuid(world, identifier, number), name=str(step.get("name", f"step{number}")), action=str(step.get("action", "")), definition=step
+            id=_uuid(world, identifier, number),
+            name=str(step.get("name", f"step{number}")),
+            action=str(step.get("action", "")),
+            definition=step,
         )
         for number, step in enumerate(content.get("mainSteps") or [])
     ]
     execution = Execution(
-        id=identifier, account=account, region=region, document=name, version=str(found["Version"]), content=content, parameters=given,
-        mode=mode, executed_by=executed_by or f"arn:aws:iam::{account}:user/awsim", requested=world.now, changed=world.now,
-        cause=Cause(request_id=request_id, automation_id=identifier), tags=dict(tags or {}), steps=steps,
-    )  # fmt: skip
+        id=identifier,
+        account=account,
+        region=region,
+        document=name,
+        version=str(found["Version"]),
+        content=content,
+        parameters=given,
+        mode=mode,
+        executed_by=executed_by or f"arn:aws:iam::{account}:user/awsim",
+        requested=world.now,
+        changed=world.now,
+        cause=Cause(request_id=request_id, automation_id=identifier),
+        tags=dict(tags or {}),
+        steps=steps,
+    )
     kept.by_id[identifier] = execution
     world.at(world.now + BEGINS_AFTER, lambda _: _admit(world, account, region))
     return execution
@@ -263,13 +291,23 @@ def _run_command(world: World, execution: Execution, step: Step) -> None:
     identifiers = inputs.get("InstanceIds")
     try:
         command = runcommand.send(
-            world, execution.account, execution.region, document=str(inputs.get("DocumentName", "")),
-            parameters={key: [_text(item) for item in (value if isinstance(value, list) else [value])] for key, value in (inputs.get("Parameters") or {}).items()},
-            instance_ids=[identifiers] if isinstance(identifiers, str) else identifiers, targets=inputs.get("Targets"),
-            comment=str(inputs.get("Comment", "")), timeout=int(inputs.get("TimeoutSeconds") or 3600),
-            max_concurrency=str(inputs.get("MaxConcurrency") or "50"), max_errors=str(inputs.get("MaxErrors") or "0"),
-            document_version=str(inputs.get("DocumentVersion") or ""), request_id=execution.cause.request_id,
-        )  # fmt: skip
+            world,
+            execution.account,
+            execution.region,
+            document=str(inputs.get("DocumentName", "")),
+            parameters={
+                key: [_text(item) for item in (value if isinstance(value, list) else [value])]
+                for key, value in (inputs.get("Parameters") or {}).items()
+            },
+            instance_ids=[identifiers] if isinstance(identifiers, str) else identifiers,
+            targets=inputs.get("Targets"),
+            comment=str(inputs.get("Comment", "")),
+            timeout=int(inputs.get("TimeoutSeconds") or 3600),
+            max_concurrency=str(inputs.get("MaxConcurrency") or "50"),
+            max_errors=str(inputs.get("MaxErrors") or "0"),
+            document_version=str(inputs.get("DocumentVersion") or ""),
+            request_id=execution.cause.request_id,
+        )
     except AwsError as refused:
         _failed(world, execution, step, f"Step fails when it is validating and resolving the step inputs. {refused}")
         return
@@ -300,7 +338,8 @@ def _watch(world: World, execution: Execution, step: Step, attempt: int) -> None
         elif status == "Success":
             _succeeded(world, execution, step)
         else:
-            sentence = f"Step fails when it is Poll action status for completion. Command {step.command.id} ended as {status} ({details})."
+            told = f"Command {step.command.id} ended as {status} ({details})."
+            sentence = f"Step fails when it is Poll action status for completion. {told}"
             _failed(world, execution, step, sentence, status=status)
 
     world.at(world.now + LOOKS_EVERY, look)
@@ -373,7 +412,9 @@ def _chosen(choice: dict[str, Any]) -> bool:
 def _call_api(world: World, execution: Execution, step: Step) -> None:
     service, api = str(step.inputs.get("Service", "")).lower(), str(step.inputs.get("Api", ""))
     if (service, api) != ("ec2", "RebootInstances"):
-        _failed(world, execution, step, f"aws:executeAwsApi of {service} {api} is not simulated by awsim; ec2 RebootInstances is.")
+        _failed(
+            world, execution, step, f"aws:executeAwsApi of {service} {api} is not simulated by awsim; ec2 RebootInstances is."
+        )
         return
     wanted = step.inputs.get("InstanceIds") or []
     for identifier in [wanted] if isinstance(wanted, str) else wanted:
@@ -426,7 +467,9 @@ def _go_on(world: World, execution: Execution, step: Step) -> None:
         _begin(world, execution, following)
         return
     critical = [
-        other for other in execution.steps if other.status in ("Failed", "TimedOut") and other.definition.get("isCritical", False) is True
+        other
+        for other in execution.steps
+        if other.status in ("Failed", "TimedOut") and other.definition.get("isCritical", False) is True
     ]
     _end(world, execution, "Failed" if critical else "Success", critical[0].failure if critical else "")
 
@@ -470,7 +513,8 @@ def stop(world: World, execution: Execution, how: str) -> None:
     """
     if execution.terminal:
         raise AwsError(
-            "InvalidAutomationStatusUpdateException", f"Automation execution {execution.id} is {execution.status} and cannot be stopped."
+            "InvalidAutomationStatusUpdateException",
+            f"Automation execution {execution.id} is {execution.status} and cannot be stopped.",
         )
     execution.stopping, execution.changed = how, world.now
     if execution.status == "Pending":
@@ -495,7 +539,8 @@ def start_automation_execution(ctx: Context, params: dict[str, Any]) -> dict[str
     for unsupported in ("Targets", "TargetMaps", "TargetLocations", "TargetLocationsURL", "TargetParameterName"):
         if params.get(unsupported):
             raise AwsError(
-                "InvalidTarget", f"{unsupported}: rate-controlled and multi-account executions are not simulated by awsim; start one a host."
+                "InvalidTarget",
+                f"{unsupported}: rate-controlled and multi-account executions are not simulated by awsim; start one a host.",
             )
     kept = executions(ctx.world, ctx.account, ctx.region)
     token = str(params.get("ClientToken") or "").lower()
@@ -506,10 +551,16 @@ def start_automation_execution(ctx: Context, params: dict[str, Any]) -> dict[str
             raise AwsError("IdempotentParameterMismatch", "The client token was used before with other parameters.")
         return {"AutomationExecutionId": execution.id}
     execution = start(
-        ctx.world, ctx.account, ctx.region, document=params["DocumentName"], version=params.get("DocumentVersion"),
-        parameters=params.get("Parameters"), mode=params.get("Mode") or "Auto", request_id=ctx.request_id,
+        ctx.world,
+        ctx.account,
+        ctx.region,
+        document=params["DocumentName"],
+        version=params.get("DocumentVersion"),
+        parameters=params.get("Parameters"),
+        mode=params.get("Mode") or "Auto",
+        request_id=ctx.request_id,
         tags={tag["Key"]: tag["Value"] for tag in params.get("Tags") or []},
-    )  # fmt: skip
+    )
     if token:
         kept.tokens[token] = (asked, execution)
     return {"AutomationExecutionId": execution.id}

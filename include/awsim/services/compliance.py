@@ -1,6 +1,7 @@
 """What does Systems Manager's compliance say: per host, per item, in all?
 
-Type `Patch` is read from each host's last patch report; `Custom:*` is what callers put. An absent host never reported: unknown, not compliant.
+Type `Patch` is read from each host's last patch report; `Custom:*` is what callers put. A host that is absent never reported:
+nobody knows, which is not the same as compliant.
 """
 
 from collections import Counter
@@ -68,10 +69,21 @@ def _patch_item(host: Host, report: PatchReport, row: PatchRow, compliant: bool)
         "CVEIds": ",".join(row.cves),
     }
     return Item(
-        type="Patch", resource=host.id, id=row.kb_id, title=update.title if update else row.kb_id, compliant=compliant,
-        severity=row.level if row.level in _SEVERITIES else "UNSPECIFIED", executed=report.ended, execution_id=report.snapshot_id,
-        execution_type="Command", details={key: value for key, value in details.items() if value},
-    )  # fmt: skip
+        type="Patch",
+        resource=host.id,
+        id=row.kb_id,
+        title=update.title if update else row.kb_id,
+        compliant=compliant,
+        severity=_severity(row),
+        executed=report.ended,
+        execution_id=report.snapshot_id,
+        execution_type="Command",
+        details={key: value for key, value in details.items() if value},
+    )
+
+
+def _severity(row: PatchRow) -> str:
+    return row.level if row.level in _SEVERITIES else "UNSPECIFIED"
 
 
 def _reported(world: World, account: str, region: str) -> list[tuple[Host, PatchReport]]:
@@ -105,7 +117,9 @@ def _filtered(rows: list[Row], params: dict[str, Any], facts: dict[str, Callable
         key, values = wanted.get("Key", ""), wanted.get("Values") or []
         fact = facts.get(key)
         if fact is None or not values:
-            raise AwsError("InvalidFilter", f"The filter {key!r} is not valid. Valid keys: {', '.join(sorted(facts))}, with 1-20 values.")
+            raise AwsError(
+                "InvalidFilter", f"The filter {key!r} is not valid. Valid keys: {', '.join(sorted(facts))}, with 1-20 values."
+            )
         rows = [row for row in rows if _holds(wanted.get("Type") or "EQUAL", fact(row), values)]
     return rows
 
@@ -139,23 +153,35 @@ class _Summary:
         return next((name for name in _SEVERITIES if self.bad.get(name)), "UNSPECIFIED")
 
 
+def _patch_summary(host: Host, report: PatchReport) -> _Summary:
+    bad = Counter(_severity(row) for row in report.failing())
+    good = Counter(_severity(row) for row in report.rows)
+    good.subtract(bad)
+    return _Summary(
+        type="Patch",
+        resource=host.id,
+        executed=report.ended,
+        execution_id=report.snapshot_id,
+        execution_type="Command",
+        good=good,
+        bad=bad,
+    )
+
+
 def _summaries(world: World, account: str, region: str) -> list[_Summary]:
-    found = [
-        _Summary(
-            type="Patch", resource=host.id, executed=report.ended, execution_id=report.snapshot_id, execution_type="Command",
-            good=Counter(item.severity for item in items if item.compliant), bad=Counter(item.severity for item in items if not item.compliant),
-        )
-        for host, report in _reported(world, account, region)
-        for items in [_patch_items(host, report)]
-    ]  # fmt: skip
+    found = [_patch_summary(host, report) for host, report in _reported(world, account, region)]
     for (resource, kind), items in world.state(account, region, Custom).items.items():
         if items:
             found.append(
                 _Summary(
-                    type=kind, resource=resource, executed=items[0].executed, execution_id=items[0].execution_id,
-                    execution_type=items[0].execution_type, good=Counter(item.severity for item in items if item.compliant),
+                    type=kind,
+                    resource=resource,
+                    executed=items[0].executed,
+                    execution_id=items[0].execution_id,
+                    execution_type=items[0].execution_type,
+                    good=Counter(item.severity for item in items if item.compliant),
                     bad=Counter(item.severity for item in items if not item.compliant),
-                )  # fmt: skip
+                )
             )
     return found
 
@@ -240,7 +266,7 @@ def list_compliance_items(ctx: Context, params: dict[str, Any]) -> dict[str, Any
     if wrong:
         raise AwsError("InvalidResourceType", f"The resource type {', '.join(wrong)} is not valid; {MANAGED} is.")
     identifiers = params.get("ResourceIds") or []
-    known = dict((host.id, (host, report)) for host, report in _reported(ctx.world, ctx.account, ctx.region))
+    known = {host.id: (host, report) for host, report in _reported(ctx.world, ctx.account, ctx.region)}
     custom = ctx.state(Custom).items
     items: list[Item] = []
     for identifier in identifiers:
@@ -278,16 +304,25 @@ def put_compliance_items(ctx: Context, params: dict[str, Any]) -> dict[str, Any]
     if ctx.world.host(ctx.account, ctx.region, resource) is None:
         raise AwsError("InvalidResourceId", f"The resource id {resource} is not valid.")
     if not kind.startswith("Custom:"):
-        raise AwsError("InvalidItemContentException", "Callers may put compliance types that begin with Custom: only.", TypeName=kind)
+        raise AwsError(
+            "InvalidItemContentException", "Callers may put compliance types that begin with Custom: only.", TypeName=kind
+        )
     summary = params["ExecutionSummary"]
     when = summary["ExecutionTime"]
     executed = (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() if isinstance(when, datetime) else float(when)
     ctx.state(Custom).items[resource, kind] = [
         Item(
-            type=kind, resource=resource, id=entry.get("Id", ""), title=entry.get("Title", ""), compliant=entry["Status"] == "COMPLIANT",
-            severity=entry["Severity"], executed=executed, execution_id=summary.get("ExecutionId", ""),
-            execution_type=summary.get("ExecutionType", ""), details=dict(entry.get("Details") or {}),
+            type=kind,
+            resource=resource,
+            id=entry.get("Id", ""),
+            title=entry.get("Title", ""),
+            compliant=entry["Status"] == "COMPLIANT",
+            severity=entry["Severity"],
+            executed=executed,
+            execution_id=summary.get("ExecutionId", ""),
+            execution_type=summary.get("ExecutionType", ""),
+            details=dict(entry.get("Details") or {}),
         )
         for entry in params["Items"]
-    ]  # fmt: skip
+    ]
     return {}

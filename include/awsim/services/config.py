@@ -1,9 +1,10 @@
 """What does AWS Config say of the hosts' patch compliance, when was that judged, and how does its remediation stand?
 
-Rules live in moto (PutConfigRule and DeleteConfigRule are moto's, watched here); those with the source identifier of the patch rule are
-evaluated. A patch report becomes a configuration item after `config.recorded_after`, the change triggers an evaluation of that host after
-`config.evaluated_after`; StartConfigRulesEvaluation judges all hosts by what is recorded at that moment, so too early it repeats the old
-result with new times. Remediation starts Automation executions (`automation.py`).
+Rules live in moto (PutConfigRule and DeleteConfigRule are moto's, watched here); those with the source identifier of the
+patch rule are evaluated. A patch report becomes a configuration item after `config.recorded_after`, the change triggers an
+evaluation of that host after `config.evaluated_after`; StartConfigRulesEvaluation judges all hosts by what is recorded at
+that moment, so too early it repeats the old result with new times. Remediation starts Automation executions
+(`automation.py`).
 """
 
 from collections import defaultdict
@@ -186,9 +187,9 @@ def put_config_rule(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     for name in estate.config_rules(ctx.account, ctx.region):
         if name not in before:
             asked[name] = Asked(created=ctx.at)
-    name = (params.get("ConfigRule") or {}).get("ConfigRuleName")
-    if name in before:
-        _asked(ctx.world, ctx.account, ctx.region, name).starts.append(ctx.at)
+    changed = str((params.get("ConfigRule") or {}).get("ConfigRuleName"))
+    if changed in before:
+        _asked(ctx.world, ctx.account, ctx.region, changed).starts.append(ctx.at)
     return answer
 
 
@@ -261,9 +262,7 @@ def start_config_rules_evaluation(ctx: Context, params: dict[str, Any]) -> dict[
 def get_compliance_details_by_config_rule(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     wanted = _wanted_types(params, "COMPLIANT", "NON_COMPLIANT", "NOT_APPLICABLE")
     [rule] = _rules(ctx, [params["ConfigRuleName"]])
-    rows = [
-        result for result in results(ctx.world, ctx.account, ctx.region, rule) if not wanted or result.compliance in wanted
-    ]
+    rows = [result for result in results(ctx.world, ctx.account, ctx.region, rule) if not wanted or result.compliance in wanted]
     page, token = ctx.page(rows, params, default=10, size="Limit")
     return {"EvaluationResults": [_row(result) for result in page], "NextToken": token}
 
@@ -305,6 +304,11 @@ def _row(result: Result) -> dict[str, Any]:
     }
 
 
+def _chosen(verdicts: Iterable[tuple[dict[str, Any], dict[str, Any]]], wanted: set[str]) -> list[dict[str, Any]]:
+    """Rows with their verdicts, of the wanted compliance types only."""
+    return [{**row, "Compliance": verdict} for row, verdict in verdicts if not wanted or verdict["ComplianceType"] in wanted]
+
+
 def _verdict(found: list[Result]) -> dict[str, Any]:
     bad = sum(result.compliance == "NON_COMPLIANT" for result in found)
     if bad:
@@ -318,11 +322,11 @@ def _verdict(found: list[Result]) -> dict[str, Any]:
 @operation("config", "DescribeComplianceByConfigRule")
 def describe_compliance_by_config_rule(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     wanted = _wanted_types(params, "COMPLIANT", "NON_COMPLIANT", "INSUFFICIENT_DATA")
-    rows = [
-        {"ConfigRuleName": rule.name, "Compliance": _verdict(results(ctx.world, ctx.account, ctx.region, rule))}
+    verdicts = (
+        ({"ConfigRuleName": rule.name}, _verdict(results(ctx.world, ctx.account, ctx.region, rule)))
         for rule in _rules(ctx, params.get("ConfigRuleNames"))
-    ]
-    rows = [row for row in rows if not wanted or row["Compliance"]["ComplianceType"] in wanted]
+    )
+    rows = _chosen(verdicts, wanted)
     page, token = ctx.page(rows, params, default=25, size="Limit")
     return {"ComplianceByConfigRules": page, "NextToken": token}
 
@@ -337,11 +341,10 @@ def describe_compliance_by_resource(ctx: Context, params: dict[str, Any]) -> dic
     for result in _all_results(ctx):
         if kind in (None, "", PATCH_COMPLIANCE) and identifier in (None, "", result.resource_id):
             grouped[result.resource_id].append(result)
-    rows = [
-        {"ResourceType": PATCH_COMPLIANCE, "ResourceId": resource, "Compliance": _verdict(found)}
-        for resource, found in grouped.items()
-    ]
-    rows = [row for row in rows if not wanted or row["Compliance"]["ComplianceType"] in wanted]
+    verdicts = (
+        ({"ResourceType": PATCH_COMPLIANCE, "ResourceId": resource}, _verdict(found)) for resource, found in grouped.items()
+    )
+    rows = _chosen(verdicts, wanted)
     page, token = ctx.page(rows, params, default=10, size="Limit")
     return {"ComplianceByResources": page, "NextToken": token}
 
@@ -365,7 +368,7 @@ def put_remediation_configurations(ctx: Context, params: dict[str, Any]) -> dict
         ):
             raise AwsError(
                 "InvalidParameterValueException",
-                "Automatic remediation needs MaximumAutomaticAttempts, RetryAttemptSeconds and the parameter AutomationAssumeRole.",
+                "Automatic remediation needs MaximumAutomaticAttempts, RetryAttemptSeconds and AutomationAssumeRole.",
             )
         mark = f"{ctx.random('remediation', ctx.account, ctx.region, name).getrandbits(128):032x}"
         arn = f"arn:aws:config:{ctx.region}:{ctx.account}:remediation-configuration/{name}/{mark}"
@@ -433,16 +436,28 @@ def _queue(
     def begin(_: float) -> None:
         try:
             remedy.execution = automation.start(
-                world, account, region, document=configuration["TargetId"], version=configuration.get("TargetVersion"),
-                parameters=parameters, request_id=request_id, executed_by=f"arn:aws:sts::{account}:assumed-role/AWSServiceRoleForConfigRemediation/config",
-            )  # fmt: skip
+                world,
+                account,
+                region,
+                document=configuration["TargetId"],
+                version=configuration.get("TargetVersion"),
+                parameters=parameters,
+                request_id=request_id,
+                executed_by=f"arn:aws:sts::{account}:assumed-role/AWSServiceRoleForConfigRemediation/config",
+            )
         except AwsError as refused:
             remedy.refused = str(refused)
 
     world.at(ctx.at + STARTS_AFTER, begin)
 
 
-_STEP_STATES = {"Success": "SUCCEEDED", "Pending": "PENDING", "InProgress": "IN_PROGRESS", "Failed": "FAILED", "TimedOut": "FAILED"}
+_STEP_STATES = {
+    "Success": "SUCCEEDED",
+    "Pending": "PENDING",
+    "InProgress": "IN_PROGRESS",
+    "Failed": "FAILED",
+    "TimedOut": "FAILED",
+}
 
 
 @operation("config", "DescribeRemediationExecutionStatus")
@@ -461,7 +476,9 @@ def _remedy_row(remedy: Remedy) -> dict[str, Any]:
     updated = remedy.invoked
     if remedy.refused:
         updated += STARTS_AFTER
-        steps = [{"Name": "StartAutomationExecution", "State": "FAILED", "ErrorMessage": remedy.refused, "StartTime": moment(updated)}]
+        steps = [
+            {"Name": "StartAutomationExecution", "State": "FAILED", "ErrorMessage": remedy.refused, "StartTime": moment(updated)}
+        ]
     elif remedy.execution is not None:
         updated = remedy.execution.changed
         steps = [

@@ -1,9 +1,9 @@
 """What does Inspector say of the hosts: findings, coverage, counts?
 
-Findings are derived from the world, host by host: at each inventory of a host that something changed before (a package, a boot, a new
-advisory), what is vulnerable then is compared with what was. A finding closes at the first inventory after its package was fixed, of a
-kernel after the boot into the new one. Between inventories nothing moves, whatever happens on the host. Enabling, members and account
-status stay moto's.
+Findings are derived from the world, host by host: at each inventory before which something changed (a package, a boot, a new
+advisory), what is vulnerable then is compared with what was. A finding closes at the first inventory after its package was
+fixed, of a kernel after the boot into the new one. Between inventories nothing moves, whatever happens on the host. Enabling,
+members and account status stay moto's.
 """
 
 import hashlib
@@ -127,7 +127,12 @@ def vulnerable_at(world: World, host: Host, at: float) -> dict[str, tuple[Cve, t
                 found.setdefault(cve.id, (cve, {}))[1][name] = row
     for outside in host.not_patchable:
         row = Vulnerable(
-            name=outside.package, arch="", evr=outside.version, manager=outside.manager, fixed_in=outside.fixed_in, path=outside.path
+            name=outside.package,
+            arch="",
+            evr=outside.version,
+            manager=outside.manager,
+            fixed_in=outside.fixed_in,
+            path=outside.path,
         )
         found.setdefault(outside.cve.id, (outside.cve, {}))[1][f"{outside.manager} {outside.package}"] = row
     return {name: (cve, tuple(rows.values())) for name, (cve, rows) in found.items()}
@@ -276,7 +281,13 @@ def _tags(entries: list[dict[str, Any]], tags: dict[str, str]) -> bool:
 def _packages(entries: list[dict[str, Any]], packages: tuple[Vulnerable, ...]) -> bool:
     def meant(entry: dict[str, Any], package: Vulnerable) -> bool:
         epoch, version, release = _parts(package.evr)
-        facts = {"name": package.name, "version": version, "release": release, "architecture": package.arch.upper(), "filePath": package.path}
+        facts = {
+            "name": package.name,
+            "version": version,
+            "release": release,
+            "architecture": package.arch.upper(),
+            "filePath": package.path,
+        }
         return all(
             _numbers([wanted], float(epoch)) if key == "epoch" else _strings([wanted], [facts.get(key, "")])
             for key, wanted in entry.items()
@@ -376,8 +387,12 @@ def _check_entries(criteria: dict[str, list[dict[str, Any]]]) -> None:
     for key, entries in criteria.items():
         if len(entries) > 10:
             field_ = {"name": f"filterCriteria.{key}", "message": "must have at most 10 entries"}
-            raise AwsError("ValidationException", f"filterCriteria.{key} has {len(entries)} entries, at most 10 are allowed",
-                           reason="FIELD_VALIDATION_FAILED", fields=[field_])  # fmt: skip
+            raise AwsError(
+                "ValidationException",
+                f"filterCriteria.{key} has {len(entries)} entries, at most 10 are allowed",
+                reason="FIELD_VALIDATION_FAILED",
+                fields=[field_],
+            )
 
 
 @lru_cache(maxsize=4096)
@@ -407,7 +422,13 @@ def _finding(world: World, sighting: Sighting, machine: Machine | None) -> dict[
         "updatedAt": moment(sighting.updated),
         "inspectorScore": cve.score,
         "inspectorScoreDetails": {
-            "adjustedCvss": {"scoreSource": sighting.source, "cvssSource": "NVD", "version": "3.1", "score": cve.score, "scoringVector": vector}
+            "adjustedCvss": {
+                "scoreSource": sighting.source,
+                "cvssSource": "NVD",
+                "version": "3.1",
+                "score": cve.score,
+                "scoringVector": vector,
+            }
         },
         "fixAvailable": sighting.fix,
         "exploitAvailable": "YES" if cve.exploited else "NO",
@@ -574,7 +595,9 @@ def list_coverage(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
             "scanStatus": {"statusCode": covered.code, "reason": covered.reason},
             "scanMode": "EC2_SSM_AGENT_BASED",
             "lastScannedAt": moment(covered.scanned) if covered.scanned is not None else None,
-            "resourceMetadata": {"ec2": {"amiId": machine.image if machine else None, "platform": "LINUX", "tags": covered.host.tags()}},
+            "resourceMetadata": {
+                "ec2": {"amiId": machine.image if machine else None, "platform": "LINUX", "tags": covered.host.tags()}
+            },
         }
 
     return {"coveredResources": [row(covered) for covered in page], "nextToken": token}
@@ -626,7 +649,8 @@ def list_finding_aggregations(ctx: Context, params: dict[str, Any]) -> dict[str,
     rows = [_aggregated(kind, key, found, ctx) for key, found in groups.items() if _aggregation_passes(kind, key, found, request)]
     by = str(request.get("sortBy", "ALL")).lower()
     rows.sort(
-        key=lambda row: next(iter(row.values()))["severityCounts"].get(by, 0), reverse=str(request.get("sortOrder", "DESC")) == "DESC"
+        key=lambda row: next(iter(row.values()))["severityCounts"].get(by, 0),
+        reverse=str(request.get("sortOrder", "DESC")) == "DESC",
     )
     page, token = ctx.page(rows, params, default=100, tokens="nextToken", size="maxResults")
     return {"aggregationType": kind, "responses": page, "nextToken": token}
@@ -665,16 +689,26 @@ def _aggregated(kind: str, key: str, found: list[Sighting], ctx: Context) -> dic
         machine = estate.machine(host.account, host.region, host.id)
         return {
             "ec2InstanceAggregation": {
-                "instanceId": key, "accountId": host.account, "ami": machine.image if machine else None, "operatingSystem": _platform(host),
-                "instanceTags": host.tags(), "severityCounts": counts, "networkFindings": 0,
+                "instanceId": key,
+                "accountId": host.account,
+                "ami": machine.image if machine else None,
+                "operatingSystem": _platform(host),
+                "instanceTags": host.tags(),
+                "severityCounts": counts,
+                "networkFindings": 0,
             }
-        }  # fmt: skip
+        }
     if kind == "ACCOUNT":
         return {"accountAggregation": {"accountId": key, "severityCounts": counts, **more}}
     if kind == "FINDING_TYPE":
         return {"findingTypeAggregation": {"accountId": ctx.account, "severityCounts": counts, **more}}
     if kind == "TITLE":
         return {
-            "titleAggregation": {"title": key, "vulnerabilityId": found[0].cve.id, "accountId": ctx.account, "severityCounts": counts}
+            "titleAggregation": {
+                "title": key,
+                "vulnerabilityId": found[0].cve.id,
+                "accountId": ctx.account,
+                "severityCounts": counts,
+            }
         }
     return {"packageAggregation": {"packageName": key, "accountId": ctx.account, "severityCounts": counts}}
