@@ -97,6 +97,26 @@ def test_lines_tell_only_what_is_new() -> None:
     assert progress.told(now, now, clock=CLOCK, real=1000.0) == []
 
 
+def test_a_task_that_defers_and_resumes_is_told_once() -> None:
+    """A stage does so every few seconds, and its waits say what it does."""
+    before, lines = Progress(), []
+    for state in ("queued", "running", "deferred", "scheduled", "queued", "running", "deferred", "running", "success"):
+        now = progress.read(MemoryLedger(), RUN, tasks=[{"task_id": "patch", "state": state}], state="running")
+        lines += progress.told(now, before, clock=CLOCK, real=1000.0)
+        before = progress.remembered(now, before)
+    assert lines == ["task patch: running", "task patch: success"]
+
+
+def test_a_retry_is_told() -> None:
+    """It is a task's way to say that something went wrong."""
+    before, lines = Progress(), []
+    for state in ("running", "up_for_retry", "queued", "running"):
+        now = progress.read(MemoryLedger(), RUN, tasks=[{"task_id": "patch", "state": state}], state="running")
+        lines += progress.told(now, before, clock=CLOCK, real=1000.0)
+        before = progress.remembered(now, before)
+    assert lines == ["task patch: running", "task patch: up_for_retry", "task patch: running"]
+
+
 def test_a_run_that_the_ledger_does_not_know_yet_is_no_error() -> None:
     """Its first task has not begun."""
     assert progress.read(MemoryLedger(), RUN, tasks=[], state="queued").stages == ()

@@ -196,8 +196,7 @@ class Campaign:
             nonlocal before
             for line in progress.told(seen, before, clock=self._stack.clock, real=time.time()):
                 self._say(f"{time.time() - self._began:5.0f} s  {line}")
-            if seen.stages or not before.stages:  # a ledger that was silent for a moment is no news
-                before = seen
+            before = progress.remembered(seen, before)
 
         return self._watch(tell)[0].state
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -50,7 +50,7 @@ class Progress:
 
     stages: tuple[StageProgress, ...] = ()
     waits: tuple[WaitRow, ...] = ()
-    tasks: Mapping[str, str] = ()  # type: ignore[assignment]
+    tasks: Mapping[str, str] = field(default_factory=dict)
     state: str = "queued"
 
 
@@ -166,11 +166,22 @@ def told(progress: Progress, before: Progress, *, clock: RehearsalClock, real: f
     lines += [
         f"task {task}: {state}"
         for task, state in progress.tasks.items()
-        if state != before_state(before, task) and state not in ("none", "queued", "scheduled", "removed")
+        if _is_news(before.tasks.get(task, "none"), state)
     ]
     return lines
 
 
-def before_state(before: Progress, task: str) -> str | None:
-    """The state in which a task was last seen."""
-    return before.tasks.get(task) if before.tasks else None
+def remembered(progress: Progress, before: Progress) -> Progress:
+    """What the next `told` compares with: a task that waits for a worker between two legs keeps its state before."""
+    passing = ("queued", "scheduled", "none")
+    tasks = {task: before.tasks.get(task, state) if state in passing else state for task, state in progress.tasks.items()}
+    # A ledger that was silent for a moment is no news.
+    stages, waits = (progress.stages, progress.waits) if progress.stages else (before.stages, before.waits)
+    return Progress(stages=stages, waits=waits, tasks=tasks, state=progress.state)
+
+
+def _is_news(before: str, after: str) -> bool:
+    """A task that defers and resumes is at the same work all the time; its waits say what it is about."""
+    if after in ("none", "queued", "scheduled", "removed") or after == before:
+        return False
+    return not (after in ("running", "deferred") and before in ("running", "deferred"))

@@ -26,7 +26,9 @@ def report_of(ledger: Ledger, run: RunId) -> Mapping[str, Any]:
 def show(console: Console, ledger: Ledger, run: RunId) -> None:
     """Print hosts by class and stage, compliance before and after, and findings."""
     report = report_of(ledger, run)
-    classes = _mapping(report, "classes") or _classes(ledger, run)
+    found = _mapping(report, "classes") or _classes(ledger, run)
+    order = [str(row.stage) for row in ledger.stages(run)]  # JSON objects have none
+    classes = {name: found[name] for name in sorted(found, key=lambda one: order.index(one) if one in order else len(order))}
     if classes:
         console.print(_hosts(classes))
     compliance = _mapping(report, "compliance")
