@@ -325,12 +325,16 @@ def test_a_move_brings_state_reason_moment_and_counts(ledger: Ledger):
     (row,) = ledger.hosts(RUN)
     assert (row.state, row.reason, row.since, row.token) == (HostState.TO_VERIFY, "installing is over", later(3), "t2")
     assert (row.missing_before, row.installed, row.missing_after) == (7, 0, None)
+    ledger.move_hosts(lease, [a_move(A, HostState.TO_VERIFY, HostState.UNREACHABLE, missing_after=2)], at=later(4))
+    (row,) = ledger.hosts(RUN)
+    assert (row.missing_before, row.installed, row.missing_after) == (7, 0, 2)
     moves = [entry.data for entry in ledger.journal(RUN) if entry.kind == "host.moved"]
     assert [(move["before"], move["after"]) for move in moves] == [
         ("planned", "scanning"),
         ("scanning", "ready"),
         ("ready", "installing"),
         ("installing", "to_verify"),
+        ("to_verify", "unreachable"),
     ]
 
 
