@@ -141,10 +141,11 @@ def a_report(
     waits: Sequence[WaitRow] = (),
     calls: Mapping[str, int] | None = None,
     problems: Sequence[str] = (),
+    why: str = "",
     **documents: Any,
 ) -> Report:
     """A report; documents by name with ``_`` for ``.``: ``a_report(plan=..., findings_after=...)``."""
     named = {name.replace("_", ".", 1): content for name, content in documents.items()}
     return report.build(
-        run or a_run(), stages, hosts, decisions, waits, (), calls or {}, problems, named, now=NOW, journal_head="f" * 64
+        run or a_run(), stages, hosts, decisions, waits, (), calls or {}, problems, named, now=NOW, journal_head="f" * 64, why=why
     )

@@ -11,12 +11,12 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from patchwave.campaign import report
 from patchwave.campaign.approval import Verdict
 from patchwave.campaign.report import CLASSES, COLUMNS
 from patchwave.campaign.rollout import IN_FLIGHT, TERMINAL, HostState
 from patchwave.ledger.store import RunOutcome, StageState
-
 from tests.domain.report_builders import (
     BEGAN,
     NOW,
@@ -230,6 +230,14 @@ def test_the_headline_of_a_halt_names_stage_and_reason_and_every_class():
     assert made.headline == (
         "weekly-linux failed in stage staging (error budget spent); of 4 hosts: 1 patched, 1 failed, 2 not started."
     )
+
+
+def test_a_run_that_failed_without_a_halt_says_which_task_failed():
+    """A scan that was denied halts no stage; the report must not leave the reader with "failed" alone."""
+    made = a_report(run=a_run(outcome=RunOutcome.FAILED), plan=a_plan(dev=[1]), why="failed: dev.health")
+    assert made.headline == "weekly-linux failed (failed: dev.health); of 1 host: 1 not started."
+    assert made.failures[0].reason == "failed: dev.health"
+    assert not a_report(plan=a_plan(dev=[1]), why="each stage was patched").failures
 
 
 def test_success_with_failed_hosts_names_them():

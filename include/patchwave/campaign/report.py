@@ -310,12 +310,14 @@ def build(
     now: datetime,
     run_folder: str = "",
     journal_head: str = "",
+    why: str = "",
 ) -> Report:
     """The report of `run` from what the ledger holds of it.
 
     Args:
         documents: content by name; whatever was not reached (no plan, no look after) may be absent or None.
         now: the run's own clock; exposure runs until then.
+        why: what made a run fail in which no stage is halted, e.g. the tasks that failed.
         journal_head: hash of the journal's last record: who keeps the report can tell whether its end was cut off.
 
     Raises:
@@ -350,7 +352,7 @@ def build(
         dag_id=run.dag_id,
         dag_run_id=run.dag_run_id,
         outcome=str(run.outcome),
-        headline=_headline(run, stages, answers, totals, len(lines), bool(plan)),
+        headline=_headline(run, stages, answers, totals, len(lines), bool(plan), why),
         made_at=now,
         began_at=run.began_at,
         ended_at=run.ended_at,
@@ -374,7 +376,7 @@ def build(
         exposure=exposure.by_severity(findings, closed_at=seen_at, now=now),
         decisions=answers,
         exclusions=_exclusions(plan),
-        failures=_failures(stages, lines, remedies),
+        failures=_failures(run, stages, lines, remedies, why),
         remedies=tuple(remedies.values()),
         waits=tuple(_pause(wait, now) for wait in waits),
         commands=dict(sorted(Counter(one.step.value for one in dispatches if one.command or one.requested_at).items())),
@@ -628,8 +630,12 @@ def _exclusions(plan: Mapping[str, Any]) -> tuple[Mapping[str, str], ...]:
 
 
 def _failures(
-    stages: Iterable[StageFacts], lines: Iterable[HostLine], remedies: Mapping[str, Mapping[str, str]]
+    run: RunFacts, stages: Iterable[StageFacts], lines: Iterable[HostLine], remedies: Mapping[str, Mapping[str, str]], why: str
 ) -> tuple[Failure, ...]:
+    tasks = [
+        Failure(stage="", host="", name="", klass="run failed", reason=why,
+                advice="Read the log of what failed in Airflow and mend the cause; clear the task to resume, or run again.")
+    ] if why and str(run.outcome) == "failed" else []  # fmt: skip
     halted = [
         Failure(stage=str(one.stage), host="", name="", klass="halted", reason=one.reason or "the ledger gives no reason",
                 advice="Mend what the reason names, then run the campaign again: it starts with a new plan and new approvals.")
@@ -648,7 +654,7 @@ def _failures(
         for host, one in remedies.items()
         if one.get("outcome") == "failed"
     ]  # fmt: skip
-    return (*halted, *settled, *unmended)
+    return (*tasks, *halted, *settled, *unmended)
 
 
 def _stage_names(stages: Iterable[StageFacts], seats: Iterable[str]) -> list[str]:
@@ -707,7 +713,13 @@ def _account(plan: Mapping[str, Any], lines: Sequence[HostLine], planned: int) -
 
 
 def _headline(
-    run: RunFacts, stages: Sequence[StageFacts], answers: Sequence[Answer], totals: Mapping[str, int], hosts: int, planned: bool
+    run: RunFacts,
+    stages: Sequence[StageFacts],
+    answers: Sequence[Answer],
+    totals: Mapping[str, int],
+    hosts: int,
+    planned: bool,
+    why: str,
 ) -> str:
     """One true sentence, and a second one if the clock was not the real one."""
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in totals.items()) or "no host was planned"
@@ -724,7 +736,7 @@ def _headline(
         case "rejected":
             said = f"{run.campaign} was {_refusal(answers)}; {summary}"
         case "failed":
-            said = f"{run.campaign} failed{_halts(stages)}; {summary}"
+            said = f"{run.campaign} failed{_halts(stages) or _because(why)}; {summary}"
         case _:
             said = f"{run.campaign} has not ended; so far {summary}"
     if str(run.outcome) != "dry_run" and _is_dry(run):
@@ -747,11 +759,15 @@ def _refusal(answers: Iterable[Answer]) -> str:
     return f"rejected at stage {no.stage} by {no.author}"
 
 
+def _because(why: str) -> str:
+    return f" ({why.rstrip('.')})" if why else ""
+
+
 def _halts(stages: Iterable[StageFacts]) -> str:
     halted = next((one for one in stages if one.state == "halted"), None)
     if halted is None:
         return ""
-    return f" in stage {halted.stage}" + (f" ({halted.reason.rstrip('.')})" if halted.reason else "")
+    return f" in stage {halted.stage}" + _because(halted.reason)
 
 
 # --- Writing ----------------------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class ReportOperator(CampaignOperator):
         for wait in work.ledger.waits(work.run_id, open_only=True):
             work.ledger.end_wait(work.run_id, wait.subject, at=work.now)
         folder = run_folder(runs_root(), work.run_id)
-        made = self._report(work, folder)
+        made = self._report(work, folder, why)
         self._write(work, made, folder)
         work.ledger.put_document(work.run_id, "report", report.to_json(made), at=work.now)
         failed = outcome is RunOutcome.FAILED
@@ -95,7 +95,7 @@ class ReportOperator(CampaignOperator):
             tell(work.campaign, Event.RUN_FAILED, why, to=self.log)
         return str(folder)
 
-    def _report(self, work: Work, folder: Path) -> report.Report:
+    def _report(self, work: Work, folder: Path, why: str) -> report.Report:
         ledger, run = work.ledger, work.run_id
         present = ledger.documents(run)
         journal = ledger.journal(run)
@@ -112,6 +112,7 @@ class ReportOperator(CampaignOperator):
             now=work.now,
             run_folder=str(folder),
             journal_head=journal[-1].hash if journal else "",
+            why=why,
         )
 
     def _write(self, work: Work, made: report.Report, folder: Path) -> None:
