@@ -59,7 +59,7 @@ class ApproveStageOperator(ApprovalOperator):
             body="The plan stands in the ledger; it is shown here when the gate asks.",
             defaults=self.REJECT,
             response_timeout=timeout,
-            assigned_users=[{"id": name, "name": name} for name in approvers] or None,
+            assigned_users=_assigned(approvers),
             **kwargs,
         )
         self.stage = stage
@@ -86,6 +86,9 @@ class ApproveStageOperator(ApprovalOperator):
             f"{work.plan.campaign}: may stage {self.stage} be patched? {len(stage.hosts)} hosts, {stage.stage_places} at once"
         )
         self.body = plans.markdown(work.plan, for_stage=self.stage, notice=self._notice(work))
+        # Whom Airflow lets answer, and until when, is what the plan says: the file may have been edited meanwhile.
+        self.assigned_users = _assigned(stage.approvers)
+        self.response_timeout = stage.approval_timeout
         who = " or ".join(stage.approvers) or "anybody who may answer"
         tell(work.campaign, Event.APPROVAL_REQUESTED, f"{self.subject} {who} may answer", to=self.log)
         work.ledger.wait(
@@ -162,3 +165,8 @@ class ApproveStageOperator(ApprovalOperator):
 
     def _work(self, context: Context) -> Work:
         return Work(context, aws_conn_id=self.aws_conn_id, ledger_conn_id=self.ledger_conn_id)
+
+
+def _assigned(approvers: Sequence[str]) -> list[dict[str, str]] | None:
+    """As Airflow wants them; None: anybody who may answer at all."""
+    return [{"id": name, "name": name} for name in approvers] or None
