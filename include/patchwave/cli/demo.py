@@ -111,7 +111,7 @@ def demo(options: Options, console: Console) -> int:
         number = interrupt.signal if isinstance(interrupt, signals.Interrupted) else 2
         return status if ended else 128 + number
     except PatchwaveError as problem:
-        console.print(f"[bold red]{type(problem).__name__}[/bold red]: {escape(str(problem))}", highlight=False)
+        console.print(f"[bold red]{type(problem).__name__}[/bold red]: {escape(str(problem))}", highlight=False, soft_wrap=True)
         return 1
     finally:
         if campaign is not None:

@@ -87,6 +87,11 @@ class Services:
     def __iter__(self) -> Iterator[Service]:
         return iter(tuple(self._running.values()))
 
+    @property
+    def started(self) -> bool:
+        """Whether anything was ever started."""
+        return bool(self._sessions)
+
     def start(self, name: str, command: Sequence[str], *, environment: Mapping[str, str], log: Path) -> Service:
         """Start a service in a session of its own; it prints into `log`."""
         log.parent.mkdir(parents=True, exist_ok=True)

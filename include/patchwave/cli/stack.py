@@ -279,7 +279,8 @@ class Stack:
                 self._give_home_back()
             if left:
                 raise ProcessesLeft(f"still alive: {', '.join(f'{one.pid}' for one in left)}")
-            self._tell("all processes have ended")
+            if self.services.started:
+                self._tell("all processes have ended")
 
     def _fail_runs_in_flight(self) -> None:
         """So that tasks in the middle of their work end, and the next start does not go on with them."""
