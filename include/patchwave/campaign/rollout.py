@@ -573,7 +573,9 @@ def _ended(
             report = _fresh(state, dispatch, "Scan")
             if report is None:
                 return _no_report(late, dispatch, move, HostState.FAILED)
-            reboots = attempts(dispatches, StepKind.REBOOT, row.host)
+            # A command that AWS refused as a whole rebooted nobody.
+            sent = {name: one for name, one in dispatches.items() if one.state is not DispatchState.REFUSED}
+            reboots = attempts(sent, StepKind.REBOOT, row.host)
             return _verified(row, report, move, reboots=reboots)
 
 
