@@ -6,6 +6,7 @@ and looks up here what callers did to them since.
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -52,6 +53,7 @@ class Network:
 
 def reset(seed: int) -> None:
     """An empty AWS; ids follow from the seed."""
+    ec2_backends.clear()  # each reset of one loads its thousands of images again, wanted or not
     BackendDict.reset()
     reset_model_data()
     mock_random.seed(seed)
@@ -98,6 +100,24 @@ def _instance_profile(account: str) -> str:
         iam.add_role_to_instance_profile(name, name)
         return str(profile.arn)
     return f"arn:aws:iam::{account}:instance-profile/{name}"
+
+
+@contextmanager
+def building(account: str, region: str) -> Iterator[None]:
+    """While a fleet is made, moto finds instances by id at once instead of copying every reservation at each look-up."""
+    ec2 = ec2_backends[account][region]
+    known: dict[str, Any] = {}
+
+    def get_instance(instance_id: str) -> Any:
+        if instance_id not in known:
+            known.update({instance.id: instance for instance in next(reversed(ec2.reservations.values())).instances})
+        return known[instance_id] if instance_id in known else type(ec2).get_instance(ec2, instance_id)
+
+    ec2.get_instance = get_instance
+    try:
+        yield
+    finally:
+        del ec2.get_instance
 
 
 def launch(
@@ -327,7 +347,8 @@ def create_config_rule(account: str, region: str, name: str, source_identifier: 
     """A managed rule, and the running recorder that it needs."""
     config = config_backends[account][region]
     if not config.recorders:
-        config.put_configuration_recorder({"name": "default", "roleARN": f"arn:aws:iam::{account}:role/aws-service-role/config.amazonaws.com/AWSServiceRoleForConfig"})
+        role = f"arn:aws:iam::{account}:role/aws-service-role/config.amazonaws.com/AWSServiceRoleForConfig"
+        config.put_configuration_recorder({"name": "default", "roleARN": role})
         config.put_delivery_channel({"name": "default", "s3BucketName": f"config-bucket-{account}"})
         config.start_configuration_recorder("default")
     config.put_config_rule({"ConfigRuleName": name, "Source": {"Owner": "AWS", "SourceIdentifier": source_identifier}})
@@ -338,7 +359,9 @@ def config_rules(account: str, region: str) -> dict[str, ConfigRule]:
     if account not in config_backends:
         return {}
     return {
-        name: ConfigRule(name=name, arn=rule.config_rule_arn, id=rule.config_rule_id, source_identifier=rule.source.source_identifier or "")
+        name: ConfigRule(
+            name=name, arn=rule.config_rule_arn, id=rule.config_rule_id, source_identifier=rule.source.source_identifier or ""
+        )
         for name, rule in sorted(config_backends[account][region].config_rules.items())
     }
 

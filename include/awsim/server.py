@@ -11,7 +11,6 @@ import re
 import socket
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,6 @@ from awsim.registry import AwsError, Context
 from awsim.wire import Answer, Call, Moto, MotoRefused, Scope, Unreadable
 from awsim.world import World
 from awsim.world_file import WorldFile, load
-
-warnings.filterwarnings("ignore", message=r"Exception\(_Refusal\)")
 
 _READS = re.compile(r"^(Describe|Get|List|Search|BatchGet|Select)")
 _REASONS = {200: "OK", 201: "Created", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 500: "Internal Server Error"}
@@ -259,7 +256,7 @@ class Server:
         self._thread: threading.Thread | None = None
 
     def serve(self) -> None:
-        self._server.serve_forever(poll_interval=0.1)
+        self._server.serve_forever(poll_interval=0.02)
 
     def start(self) -> "Server":
         self._thread = threading.Thread(target=self.serve, name="awsim", daemon=True)

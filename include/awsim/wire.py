@@ -7,6 +7,7 @@ is imported here (and, for state, in `estate.py`), so that a new moto breaks two
 
 import io
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -217,7 +218,9 @@ def error_of_service(
         setattr(error, name, value)
     model = model if model is not None else OperationModel({"name": "Unknown"}, get_service_model(service))
     serializer = get_serializer_class(service, protocol)(model, context=SerializationContext(request_id))
-    answer = _answer(serializer.serialize(error), request_id)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # moto warns of codes that no model lists; AWS uses many of those
+        answer = _answer(serializer.serialize(error), request_id)
     if status is not None:
         answer.status = status
     return answer

@@ -338,7 +338,8 @@ class World:
                 for baseline in file.baselines:
                     baselines.create(account.id, region, baseline)
         for fleet in file.fleets:
-            self._launch(fleet, file)
+            with estate.building(fleet.account, fleet.region):
+                self._launch(fleet, file)
         for fault in file.faults:
             self.add_fault(fault)
 

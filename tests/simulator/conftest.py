@@ -143,7 +143,7 @@ class Aws:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Aws]]:
-    """`start(yaml_text_or_path, seed=...)`: a fresh simulator whose clock stands still. One at a time: moto's state is the process's."""
+    """`start(world, seed=...)`: a fresh simulator whose clock stands still; one at a time, for moto's state is the process's."""
     servers: list[Server] = []
 
     def begin(world: str | Path | None = FEW, *, seed: int = 1, speed: float = 0) -> Aws:

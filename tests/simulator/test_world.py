@@ -68,7 +68,8 @@ def test_credentials_mean_the_worlds_account_and_roles_mean_theirs(start):
     """The only account by default, any other by AssumeRole."""
     aws = start()
     assert aws.client("sts").get_caller_identity()["Account"] == ACCOUNT
-    role = aws.client("sts").assume_role(RoleArn="arn:aws:iam::222222222222:role/patching", RoleSessionName="rehearsal")["Credentials"]
+    arn = "arn:aws:iam::222222222222:role/patching"
+    role = aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="rehearsal")["Credentials"]
     other = {
         "aws_access_key_id": role["AccessKeyId"],
         "aws_secret_access_key": role["SecretAccessKey"],
