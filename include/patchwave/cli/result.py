@@ -57,7 +57,7 @@ def _classes(ledger: Ledger, run: RunId) -> Mapping[str, Mapping[str, int]]:
 
 
 def _hosts(classes: Mapping[str, Any]) -> Table:
-    names = [state.value for state in HostState if state in TERMINAL] + ["not settled"]
+    names = [state.value for state in HostState if state in TERMINAL] + ["not_started", "in_flight", "not settled"]
     used = [name for name in names if any(_count(row, name) for row in classes.values())]
     table = Table(title="Hosts by class", title_justify="left")
     table.add_column("stage")
@@ -75,9 +75,12 @@ def _compliance(compliance: Mapping[str, Any]) -> Table:
     table.add_column("")
     for name in ("compliant", "not compliant", "unknown"):
         table.add_column(name, justify="right")
-    for moment in ("before", "after"):
+    moments = {"before": "before", "after": "after", "final": "after remediation"}
+    for moment, title in moments.items():
         row = _mapping(compliance, moment)
-        table.add_row(moment, *(str(row.get(name, "?")) for name in ("compliant", "not_compliant", "unknown")))
+        if not row and moment == "final":
+            continue  # nothing was remedied
+        table.add_row(title, *(str(row.get(name, "?")) for name in ("compliant", "not_compliant", "unknown")))
     return table
 
 

@@ -39,11 +39,11 @@ def raised() -> Iterator[None]:
 
 
 @contextmanager
-def held(*, instead: Callable[[], None] | None = None) -> Iterator[None]:
+def held(*, instead: Callable[[str], None] | None = None) -> Iterator[None]:
     """Within this, a request to stop waits until the end.
 
     Args:
-        instead: what to do with one, which then counts as answered (while stopping: say that it is being done).
+        instead: what to do with one, by its name, which then counts as answered (while stopping: say that it is being done).
     """
     waiting: list[int] = []
 
@@ -51,7 +51,7 @@ def held(*, instead: Callable[[], None] | None = None) -> Iterator[None]:
         if instead is None:
             waiting.append(number)
         else:
-            instead()
+            instead(signal.Signals(number).name)
 
     with _handled(hold):
         yield

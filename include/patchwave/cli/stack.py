@@ -266,7 +266,7 @@ class Stack:
         if not self._began:
             self._give_home_back()
             return
-        with signals.held(instead=lambda: self._tell("already stopping; this takes some seconds")):
+        with signals.held(instead=lambda name: self._tell(f"{name}: already stopping; this takes some seconds")):
             self._began = False
             try:
                 self._fail_runs_in_flight()
