@@ -179,6 +179,7 @@ def _result(cell: Cell, rule: str, row: Mapping[str, Any]) -> RuleResult:
         resource_type=qualifier.get("ResourceType", ""),
         compliance=_compliance(row.get("ComplianceType", "")),
         recorded_at=recorded,
+        judged_at=_utc(row["EvaluationResultIdentifier"].get("OrderingTimestamp")) or recorded,
         # Without the moment of the evaluation its result is as old as what it judged.
         invoked_at=_utc(row.get("ConfigRuleInvokedTime") or row["EvaluationResultIdentifier"].get("OrderingTimestamp"))
         or recorded,

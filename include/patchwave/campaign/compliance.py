@@ -59,7 +59,9 @@ class RuleResult:
         host: the instance id, cut out of ``AWS::SSM::ManagedInstanceInventory/i-...`` where Config says it so.
         resource: Config's own id of the resource, which remediation needs.
         recorded_at: when Config wrote the result down.
-        invoked_at: when it began the evaluation: only one later than the patch counts.
+        invoked_at: when it began the evaluation.
+        judged_at: the moment of the configuration item that it judged (OrderingTimestamp): only one later than the patch
+            counts, for an evaluation asked for too early judges the old item anew.
         annotation: the rule's remark; mostly empty.
     """
 
@@ -71,6 +73,7 @@ class RuleResult:
     compliance: Compliance
     recorded_at: datetime
     invoked_at: datetime
+    judged_at: datetime
     annotation: str = ""
 
 
@@ -191,7 +194,7 @@ def _proves(result: RuleResult | None, subject: Subject) -> bool:
     """Whether the evaluation was made after the last change of the host."""
     if result is None or result.compliance is Compliance.INSUFFICIENT_DATA:
         return False
-    return subject.changed_at is None or result.invoked_at >= subject.changed_at
+    return subject.changed_at is None or min(result.invoked_at, result.judged_at) >= subject.changed_at
 
 
 def judge_all(

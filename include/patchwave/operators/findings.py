@@ -32,7 +32,11 @@ _COVERAGE: TypeAdapter[tuple[Coverage, ...]] = TypeAdapter(tuple[Coverage, ...])
 
 def is_scheduled(dag_run: Any) -> bool:
     """Whether the schedule began this run, and no person did."""
-    return str(getattr(dag_run.run_type, "value", dag_run.run_type)) == "scheduled"
+    return _run_type(dag_run) == "scheduled"
+
+
+def _run_type(dag_run: Any) -> str:
+    return str(getattr(dag_run.run_type, "value", dag_run.run_type))
 
 
 def resolved(params: Mapping[str, Any], *, scheduled: bool) -> dict[str, Any]:
@@ -77,6 +81,8 @@ class ScanFindingsOperator(CampaignOperator):
 
     def _refuse_late(self, work: Work) -> None:
         """Airflow may start a run for a moment that passed while it was down; for patching that is an outage."""
+        if _run_type(work.dag_run) == "backfill":
+            raise AirflowSkipException("A campaign is about hosts as they are now: there is nothing to fill back.")
         due = work.dag_run.run_after or work.dag_run.logical_date
         if not is_scheduled(work.dag_run) or due is None:
             return
