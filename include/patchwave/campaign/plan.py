@@ -364,7 +364,8 @@ _ORDER = ("critical", "high", "medium", "low", "informational", "untriaged")
 
 def _cell_text(text: object) -> str:
     """Text from outside inside a Markdown table: no cell may end early, no markup may start."""
-    return str(text).replace("\\", "\\\\").replace("|", "\\|").replace("`", "'").replace("<", "&lt;").replace("\n", " ")
+    flat = " ".join(str(text).splitlines())
+    return flat.replace("\\", "\\\\").replace("|", "\\|").replace("[", "\\[").replace("`", "'").replace("<", "&lt;")
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -424,7 +425,7 @@ def markdown(plan: Plan, *, for_stage: str | None = None, notice: str = "") -> s
         who = (", ".join(stage.approvers) or "anybody who may answer") if stage.approval_required else "not needed"
         lines.append(
             f"| {stage.name} | {len(stage.hosts)} | {stage.stage_places} ({stage.concurrency}) | {len(stage.waves)} "
-            f"| {stage.error_budget} errors | {_duration(stage.forecast)} | {_duration(stage.soak)} | {who} |"
+            f"| {stage.error_budget} errors | {_duration(stage.forecast)} | {_duration(stage.soak)} | {_cell_text(who)} |"
         )
     for stage in plan.stages:
         lines += _stage_lines(stage)
