@@ -184,9 +184,9 @@ def _dispatches_at(story: Story, turn: Turn) -> dict[str, rollout.DispatchRow]:
     return {token: row for token, row in story.dispatches.items() if token in tokens}
 
 
-@given(st.integers(1, 30), st.integers(1, 6), st.integers(0, 2**32))
+@given(st.integers(1, 30), st.integers(0, 2**32))
 @settings(max_examples=60, deadline=None)
-def test_where_nothing_goes_wrong_everybody_is_patched_or_was_compliant(hosts: int, _: int, seed: int) -> None:
+def test_where_nothing_goes_wrong_everybody_is_patched_or_was_compliant(hosts: int, seed: int) -> None:
     """The rules never strand a host that AWS treats well."""
     story = Player(Random(seed), hosts=hosts, kindness=1.0).play()
     assert isinstance(story.end, Done)
@@ -403,7 +403,9 @@ def test_what_a_failed_install_said_stays_with_the_host() -> None:
     dispatch = a_dispatch(StepKind.VERIFY)
     seen = Observation(
         hosts={row.host: a_host(1)}, patch_states={row.host: FRESH_MISSING},
-        invocations={(dispatch.token, row.host): Invocation(token=dispatch.token, host=row.host, outcome=O.SUCCEEDED, details="Success")},
+        invocations={
+            (dispatch.token, row.host): Invocation(token=dispatch.token, host=row.host, outcome=O.SUCCEEDED, details="Success")
+        },
     )  # fmt: skip
     (move,) = rollout.observed(the_rules([row]), [row], {dispatch.token: dispatch}, seen, now=later(10))
     assert move.after is S.FAILED
@@ -441,8 +443,7 @@ def test_installs_fill_the_free_places_in_the_order_of_the_plan() -> None:
 def test_a_host_that_is_away_or_broken_keeps_the_place_of_the_next_one(state: HostState) -> None:
     """One place, taken: the ready host is not begun."""
     decision = decide([a_row(1, state, token="t"), a_row(2, S.READY)], places=1)
-    begun = [host for one in decision for host in one.hosts if one.step is StepKind.INSTALL] if isinstance(decision, tuple) else []
-    assert begun == []
+    assert not isinstance(decision, tuple) or StepKind.INSTALL not in {one.step for one in decision}
 
 
 def test_hosts_unhealthy_before_we_came_hold_places_too() -> None:

@@ -1,0 +1,314 @@
+"""The plan: everybody is in it or excluded with a reason, and its digest names it."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patchwave.campaign import evidence, severity
+from patchwave.campaign import plan as plans
+from patchwave.campaign.definition import AmbiguousStage
+from patchwave.campaign.findings import Coverage, Finding, Severity, VulnerablePackage
+from patchwave.campaign.fleet import Host, InstanceState, Ping
+from patchwave.campaign.plan import Plan, Restriction
+from patchwave.campaign.rollout import HostState
+from patchwave.campaign.severity import Triage
+from tests.domain.builders import CAMPAIGN, CELL, FAR, NOW, RUN, a_campaign, a_host, a_plan, host_id
+from tests.domain.test_severity import STANDARD
+
+GROUPS = {"linux-dev": "dev", "linux-staging": "staging", "linux-prod": "prod"}
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> list[Host]:
+    """Hosts of all sorts, in any order."""
+    hosts = [
+        a_host(
+            number,
+            group_tag=draw(st.sampled_from([*GROUPS, "windows", None])),
+            state=draw(st.sampled_from([*InstanceState, *[InstanceState.RUNNING] * 6])),
+            ping=draw(st.sampled_from([*Ping, *[Ping.ONLINE] * 4])),
+            cell=draw(st.sampled_from([CELL, FAR])),
+            zone=draw(st.sampled_from(["a", "b"])),
+            group=draw(st.sampled_from([None, "web", "api"])),
+            platform=draw(st.sampled_from(["Amazon Linux 2023", "Ubuntu 24.04"])),
+        )
+        for number in draw(st.sets(st.integers(1, 99), max_size=25))
+    ]
+    return draw(st.permutations(hosts))
+
+
+def a_finding(number: int, level: Severity = Severity.HIGH, *, manager: str = "OS", cve: str | None = None) -> Finding:
+    return Finding(
+        arn=f"arn:aws:inspector2:eu-central-1:111111111111:finding/{number:032x}{level.value}{manager}", cell=CELL,
+        resource=host_id(number), resource_type="AWS_EC2_INSTANCE", vulnerability=cve or f"CVE-2026-{number:04}", title="t",
+        severity=level, packages=(VulnerablePackage(name="openssl", version="1", manager=manager, fixed_in="2"),), fix="YES",
+        first_seen=NOW - timedelta(days=1), updated=NOW,
+    )  # fmt: skip
+
+
+def a_triage(*findings: Finding, scanned: tuple[int, ...] = (), **restriction: Any) -> Triage:
+    coverage = [Coverage(cell=CELL, host=host_id(number), active=True, reason="SUCCESSFUL") for number in scanned]
+    return severity.classify(findings, STANDARD, now=NOW, coverage=coverage, **restriction)
+
+
+def mixed_plan() -> Plan:
+    """One of everything: findings, an unreachable and a stopped host, exclusions, an unscanned host, what no patch mends."""
+    hosts = [
+        a_host(1, group_tag="linux-dev"), a_host(2), a_host(3, group="web"), a_host(4, ping=Ping.CONNECTION_LOST),
+        a_host(5, state=InstanceState.STOPPED), a_host(6, group_tag=None, name="lonely"), a_host(7, group_tag="linux-staging"),
+    ]  # fmt: skip
+    triage = a_triage(a_finding(1), a_finding(2, Severity.CRITICAL), a_finding(3, manager="GOBINARY"), scanned=(1, 2, 3, 4, 5))
+    return a_plan(hosts, triage)
+
+
+# --- nobody is left out silently ------------------------------------------------------------------------------------------------
+@given(fleets())
+def test_every_host_of_the_scope_is_planned_or_excluded_with_a_reason(hosts: list[Host]) -> None:
+    """In exactly one stage, or in the list of exclusions; never in both, never in neither."""
+    plan = a_plan(hosts)
+    planned = [host.id for host in plan.hosts]
+    excluded = [one.host for one in plan.exclusions]
+    assert sorted(planned + excluded) == sorted(host.id for host in hosts)
+    assert all(one.reason for one in plan.exclusions)
+
+
+@given(fleets())
+def test_a_host_is_in_the_stage_that_its_patch_group_names(hosts: list[Host]) -> None:
+    """And each stage keeps its campaign's order."""
+    plan = a_plan(hosts)
+    groups = {host.id: host.patch_group for host in hosts}
+    assert [stage.name for stage in plan.stages] == ["dev", "staging", "prod"]
+    assert all(GROUPS[str(groups[host.id])] == stage.name for stage in plan.stages for host in stage.hosts)
+
+
+@given(fleets())
+def test_waves_hold_every_host_that_a_command_can_reach_and_nobody_else(hosts: list[Host]) -> None:
+    """The forecast is made of those who can take part; the others stand in the plan with the reason why not."""
+    for stage in a_plan(hosts).stages:
+        in_waves = [host for wave in stage.waves for host in wave.hosts]
+        assert sorted(in_waves) == sorted(host.id for host in stage.hosts if not host.note)
+
+
+@given(fleets())
+def test_no_wave_and_no_rule_allows_more_than_the_campaign_says(hosts: list[Host]) -> None:
+    """Places by domain and by stage; stopped hosts serve nobody, so they widen no share."""
+    campaign = a_campaign()
+    serving = {
+        stage: sum(1 for h in hosts if GROUPS.get(str(h.patch_group)) == stage and h.state.value in ("running", "pending"))
+        for stage in GROUPS.values()
+    }
+    plan = a_plan(hosts)
+    for stage in plan.stages:
+        domains = {host.id: host.domain for host in stage.hosts}
+        assert stage.stage_places == campaign.stage(stage.name).concurrency.of(max(1, serving[stage.name]))
+        for wave in stage.waves:
+            assert len(wave.hosts) <= stage.stage_places
+            for domain in stage.places:
+                assert sum(1 for host in wave.hosts if domains[host] == domain) <= stage.places[domain]
+        assert set(domains.values()) <= stage.places.keys()
+
+
+def test_fifty_prod_hosts_at_ten_percent_are_never_more_than_five_at_once() -> None:
+    """The example of the README."""
+    stage = a_plan([a_host(n, group="web") for n in range(1, 51)]).stage("prod")
+    assert stage.stage_places == 5
+    assert max(len(wave.hosts) for wave in stage.waves) == 5
+    assert len(stage.waves) == 10
+
+
+def test_a_host_that_two_stages_select_stops_the_plan() -> None:
+    """Nobody guesses which rules hold for it."""
+    campaign = a_campaign(CAMPAIGN.replace("select: {patch_groups: [linux-staging]}", "select: {tags: {role: web}}"))
+    with pytest.raises(AmbiguousStage, match=host_id(1)):
+        a_plan([a_host(1, tags={"PatchGroup": "linux-prod", "role": "web"})], campaign=campaign)
+
+
+# --- restrictions ------------------------------------------------------------------------------------------------------------
+def test_a_run_restricted_to_stages_leaves_the_others_out_by_name() -> None:
+    """Their hosts are excluded with that reason, and the page says which stages are left out."""
+    plan = a_plan([a_host(1, group_tag="linux-dev"), a_host(2)], restriction=Restriction(stages=("dev",)))
+    assert [stage.name for stage in plan.stages] == ["dev"]
+    assert plan.left_out == ("staging", "prod")
+    assert [(one.host, one.reason) for one in plan.exclusions] == [(host_id(2), "stage prod was not chosen for this run")]
+    assert "Stages left out of this run:** staging, prod" in plans.markdown(plan)
+
+
+@pytest.mark.parametrize(
+    ("severities", "vulnerabilities", "planned"),
+    [
+        (("critical",), (), [2]),
+        (("critical", "high"), (), [1, 2]),
+        ((), ("CVE-2026-0001",), [1]),
+        (("critical",), ("CVE-2026-0001",), []),
+        (("low",), (), []),
+        ((), (), [1, 2, 3, 4]),
+    ],
+)
+def test_a_run_restricted_by_finding_takes_the_hosts_that_have_one(
+    severities: tuple[str, ...], vulnerabilities: tuple[str, ...], planned: list[int]
+) -> None:
+    """Host 3's finding cannot be mended by an OS patch and host 4 has none: both are patched only in an unrestricted run."""
+    triage = a_triage(
+        a_finding(1), a_finding(2, Severity.CRITICAL), a_finding(3, Severity.CRITICAL, manager="GOBINARY"),
+        severities=[Severity(word) for word in severities], vulnerabilities=vulnerabilities,
+    )  # fmt: skip
+    restriction = Restriction(severities=severities, vulnerabilities=vulnerabilities)
+    plan = a_plan([a_host(n) for n in (1, 2, 3, 4)], triage, restriction=restriction)
+    assert [host.id for host in plan.hosts] == [host_id(n) for n in planned]
+    assert len(plan.exclusions) == 4 - len(planned)
+
+
+# --- the digest --------------------------------------------------------------------------------------------------------------
+@given(fleets(), st.randoms(use_true_random=False))
+@settings(max_examples=40)
+def test_the_digest_does_not_depend_on_the_order_in_which_aws_lists_hosts(hosts: list[Host], choose: Any) -> None:
+    """The same facts are the same plan."""
+    shuffled = list(hosts)
+    choose.shuffle(shuffled)
+    assert plans.digest(a_plan(hosts)) == plans.digest(a_plan(shuffled))
+
+
+def leaves(content: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from leaves(value, (*path, key))
+    elif isinstance(content, list):
+        for index, value in enumerate(content):
+            yield from leaves(value, (*path, index))
+    else:
+        yield path
+
+
+def test_the_digest_changes_with_any_change_of_the_plan() -> None:
+    """An approval covers every letter of it."""
+    content = plans.to_json(mixed_plan())
+    known = {evidence.digest(content)}
+    for path in leaves(content):
+        changed = copy.deepcopy(content)
+        holder = changed
+        for part in path[:-1]:
+            holder = holder[part]
+        holder[path[-1]] = f"{holder[path[-1]]}x"
+        known.add(evidence.digest(changed))
+    assert len(known) == 1 + len(list(leaves(content)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dry_run": True}, {"requested_by": "ana"}, {"definition": "0" * 64}, {"run": RUN + "x"},
+        {"now": NOW + timedelta(seconds=1)}, {"restriction": Restriction(stages=("prod",))},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_another_question_is_another_plan(change: dict[str, Any]) -> None:
+    """Who approved one has not approved the other."""
+    assert plans.digest(a_plan([a_host(1)])) != plans.digest(a_plan([a_host(1)], **change))
+
+
+@given(fleets())
+@settings(max_examples=40)
+def test_a_plan_that_was_stored_is_read_back_as_it_was(hosts: list[Host]) -> None:
+    """Through real JSON, as a ledger keeps it."""
+    plan = a_plan(hosts)
+    stored = json.loads(json.dumps(plans.to_json(plan)))
+    assert plans.from_json(stored) == plan
+    assert plans.digest(plans.from_json(stored)) == plans.digest(plan)
+
+
+def test_a_mixed_plan_is_read_back_as_it_was() -> None:
+    """Findings, deadlines and unscanned hosts included."""
+    plan = mixed_plan()
+    assert plans.from_json(json.loads(json.dumps(plans.to_json(plan)))) == plan
+
+
+# --- for people --------------------------------------------------------------------------------------------------------------
+def test_the_page_shows_whatever_a_person_has_to_know() -> None:
+    """Hosts, order, what for, exclusions, who cannot be reached, who is not scanned, what no patch mends."""
+    text = plans.markdown(mixed_plan(), for_stage="prod")
+    for words in (
+        "You are asked about stage `prod`", "1 critical, 2 high", "| dev |", "## Excluded (1)", "lonely", "it has no patch group",
+        "the agent does not answer (ConnectionLost)", "the instance is stopped", host_id(7) + ": NO_COVERAGE",
+        "unknown (not scanned)", "## What an OS patch cannot mend\n\n- 1 findings", plans.digest(mixed_plan()),
+    ):  # fmt: skip
+        assert words in text, words
+
+
+def test_a_dry_run_and_a_notice_stand_on_top() -> None:
+    """Nobody takes a rehearsal for the real thing, nor an old campaign file for the newest."""
+    text = plans.markdown(a_plan([a_host(1)], dry_run=True), notice="The campaign file has changed")
+    assert text.index("The campaign file has changed") < text.index("Dry run") < text.index("What for")
+
+
+@pytest.mark.parametrize("name", ["a|b", "x`y", "<script>", "line\nbreak", "line\rbreak", "back\\slash|", "[click](http://evil.example)"])
+def test_a_name_from_outside_cannot_break_out_of_its_cell(name: str) -> None:
+    """Whoever may tag a host may not write the page that somebody approves."""
+    plain = plans.markdown(a_plan([a_host(1), a_host(2, group_tag=None)]))
+    odd = plans.markdown(a_plan([a_host(1, name=name, platform=name), a_host(2, group_tag=None, name=name)]))
+    assert len(odd.splitlines()) == len(plain.splitlines())
+    assert cells(odd) == cells(plain)
+    assert "<script" not in odd
+    assert odd.count("`") == plain.count("`")
+    assert "[click]" not in odd.replace("\\[", "")
+
+
+def test_an_approvers_login_cannot_break_out_of_its_cell_either() -> None:
+    """A login name is text of a file, not markup."""
+    campaign = a_campaign(CAMPAIGN.replace("approvers: [olga]", "approvers: ['o|ga']"))
+    plain = plans.markdown(a_plan([a_host(1)]))
+    assert cells(plans.markdown(a_plan([a_host(1)], campaign=campaign))) == cells(plain)
+
+
+def cells(text: str) -> list[int]:
+    """Columns of each row of each table."""
+    return [line.replace("\\\\", "").replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")]
+
+
+def test_the_page_of_a_plan_without_hosts_says_so() -> None:
+    """An empty stage is told, not left blank."""
+    assert "No host is selected by this stage." in plans.markdown(a_plan([]))
+
+
+# --- what the rollout gets -----------------------------------------------------------------------------------------------------
+@given(fleets())
+@settings(max_examples=40)
+def test_the_rollout_gets_every_host_of_the_stage_with_a_place_for_its_domain(hosts: list[Host]) -> None:
+    """No host is begun under a rule that does not name its domain."""
+    plan = a_plan(hosts)
+    for stage in plan.stages:
+        rules, rows = plans.rules(plan, stage), plans.rows(plan, stage, now=NOW)
+        assert rules.order == tuple(row.host for row in rows) == tuple(host.id for host in stage.hosts)
+        assert {row.state for row in rows} <= {HostState.PLANNED}
+        assert all(rules.places[row.domain] >= 1 for row in rows)
+        assert all(f"{row.cell}|{row.platform}" in rules.snapshots for row in rows)
+
+
+def test_a_stopped_host_widens_no_share() -> None:
+    """Nine of ten are stopped: ten percent of the one that serves is one, and it is the only one anyway."""
+    hosts = [a_host(n, group_tag="linux-staging", state=InstanceState.STOPPED) for n in range(1, 10)]
+    stage = a_plan([*hosts, a_host(10, group_tag="linux-staging")]).stage("staging")
+    assert stage.stage_places == 1
+    assert stage.places == {"stage:staging": 1}
+
+
+def test_members_of_a_group_that_are_not_patched_widen_its_share() -> None:
+    """The group serves with all its members: a share of the group is a share of them."""
+    hosts = [a_host(n, group="web", group_tag="linux-staging") for n in (1, 2)]
+    others = [a_host(n, group="web", group_tag=None) for n in (3, 4, 5, 6)]
+    assert a_plan([*hosts, *others]).stage("staging").places == {f"asg:{CELL}/web": 3}
+
+
+def test_nobody_asks_for_a_stage_that_is_not_in_the_plan() -> None:
+    """It is named, not guessed."""
+    with pytest.raises(KeyError, match="qa"):
+        a_plan([]).stage("qa")
+
+
