@@ -732,7 +732,7 @@ def _headline(
                 else f"Dry run of {run.campaign}: nothing was changed, and no plan was made"
             )
         case "succeeded":
-            said = f"{run.campaign} succeeded; {summary}"
+            said = f"{run.campaign} succeeded: every stage kept its error budget; {summary}{_need_somebody(totals)}"
         case "rejected":
             said = f"{run.campaign} was {_refusal(answers)}; {summary}"
         case "failed":
@@ -744,6 +744,15 @@ def _headline(
     if run.speed != 1:
         said += f". Rehearsal: its clock ran {run.speed:g} times as fast as real time"
     return said + "."
+
+
+_NEED_SOMEBODY = frozenset({"failed", "unreachable", "stopped", "pending_reboot", "out_of_window", "not_started", "in_flight"})
+
+
+def _need_somebody(totals: Mapping[str, int]) -> str:
+    """That a budget was kept does not mean that every host is patched: say how many are not."""
+    count = sum(number for name, number in totals.items() if name in _NEED_SOMEBODY)
+    return f"; {_hosts(count)} still need{'s' if count == 1 else ''} somebody" if count else ""
 
 
 def _hosts(count: int) -> str:

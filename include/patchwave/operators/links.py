@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+from airflow.configuration import conf
 from airflow.sdk import BaseOperatorLink
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ class RunPageLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
         """The page's path, with the run id quoted."""
-        return f"/patchwave/runs/{quote(ti_key.dag_id, safe='')}/{quote(ti_key.run_id, safe='')}"
+        below = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")  # Airflow may sit below a path
+        return f"{below}/patchwave/runs/{quote(ti_key.dag_id, safe='')}/{quote(ti_key.run_id, safe='')}"
 
 
 class RunCommandConsoleLink(BaseOperatorLink):
