@@ -40,8 +40,8 @@ lint: $(STAMP) ## ruff, mypy (strict on include/), import contracts
 	$(BIN)/python -m mypy
 	PYTHONPATH=include $(BIN)/lint-imports
 
-docs: $(STAMP) ## generated pages below docs/
-	@$(BIN)/python -m patchwave schema > docs/campaign.schema.json
+docs: $(STAMP) ## write the generated pages below docs/ again
+	@$(BIN)/python docs/generate.py
 
 up: $(STAMP) ## docker compose: everything in containers, with PostgreSQL, Redis and Celery
 	@$(BIN)/python -m patchwave compose up

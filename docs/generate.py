@@ -1,0 +1,398 @@
+"""Which pages below docs/ are made from the code, and how? `make docs` runs this file; a test runs it and compares.
+
+``campaign-files.md`` comes from the pydantic models of campaign and policy, ``dag-reference.md`` from the DAG that
+`dags/campaigns.py` builds for ``weekly-linux``, the JSON schemas from the models. All other pages are written by hand.
+
+    python docs/generate.py [FOLDER]    # default: the folder of this file
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import tempfile
+import types
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import AfterValidator, PlainValidator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "include"))
+
+from patchwave.campaign import definition, policy  # noqa: E402 (the path above comes first)
+from patchwave.campaign.document import Part  # noqa: E402
+from patchwave.campaign.values import Count, Share  # noqa: E402
+
+NOTICE = "<!-- Made by `make docs` from {source}. Do not edit: change the code and run it again. -->\n"
+CAMPAIGN = "weekly-linux"
+
+
+# --- Files of campaigns and policies ----------------------------------------------------------------------------------------
+
+WRITTEN: Mapping[Callable[..., Any], str] = {
+    definition.duration: "a whole number with its unit s, m, h or d, at most 366d: `30m`, `24h`, `2d`",
+    definition.concurrency: "a percentage above 0% and at most 100% (`10%`), or a number of hosts, at least 1 (`5`)",
+    definition.error_budget: "a number of hosts, 0 or more (`2`), or a percentage above 0% and at most 100% (`5%`)",
+}
+"""Values with a way of writing of their own, by the function that reads them."""
+
+
+def models(root: type[Part]) -> list[type[Part]]:
+    """The model and every model inside it, in the order of their first appearance."""
+    found: list[type[Part]] = [root]
+    for info in root.model_fields.values():
+        for inner in _parts_in(info.annotation):
+            found += [one for one in models(inner) if one not in found]
+    return found
+
+
+def _parts_in(annotation: Any) -> Iterator[type[Part]]:
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _parts_in(inner)
+
+
+def allowed(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
+    """What may stand in a field, in words.
+
+    Raises:
+        TypeError: this page has no words for it yet.
+    """
+    if hasattr(annotation, "__metadata__"):  # Annotated[...]
+        return allowed(annotation.__origin__, (*metadata, *annotation.__metadata__))
+    metadata = tuple(inner for one in metadata for inner in (one.metadata if isinstance(one, FieldInfo) else [one]))
+    if (special := _by_validator(metadata)) is not None:
+        return special
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " or ".join(allowed(one, metadata) for one in inside if one is not type(None))
+    if origin is Literal:
+        return _choice(inside)
+    if origin is tuple:
+        known = {"_named": "at least one", "_unique": "each once"}
+        rules = [words for name, words in known.items() if _has(metadata, name)]
+        return f"a list of: {allowed(inside[0])}" + (f" ({', '.join(rules)})" if rules else "")
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "names, each with a value or a list of values"
+    if isinstance(annotation, type):
+        if issubclass(annotation, Part):
+            return f"[{_title(annotation)}](#{_anchor(annotation)})"
+        if issubclass(annotation, Enum):
+            return _choice(tuple(one.value for one in annotation))
+        if issubclass(annotation, bool):
+            return "`true` or `false`"
+        if issubclass(annotation, int):
+            bounds = {name: getattr(one, name) for one in metadata for name in ("ge", "le") if hasattr(one, name)}
+            return f"a whole number from {bounds['ge']} to {bounds['le']}" if len(bounds) == 2 else "a whole number"
+        if issubclass(annotation, str):
+            return "text"
+    raise TypeError(f"docs/generate.py has no words for {annotation} with {metadata}")
+
+
+def _by_validator(metadata: tuple[Any, ...]) -> str | None:
+    for one in metadata:
+        if isinstance(one, PlainValidator) and one.func in WRITTEN:
+            return WRITTEN[one.func] + (", more than zero" if _has(metadata, "_lasting") else "")
+        if isinstance(one, AfterValidator) and one.func.__qualname__.startswith("_pattern."):
+            return str(inspect.getclosurevars(one.func).nonlocals["allowed"])
+        if isinstance(one, AfterValidator) and one.func is policy._package_pattern:
+            return "a package name in which * stands for any characters"
+    return None
+
+
+def _has(metadata: tuple[Any, ...], name: str) -> bool:
+    return any(isinstance(one, AfterValidator) and one.func.__name__ == name for one in metadata)
+
+
+def _choice(values: tuple[Any, ...]) -> str:
+    return ", ".join(f"`{value}`" for value in values)
+
+
+def default(info: FieldInfo) -> str:
+    """What holds where the file says nothing."""
+    value = info.default
+    if "for the first stage" in (info.description or ""):
+        return "see the description"  # it depends on the place in the list, which no default can say
+    if info.is_required():
+        return "must be given"
+    if value is PydanticUndefined:
+        return "none" if info.default_factory is dict else "its own defaults"
+    return "none" if value is None or value == () else _written(value)
+
+
+def _written(value: Any) -> str:
+    match value:
+        case timedelta():
+            return f"`{definition.written_duration(value)}`"
+        case Share():
+            return f"`{definition.written_share(value)}`"
+        case Count():
+            return f"`{value.value}`"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case tuple():
+            return ", ".join(_written(one) for one in value)
+        case Enum():
+            return f"`{value.value}`"
+        case _:
+            return f"`{value}`"
+
+
+def _title(model: type[Part]) -> str:
+    return " ".join(re.findall("[A-Z][a-z]*", model.__name__)).lower()
+
+
+def _anchor(model: type[Part]) -> str:
+    return _title(model).replace(" ", "-")
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())
+
+
+def fields(model: type[Part]) -> str:
+    """One model as a section with a table."""
+    lines = [f"### {_title(model)}", "", inspect.cleandoc(model.__doc__ or ""), "",
+             "| field | allowed | default | meaning |", "|---|---|---|---|"]  # fmt: skip
+    for name, info in model.model_fields.items():
+        about = _cell(info.description or "")
+        examples = ", ".join(_example(one) for one in info.examples or ())
+        lines.append(
+            f"| `{info.alias or name}` | {_cell(allowed(info.annotation, tuple(info.metadata)))} | {default(info)} "
+            f"| {about}{f' Example: {examples}.' if examples else ''} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _example(value: Any) -> str:
+    match value:
+        case None:
+            return "`null`"
+        case list():
+            return f"`[{', '.join(map(str, value))}]`"
+        case dict():
+            inside = ", ".join(f"{key}: {_example(one).strip('`')}" for key, one in value.items())
+            return f"`{{{inside}}}`"
+        case _:
+            return f"`{value}`"
+
+
+def campaign_files() -> str:
+    """The page ``campaign-files.md``."""
+    campaign = (REPOSITORY / "include" / "campaigns" / f"{CAMPAIGN}.yaml").read_text(encoding="utf-8")
+    rules = (REPOSITORY / "include" / "policies" / "standard.yaml").read_text(encoding="utf-8")
+    of_campaign = models(definition.Campaign)
+    of_policy = [model for model in models(policy.Policy) if model not in of_campaign]
+    return f"""# Campaign files and policies
+
+{NOTICE.format(source="include/patchwave/campaign/definition.py and policy.py")}
+A campaign is one YAML file in `include/campaigns/`; it becomes one DAG with the campaign's `name` as its id. A policy is
+one YAML file in `include/policies/`, and its file name is its `name`. Check files before Airflow sees them:
+
+```
+.venv/bin/python -m patchwave validate include/campaigns/{CAMPAIGN}.yaml
+```
+
+- Every message names file, line and field, and says what is allowed. A field that nobody knows is an error.
+- A broken file is shown in Airflow as an import error; the other campaigns keep their DAGs.
+- A run works with the file as it was when the run began. If you change the file during a run, the gates of that run
+  say that a newer version exists.
+- For completion in an editor there are JSON schemas: [campaign.schema.json](campaign.schema.json) and
+  [policy.schema.json](policy.schema.json). The first line of the files below tells editors with a YAML language server.
+- A duration is written with its unit: `s` seconds, `m` minutes, `h` hours, `d` days. A share is written with `%`.
+- Account ids are written in quotes: YAML reads `012345678901` without them as a number.
+
+## A campaign file
+
+`include/campaigns/{CAMPAIGN}.yaml`:
+
+```yaml
+{campaign.strip()}
+```
+
+## Fields of a campaign file
+
+{chr(10).join(fields(model) for model in of_campaign)}
+### Rules that concern several fields
+
+- Two stages must not select the same host. What can be seen in the file is refused there; what shows only on a live
+  host (selectors with different tags) makes the task `plan` fail, with the host and both stages named.
+- A stage selects by `patch_groups`, by `tags`, or by both; then a host must match both.
+- `remediate.stages` may name a stage that is called or tagged prod only with `allow_prod: true`.
+- An approval that is required names at least one approver.
+- A cron expression must not restrict day-of-month and day-of-week at once: cron reads that as "either".
+
+## A policy file
+
+`include/policies/standard.yaml`:
+
+```yaml
+{rules.strip()}
+```
+
+Two fields are read, checked and stored with each run, and are not acted upon yet: `minor_update_age` and `reboot`. A host
+is rebooted when its patch report says that a reboot is pending, whatever `reboot` says; which patches are approved, and
+after how many days, is decided by the patch baseline in Systems Manager. There are no maintenance windows yet: the track
+`kernel` is shown in plan and report, and holds nothing back.
+
+## Fields of a policy file
+
+{chr(10).join(fields(model) for model in of_policy)}"""
+
+
+# --- The DAG ----------------------------------------------------------------------------------------------------------------
+
+
+def campaign_dag(home: Path) -> Any:
+    """The DAG of `CAMPAIGN`, built as Airflow's DAG processor does.
+
+    Args:
+        home: a folder for Airflow's own files, so that nothing is written into anybody's home.
+    """
+    for name in [name for name in os.environ if name.startswith(("AIRFLOW", "PATCHWAVE_"))]:
+        del os.environ[name]
+    os.environ.update(AIRFLOW_HOME=str(home), AIRFLOW__CORE__LOAD_EXAMPLES="False", AIRFLOW__CORE__UNIT_TEST_MODE="False")
+    spec = importlib.util.spec_from_file_location("campaigns", REPOSITORY / "dags" / "campaigns.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return getattr(module, f"campaign_{CAMPAIGN}")
+
+
+def _value(text: object) -> str:
+    return str(getattr(text, "value", text))
+
+
+def dag_reference(dag: Any) -> str:
+    """The page ``dag-reference.md``."""
+    order = list(dag.tasks)
+    tasks = [
+        f"| `{task.task_id}` | [{task.task_type}](#{task.task_type.lower()}) | {_value(task.trigger_rule)} | {task.retries} "
+        f"| {', '.join(f'`{one}`' for one in sorted(task.upstream_task_ids)) or '-'} |"
+        for task in order
+    ]
+    edges = [f"    {_node(task.task_id)} --> {_node(other)}" for task in order for other in sorted(task.downstream_task_ids)]
+    classes = list({type(task).__name__: type(task) for task in order}.values())
+    schedule, again = dag.schedule, dag.default_args
+    timetable = f"{type(schedule).__module__}.{type(schedule).__name__}"
+    between = f"{again['retry_delay'].total_seconds():g} s"
+    return f"""# DAG reference
+
+{NOTICE.format(source="the DAG that dags/campaigns.py builds for " + CAMPAIGN)}
+Every campaign file becomes one DAG of this shape; this page shows `{CAMPAIGN}`. A stage is a task group with the stage's
+name. What each wait means is in [operating.md](operating.md); why a stage is one task is in
+[architecture.md](architecture.md).
+
+## The DAG
+
+| setting | value |
+|---|---|
+| DAG id | `{dag.dag_id}` |
+| schedule | `{schedule.summary}`; a moment that has passed is never made up for (`{timetable}`) |
+| runs at the same time | {dag.max_active_runs} |
+| catch-up | {"yes" if dag.catchup else "no"} |
+| owner | {dag.default_args["owner"]} |
+| tags | {", ".join(f"`{tag}`" for tag in sorted(dag.tags))} |
+| retries of a task | {again["retries"]}, {between} apart; an error that will not pass (`Permanent`) fails the task at once |
+
+```mermaid
+flowchart TD
+{chr(10).join(edges)}
+```
+
+## Tasks
+
+| task id | operator | trigger rule | retries | after |
+|---|---|---|---|---|
+{chr(10).join(tasks)}
+
+A stage that needs no approval has no task `approve`. With other stages in the campaign file the groups are named after
+them, in the file's order; everything else is the same.
+
+## Params: the trigger form
+
+{_params(dag)}
+
+A run that the schedule starts uses none of these defaults: it is never a dry run, and it takes all stages and all findings.
+
+## Operators
+
+All of them are in `include/patchwave/operators/`. Each takes `ledger_conn_id` (default `patchwave_ledger`), and those
+that speak to AWS take `aws_conn_id` (default `aws_default`).
+
+{chr(10).join(_operator(one) for one in classes)}"""
+
+
+def _node(task_id: str) -> str:
+    return f"{task_id.replace('.', '_')}[{task_id}]"
+
+
+def _params(dag: Any) -> str:
+    lines = ["| name | type | default | meaning |", "|---|---|---|---|"]
+    for name in dag.params:
+        param = dag.params.get_param(name)
+        kinds = param.schema.get("type")
+        kind = ", ".join(kinds if isinstance(kinds, list) else [str(kinds)])
+        items = param.schema.get("items", {})
+        if "enum" in items:
+            kind += f" of {_choice(tuple(items['enum']))}"
+        elif "pattern" in items:
+            kind += f" of text like `{items['pattern']}`"
+        value = param.value
+        shown = str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+        lines.append(f"| `{name}` | {_cell(kind)} | `{shown}` | {_cell(str(param.schema.get('description_md', '')))} |")
+    return "\n".join(lines)
+
+
+def _operator(kind: type[Any]) -> str:
+    fields_ = ", ".join(f"`{name}`" for name in kind.template_fields) or "none"
+    links = ", ".join(f"*{link.name}*" for link in kind.operator_extra_links) or "none"
+    about = inspect.cleandoc(kind.__doc__ or "")
+    head, _, arguments = about.partition("\nArgs:\n")
+    lines = [f"### {kind.__name__}", "", f"`{kind.__module__}`", "", head.strip(), ""]
+    if arguments:
+        lines += [f"- `{name}`: {text}" for name, text in _arguments(arguments)] + [""]
+    return "\n".join([*lines, f"Template fields: {fields_}. Links: {links}.", ""])
+
+
+def _arguments(text: str) -> Iterator[tuple[str, str]]:
+    """Name and description of each argument of a docstring's Args."""
+    for match in re.finditer(r"^    (\w+): (.*(?:\n {6,}.*)*)", text, re.MULTILINE):
+        yield match[1], " ".join(match[2].split())
+
+
+# --- Writing ----------------------------------------------------------------------------------------------------------------
+
+
+def pages() -> Mapping[str, str]:
+    """Every generated file by its name below docs/."""
+    with tempfile.TemporaryDirectory(prefix="patchwave-docs-") as home:
+        dag = campaign_dag(Path(home))
+        return {
+            "campaign-files.md": campaign_files(),
+            "dag-reference.md": dag_reference(dag),
+            "campaign.schema.json": definition.schema_text(),
+            "policy.schema.json": policy.schema_text(),
+        }
+
+
+def main() -> None:
+    """Write them."""
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parent
+    for name, text in pages().items():
+        (folder / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
