@@ -244,7 +244,8 @@ def test_success_with_failed_hosts_names_them():
     """Within the error budget a run succeeds; the headline still counts who was not patched."""
     made = a_report(plan=a_plan(dev=[1, 2]), hosts=[a_row("dev", 1, HostState.PATCHED), a_row("dev", 2, HostState.UNREACHABLE)])
     assert made.headline == (
-        "weekly-linux succeeded: every stage kept its error budget; of 2 hosts: 1 patched, 1 unreachable; 1 host still needs somebody."
+        "weekly-linux succeeded: every stage kept its error budget; of 2 hosts: 1 patched, 1 unreachable; "
+        "1 host still needs somebody."
     )
 
 

@@ -8,6 +8,7 @@ from the ledger. `execute` and `execute_complete` both call it. A `Transient` er
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from typing import Any, NoReturn
@@ -19,7 +20,7 @@ from patchwave.aws.gateway import Gateway
 from patchwave.campaign import evidence
 from patchwave.campaign import plan as plans
 from patchwave.campaign.definition import Campaign
-from patchwave.campaign.errors import Permanent
+from patchwave.campaign.errors import Permanent, Transient
 from patchwave.campaign.plan import Plan
 from patchwave.campaign.policy import Policy
 from patchwave.campaign.values import RunId
@@ -146,7 +147,8 @@ class CampaignOperator(BaseOperator):
         except Permanent as error:
             raise AirflowFailException(str(error)) from error
         finally:
-            work.count_calls()
+            with suppress(Transient):  # a count must not hide what happened
+                work.count_calls()
 
     def wait(
         self, work: Work, *, subject: str, reason: str, ends: str, until: datetime, look_at: datetime | None = None

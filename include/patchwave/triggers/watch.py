@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.configuration import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -20,6 +20,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from patchwave.campaign.errors import Transient
 from patchwave.campaign.values import Cell
 from patchwave.hooks import clock
+
+if TYPE_CHECKING:
+    from patchwave.aws.gateway import Gateway
 
 POOL = ThreadPoolExecutor(max_workers=32, thread_name_prefix="patchwave")
 """asyncio's own pool has six threads on two cores and starves with many triggers."""
@@ -85,10 +88,13 @@ class CommandsTrigger(BaseTrigger):
         """One event, when a command is over or the moment has come."""
         until = datetime.fromisoformat(self.until)
         await asyncio.sleep(first_look())
+        from patchwave.hooks.aws import PatchwaveAwsHook  # boto3 costs a second: not while triggers start
+
         loop = asyncio.get_running_loop()
+        gateway = (await PatchwaveAwsHook(aws_conn_id=self.aws_conn_id).prepared()).gateway()
         while clock.real_delay(until) > 0:
             try:
-                over = await loop.run_in_executor(POOL, self._over)
+                over = await loop.run_in_executor(POOL, self._over, gateway)
             except Transient as error:
                 # The task could do no better than to wait, too; it learns of it when it wakes.
                 self.log.warning("Looking at commands failed, trying again: %s", error)
@@ -99,11 +105,7 @@ class CommandsTrigger(BaseTrigger):
             await asyncio.sleep(min(self.poll, max(0.2, clock.real_delay(until))))
         yield TriggerEvent({"because": "moment"})
 
-    def _over(self) -> bool:
-        from patchwave.hooks.aws import PatchwaveAwsHook  # boto3 costs a second: not while triggers start
-
-        gateway = PatchwaveAwsHook(aws_conn_id=self.aws_conn_id).gateway()
-        for cell, ids in self.commands.items():
-            if any(status.complete for status in gateway.commands(Cell.parse(cell), ids).values()):
-                return True
-        return False
+    def _over(self, gateway: Gateway) -> bool:
+        return any(
+            status.complete for cell, ids in self.commands.items() for status in gateway.commands(Cell.parse(cell), ids).values()
+        )
