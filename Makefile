@@ -21,7 +21,7 @@ $(STAMP): requirements.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo "'$(PYTHON)' cannot make virtual environments (no venv or ensurepip); on Debian and Ubuntu install the package python3-venv" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --requirement requirements.txt
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --quiet --no-deps --editable .
 	@touch $@
@@ -53,7 +53,7 @@ test-compose: $(STAMP) ## build and start the containers, run a campaign in them
 	@$(BIN)/python -m pytest tests/compose -m compose
 
 lock: ## compile requirements.in into requirements.txt, for every Python we support
-	@test -x $(BIN)/uv || { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); $(BIN)/python -m pip install --quiet --disable-pip-version-check uv; }
+	@test -x $(BIN)/uv || { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9; }
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --output-file requirements.txt requirements.in
 
 clean: ## remove what runs and tools left behind (var/, caches), not .venv
