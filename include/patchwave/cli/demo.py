@@ -79,6 +79,8 @@ class Options:
 def demo(options: Options, console: Console) -> int:
     """Run it.
 
+    The process is expected to end afterwards: requests to stop are ignored from then on.
+
     Returns:
         0 if the run's state is success and the ledger's outcome ``succeeded``; 1 if not; 130 or 143 when it was interrupted
         before the campaign had ended.
@@ -90,7 +92,7 @@ def demo(options: Options, console: Console) -> int:
     campaign: Campaign | None = None
     try:
         with (
-            signals.raised(),
+            signals.raised(to_the_end=True),
             Stack(
                 places=places,
                 port=options.port,

@@ -28,13 +28,18 @@ class Interrupted(KeyboardInterrupt):
 
 
 @contextmanager
-def raised() -> Iterator[None]:
-    """Within this, the signals that ask us to stop raise `Interrupted`; one that was ignored (nohup) stays so."""
+def raised(*, to_the_end: bool = False) -> Iterator[None]:
+    """Within this, the signals that ask us to stop raise `Interrupted`; one that was ignored (nohup) stays so.
+
+    Args:
+        to_the_end: the program ends right after this; a second Ctrl-C in its last moment is ignored, or it would be what
+            the exit status tells of.
+    """
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         raise Interrupted(number)
 
-    with _handled(interrupt):
+    with _handled(interrupt, afterwards=signal.SIG_IGN if to_the_end else None):
         yield
 
 
@@ -60,7 +65,9 @@ def held(*, instead: Callable[[str], None] | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def _handled(
+    handler: Callable[[int, FrameType | None], None], *, afterwards: signal.Handlers | None = None
+) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread only
         yield
         return
@@ -73,4 +80,4 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
     finally:
         for number, standing in before.items():
             if standing is not signal.SIG_IGN:
-                signal.signal(number, standing)
+                signal.signal(number, standing if afterwards is None else afterwards)
