@@ -15,7 +15,7 @@ from patchwave.campaign import severity
 from patchwave.campaign.definition import Campaign
 from patchwave.campaign.errors import Permanent
 from patchwave.campaign.findings import Coverage, Finding, Severity
-from patchwave.campaign.values import StageName
+from patchwave.campaign.values import Cell, HostId, StageName
 from patchwave.hooks import clock
 from patchwave.ledger.store import Run
 from patchwave.operators.base import TRIAGE, CampaignOperator, Work
@@ -28,6 +28,11 @@ TOO_LATE = timedelta(minutes=30)
 
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
 _COVERAGE: TypeAdapter[tuple[Coverage, ...]] = TypeAdapter(tuple[Coverage, ...])
+
+
+def _in_scope(finding: Finding, hosts: frozenset[HostId] | None) -> bool:
+    """Whether a finding belongs to the campaign; what is no instance has no host's tags, so tags leave it out."""
+    return hosts is None or (finding.resource_type == severity.EC2_INSTANCE and finding.host in hosts)
 
 
 def is_scheduled(dag_run: Any) -> bool:
@@ -72,12 +77,20 @@ class ScanFindingsOperator(CampaignOperator):
         found: list[Finding] = []
         coverage: list[Coverage] = []
         for cell in work.campaign.cells:
-            found.extend(work.gateway.findings(cell))
-            coverage.extend(work.gateway.coverage(cell))
-            self.log.info("%s: %d findings so far, %d hosts known to Inspector", cell, len(found), len(coverage))
+            hosts = self._scope(work, cell)
+            seen = list(work.gateway.findings(cell))
+            mine = [finding for finding in seen if _in_scope(finding, hosts)]
+            found.extend(mine)
+            coverage.extend(one for one in work.gateway.coverage(cell) if hosts is None or one.host in hosts)
+            self.log.info("%s: %d active findings, %d of them in the scope", cell, len(seen), len(mine))
         unique = finding_values.deduplicated(found)
         work.ledger.put_document(work.run_id, COVERAGE, _COVERAGE.dump_python(tuple(coverage), mode="json"), at=work.now)
         return work.ledger.put_document(work.run_id, FINDINGS, _FINDINGS.dump_python(unique, mode="json"), at=work.now)
+
+    def _scope(self, work: Work, cell: Cell) -> frozenset[HostId] | None:
+        """Hosts that carry the scope's tags, by EC2's word: Inspector learns of tags late. None: the scope names no tags."""
+        tags = {key: tuple(values) for key, values in work.campaign.scope.tags.items()}
+        return frozenset(host.id for host in work.gateway.fleet(cell, tags)) if tags else None
 
     def _refuse_late(self, work: Work) -> None:
         """Airflow may start a run for a moment that passed while it was down; for patching that is an outage."""
