@@ -1,0 +1,306 @@
+"""What do people do during a run, and how does a test wait for what comes of it? Steps over Airflow's REST API.
+
+Nothing here sleeps for a fixed time: `FollowedRun.until` polls for a condition, and whoever waits in vain gets a picture of
+the run (`FollowedRun.picture`). What the hosts went through is `judge`'s question.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+from patchwave.campaign.errors import Transient
+from patchwave.campaign.folders import run_folder
+from patchwave.campaign.values import RunId
+from patchwave.cli.gates import Gate, Gates
+from patchwave.cli.rest import Airflow, Refused, Unanswered
+from patchwave.cli.stack import Stack
+from patchwave.ledger.connect import ledger_at
+from patchwave.ledger.store import Ledger
+from tests.journey import judge
+
+Found = TypeVar("Found")
+
+POLL = 0.5
+PATIENCE = 360.0
+"""Seconds until a condition counts as never coming true; a busy machine needs a third of it."""
+
+RUN = "journey"
+
+
+class NeverCame(AssertionError):
+    """A condition did not come true in time, with a picture of the run."""
+
+
+def until(condition: Callable[[], Found], what: str, *, picture: Callable[[], str], patience: float = PATIENCE) -> Found:
+    """Poll until `condition` is true.
+
+    Returns:
+        What it returned.
+
+    Raises:
+        NeverCame: it stayed false.
+    """
+    end = time.monotonic() + patience
+    last = ""
+    while True:
+        try:
+            found = condition()
+            if found:
+                return found
+        except (Transient, KeyError) as problem:  # KeyError: the ledger does not have it yet
+            last = f" (the last answer: {problem!r})"
+        if time.monotonic() > end:
+            raise NeverCame(f"{what}: not within {patience:.0f} s{last}\n{picture()}")
+        time.sleep(POLL)
+
+
+@dataclass(kw_only=True)
+class Stage:
+    """Where all journeys happen: one Airflow, one awsim, one folder of campaign files, one ledger.
+
+    Attributes:
+        campaigns: the folder that Airflow reads; a test may edit its files.
+        users: REST clients by login name.
+    """
+
+    stack: Stack
+    campaigns: Path
+    users: Mapping[str, Airflow] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.users = {name: self.stack.as_user(name) for name in ("ana", "olga", "uma", "vic")}
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger, read where the tasks write it."""
+        return ledger_at(self.stack.ledger_url)
+
+    def dag_ready(self, dag: str) -> None:
+        """Wait until Airflow knows the DAG and does not call it stale."""
+        until(lambda: self._fresh(dag), f"DAG {dag} in Airflow", picture=self.picture)
+
+    def _fresh(self, dag: str) -> bool:
+        known = self.users["ana"].dag(dag)
+        return known is not None and not known["is_stale"]
+
+    def follow(self, campaign: str, *, region: str) -> FollowedRun:
+        """The run of that campaign, not triggered yet."""
+        return FollowedRun(stage=self, dag=campaign, region=region)
+
+    def picture(self) -> str:
+        """What the processes printed last."""
+        ends = "\n".join(f"  {service.name}:\n{_short(service.last_lines(8))}" for service in self.stack.services)
+        return f"import errors: {self.users['ana'].import_errors()}\nthe ends of the services' logs:\n{ends}"
+
+
+@dataclass(kw_only=True)
+class FollowedRun:
+    """One run, as people and tests see it.
+
+    Attributes:
+        region: the cell that is this campaign's own.
+        seen: what people saw in the middle of it, for the tests that judge afterwards.
+    """
+
+    stage: Stage
+    dag: str
+    region: str
+    run: str = RUN
+    seen: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.gates = Gates(dag=self.dag, run=self.run, users={"olga": self.user("olga")})
+
+    @property
+    def id(self) -> RunId:
+        """Its name in the ledger."""
+        return RunId(f"{self.dag}/{self.run}")
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of all runs."""
+        return self.stage.ledger
+
+    def user(self, name: str) -> Airflow:
+        """REST as that user."""
+        return self.stage.users[name]
+
+    # steps --------------------------------------------------------------------------------------------------------------
+    def begin(self, **conf: Any) -> None:
+        """ana unpauses the DAG and triggers the run."""
+        self.stage.dag_ready(self.dag)
+        self.user("ana").pause(self.dag, paused=False)
+        self.user("ana").trigger(self.dag, self.run, conf)
+
+    def until(self, condition: Callable[[], Found], what: str, *, patience: float = PATIENCE) -> Found:
+        """Wait, with a picture of this run if it is in vain; a run that has ended meanwhile does not wait to the end."""
+        return until(condition, f"{self.id}: {what}", picture=self.picture, patience=patience)
+
+    def gate(self, stage: str) -> Gate:
+        """Wait until the stage's gate asks, and until an answer to it is safe."""
+
+        def asked() -> Gate | None:
+            if self.state in ("success", "failed"):
+                raise NeverCame(f"{self.id} ended as {self.state} before the gate of {stage} asked\n{self.picture()}")
+            return next((one for one in self.gates.waiting() if one.task == f"{stage}.approve" and self.gates.settled(one)), None)
+
+        return self.until(asked, f"the gate of {stage} asks")  # type: ignore[return-value]
+
+    def answer(self, stage: str, *, approve: bool) -> Gate:
+        """olga answers the stage's gate, and again if Airflow lost her answer before it stood in the ledger.
+
+        Returns:
+            The gate that was answered.
+        """
+
+        while True:
+            gate = self.gate(stage)
+            self.gates.answer(gate, approve=approve)
+            became = partial(self._what_became_of, gate, stage)
+            if self.until(became, f"the answer to the gate of {stage} is in the ledger") == "decided":
+                return gate
+
+    def _what_became_of(self, gate: Gate, stage: str) -> str:
+        if any(decided == stage for decided, _, _ in self.decisions):
+            return "decided"
+        again = any(one.task == gate.task and one.attempt != gate.attempt for one in self.gates.waiting())
+        return "asks again" if again else ""
+
+    def refused(self, stage: str, option: str, *, user: str) -> int:
+        """Answer as somebody whom Airflow should refuse; the HTTP status of the refusal, 200 if there is none."""
+        try:
+            self.user(user).answer(self.dag, self.run, f"{stage}.approve", option)
+        except Refused as refusal:
+            return refusal.status
+        return 200
+
+    def clear(self, task: str, *, downstream: bool) -> None:
+        """Clear a task as the UI does."""
+        self.user("ana").post(
+            f"/dags/{self.dag}/clearTaskInstances",
+            {
+                "dry_run": False, "task_ids": [task], "dag_run_id": self.run, "only_failed": False,
+                "include_downstream": downstream, "reset_dag_runs": True,
+            },
+        )  # fmt: skip
+
+    # what came of it ----------------------------------------------------------------------------------------------------
+    @property
+    def state(self) -> str:
+        """The run's, in Airflow's word."""
+        return str(self.user("ana").run(self.dag, self.run)["state"])
+
+    def ended(self) -> str:
+        """Wait until the run is over; its state."""
+        return self.until(lambda: self.state if self.state in ("success", "failed") else "", "the run ends")
+
+    @property
+    def tasks(self) -> Mapping[str, str]:
+        """States of its tasks."""
+        return {str(one["task_id"]): str(one["state"]) for one in self.user("ana").tasks(self.dag, self.run)}
+
+    @property
+    def journal(self) -> judge.Journal:
+        """What happened to the journey's hosts until now."""
+        return judge.read(self.stage.stack.awsim.journal(), region=self.region)
+
+    def hosts(self, fleet: str = "") -> dict[str, Mapping[str, Any]]:
+        """awsim's hosts of the region (of a fleet), by instance id."""
+        found = self.stage.stack.awsim.get("/hosts")["hosts"]
+        return {
+            str(one["host"]): one
+            for one in found
+            if one["region"] == self.region and (not fleet or str(one["name"]).rpartition("/")[0] == fleet)
+        }
+
+    def host(self, name: str) -> str:
+        """Instance id of the host that the world file calls ``fleet/number``."""
+        return next(host for host, facts in self.hosts().items() if _same(str(facts["name"]), name))
+
+    @property
+    def planned(self) -> Mapping[str, frozenset[str]]:
+        """The plan's hosts by stage, as the ledger has it."""
+        plan = self.ledger.document(self.id, "plan")
+        return {one["name"]: frozenset(host["id"] for host in one["hosts"]) for one in plan["stages"]}
+
+    @property
+    def classes(self) -> Mapping[str, str]:
+        """Each host's state in the ledger."""
+        return {str(row.host): row.state.value for row in self.ledger.hosts(self.id)}
+
+    @property
+    def decisions(self) -> Sequence[tuple[str, str, str]]:
+        """Stage, verdict and author of each decision in the ledger."""
+        return [(str(one.stage), one.verdict.value, one.author) for one in self.ledger.decisions(self.id)]
+
+    @property
+    def folder(self) -> Path:
+        """Where its report lies."""
+        return run_folder(self.stage.stack.places.runs, self.id)
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        """Its report, from the file."""
+        return dict(json.loads((self.folder / "report.json").read_text()))
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """Its hosts, from the CSV."""
+        with (self.folder / "hosts.csv").open(newline="") as lines:
+            return list(csv.DictReader(lines))
+
+    def page(self) -> str:
+        """The run's ledger page in Airflow's UI, as olga sees it."""
+        user = self.user("olga")
+        with httpx.Client(base_url=user.address, trust_env=False, timeout=30) as http:
+            answer = http.get(f"/patchwave/runs/{self.dag}/{self.run}", headers=dict(user._authorization(fresh=False)))
+            return answer.raise_for_status().text
+
+    # for whoever has to find out why ------------------------------------------------------------------------------------
+    def picture(self) -> str:
+        """Task states, the end of the failed tasks' logs, open waits, the ends of the services' logs."""
+        try:
+            return "\n".join([f"--- {self.id}", *self._tasks_told(), *self._ledger_told(), self.stage.picture()])
+        except (Unanswered, Refused, KeyError) as problem:
+            return f"--- {self.id}: no picture: {problem!r}\n{self.stage.picture()}"
+
+    def _tasks_told(self) -> list[str]:
+        ana = self.user("ana")
+        told = [f"run: {self.state}"]
+        for task in ana.tasks(self.dag, self.run):
+            told.append(f"  {task['task_id']}: {task['state']}, try {task['try_number']}")
+            if task["state"] in ("failed", "up_for_retry", "running"):
+                log = ana.log(self.dag, self.run, task["task_id"], task["try_number"])
+                told.extend(f"      {line}" for line in _log_lines(log))
+        return told
+
+    def _ledger_told(self) -> list[str]:
+        stages = [f"  stage {row.stage}: {row.state.value} {row.reason}" for row in self.ledger.stages(self.id)]
+        waits = [f"  waits: {one.subject}: {one.reason}" for one in self.ledger.waits(self.id, open_only=True)]
+        return ["ledger:", *stages, *waits, f"  decisions: {self.decisions}", f"  hosts: {dict(self.classes)}"]
+
+
+def _short(lines: str, width: int = 240) -> str:
+    return "\n".join(line if len(line) <= width else f"{line[:width]} ..." for line in lines.splitlines())
+
+
+def _same(name: str, wanted: str) -> bool:
+    fleet, _, number = name.rpartition("/")
+    wanted_fleet, _, wanted_number = wanted.rpartition("/")
+    return fleet == wanted_fleet and int(number) == int(wanted_number)
+
+
+def _log_lines(said: Any, count: int = 20) -> list[str]:
+    lines = said.get("content", said) if isinstance(said, Mapping) else said
+    if not isinstance(lines, list):
+        return str(lines).splitlines()[-count:]
+    return [str(one.get("event", one)) if isinstance(one, Mapping) else str(one) for one in lines][-count:]
