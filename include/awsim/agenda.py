@@ -23,19 +23,26 @@ class Agenda:
         self.now = start
         self._order = itertools.count()
         self._heap: list[tuple[float, int, Action]] = []
+        self._running = False
 
     def at(self, moment: float, action: Action) -> None:
         """`action(moment)` is called when virtual time reaches `moment`; a moment in the past means as soon as possible."""
         heapq.heappush(self._heap, (max(moment, self.now), next(self._order), action))
 
     def run_until(self, now: float) -> int:
-        """Catch up; returns how many actions were carried out."""
+        """Catch up; returns how many actions were carried out. An action that asks the API gets here again: nothing happens then."""
+        if self._running:
+            return 0
         done = 0
-        while self._heap and self._heap[0][0] <= now:
-            moment, _, action = heapq.heappop(self._heap)
-            self.now = moment
-            action(moment)
-            done += 1
+        self._running = True
+        try:
+            while self._heap and self._heap[0][0] <= now:
+                moment, _, action = heapq.heappop(self._heap)
+                self.now = moment
+                action(moment)
+                done += 1
+        finally:
+            self._running = False
         self.now = max(self.now, now)
         return done
 

@@ -58,6 +58,7 @@ class Simulator:
 
     def _made(self, file: WorldFile | None) -> World:
         world = World(clock=Clock(base=self._base, speed=self._speed, real=self._real), seed=self._seed, file=file)
+        world.answer = self._answer
         registry.attach(world)
         return world
 

@@ -10,6 +10,7 @@ For services: `hosts_in(account, region)`, `host(...)`, `state(...)`, `at(...)`,
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
@@ -29,6 +30,14 @@ DAY = 86_400.0
 NOBODY = Cause()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageContent:
+    """What an instance of an image finds on its disk."""
+
+    template: Template
+    levels: dict[str, int]
+
+
 class World:
     def __init__(self, *, clock: Clock, seed: int, file: WorldFile | None = None, catalogue: Catalogue | None = None) -> None:
         """Make the fleets of `file` in a fresh moto; None makes an empty AWS. moto's state is one a process, so is the world."""
@@ -45,10 +54,16 @@ class World:
         self.default_account = file.accounts[0].id if file else estate.DEFAULT_ACCOUNT_ID
         self._states: dict[tuple[str, str, Any], Any] = {}
         self._requests = 0
+        self.answer: Callable[[dict[str, Any]], Any] | None = None
+        """The application that answers requests (WSGI environ -> `wire.Answer`); for `inside.ask`."""
         self._on_report: list[Callable[[Host, PatchReport], None]] = []
         self._on_connected: list[Callable[[Host], None]] = []
         self._on_boot: list[Callable[[Host], None]] = []
         self._on_down: list[Callable[[Host, bool], None]] = []
+        self._on_fault: list[Callable[[Fault], None]] = []
+        self._on_status: list[Callable[[Any], None]] = []
+        self.image_content: Callable[[str, str, str], ImageContent | None] = lambda *_: None
+        """What is on an image (account, region, id); None: by chance. Set by `services/ec2.py`."""
         self._shift = self._release_shift()
         estate.reset(seed)
         if file:
@@ -136,6 +151,18 @@ class World:
         """`callback(host, asked_for)` when a machine goes down; `asked_for`: a command on the host asked for this reboot."""
         self._on_down.append(callback)
 
+    def on_fault(self, callback: Callable[[Fault], None]) -> None:
+        """`callback(fault)` for each fault that is put in force."""
+        self._on_fault.append(callback)
+
+    def on_status(self, callback: Callable[[Any], None]) -> None:
+        """`callback(record)` when the status of a command or an invocation may have changed."""
+        self._on_status.append(callback)
+
+    def status_changed(self, record: Any) -> None:
+        for callback in self._on_status:
+            callback(record)
+
     def request_id(self) -> str:
         self._requests += 1
         bits = self.random("request", self._requests).getrandbits(128)
@@ -182,7 +209,8 @@ class World:
             return
         for callback in self._on_down:
             callback(host, own)
-        self.record(host, Event.OUT_OF_SERVICE, cause=cause)
+        if not host.out:
+            self.record(host, Event.OUT_OF_SERVICE, cause=cause)
         self.record(host, Event.REBOOT_BEGUN, cause=cause)
         host.rebooting = True
         host.disconnected = self.now if host.disconnected is None else host.disconnected
@@ -213,7 +241,7 @@ class World:
         host.healthy_from = self.now + self.draw(host, "status_check", boots)
 
         def in_service(_: float) -> None:
-            if host.state == "running" and not host.rebooting and len(host.boots) == boots:
+            if host.state == "running" and not host.rebooting and len(host.boots) == boots and not host.out:
                 self.record(host, Event.IN_SERVICE, cause=cause)
 
         self.at(host.healthy_from, in_service)
@@ -247,7 +275,28 @@ class World:
                 if concerns(fault, host):
                     (self.agent_dies if fault.kind is Kind.AGENT_DEAD else self.agent_returns)(host)
             return fault
-        return self.faults.add(fault)
+        kept = self.faults.add(fault)
+        for callback in self._on_fault:
+            callback(kept)
+        return kept
+
+    def arrived(self, account: str, region: str, identifier: str) -> Host:
+        """An instance that a service of AWS launched by itself is a host from now on."""
+        known = self.host(account, region, identifier)
+        if known is not None:
+            return known
+        machine = estate.machine(account, region, identifier)
+        if machine is None:
+            raise LookupError(f"awsim: there is no instance {identifier} in {account} {region}")
+        return self._found(account, region, machine)
+
+    def retired(self, host: Host, *, cause: Cause, replaced_by: str | None = None) -> None:
+        """An instance that a service of AWS terminated by itself is gone."""
+        if host.state == "terminated":
+            return
+        self._stopped(host, "terminated", cause)
+        if replaced_by is not None:
+            self.record(host, Event.REPLACED, cause=cause, replaced_by=replaced_by)
 
     def sync(self, account: str, region: str) -> None:
         """Notice what callers did to instances through EC2 and Auto Scaling: stopped, started, terminated, launched, replaced."""
@@ -273,7 +322,7 @@ class World:
             if host.group == successor.group:
                 self.record(host, Event.REPLACED, replaced_by=successor.id)
 
-    def _stopped(self, host: Host, state: str) -> None:
+    def _stopped(self, host: Host, state: str, cause: Cause = NOBODY) -> None:
         was_up = host.state == "running" and not host.rebooting
         for callback in self._on_down:
             callback(host, False)
@@ -281,8 +330,8 @@ class World:
         host.terminated = self.now if state == "terminated" else None
         host.rebooting = False
         host.disconnected = self.now if host.disconnected is None else host.disconnected
-        if was_up:
-            self.record(host, Event.OUT_OF_SERVICE, reason=state)
+        if was_up and not host.out:
+            self.record(host, Event.OUT_OF_SERVICE, cause=cause, reason=state)
 
     def _started(self, host: Host) -> None:
         host.state = "running"
@@ -293,8 +342,11 @@ class World:
         """A machine that somebody launched: a managed node after a while, if it has an instance profile."""
         network = self.networks.get((account, region))
         key = next((key for key, image in network.images.items() if image == machine.image), None) if network else None
-        template = Template(os=key or "amazon-linux-2023")
+        content = self.image_content(account, region, machine.image)
+        template = content.template if content else Template(os=key or "amazon-linux-2023")
         host = self._host(machine.id, machine.id, account, region, template, Unlike(host=1), self.timings, launched=self.now)
+        if content is not None:
+            host.levels = dict(content.levels)
         host.group = estate.group_of(account, region, machine.id)
         host.address = machine.address
         host.disconnected = self.now
@@ -307,7 +359,7 @@ class World:
             self.at(host.registered, lambda _: self._connected(host) if host.connected else None)
 
         def in_service(_: float) -> None:
-            if host.state == "running":
+            if host.state == "running" and not host.out:
                 self.record(host, Event.IN_SERVICE)
 
         self.at(host.healthy_from, in_service)
@@ -445,6 +497,14 @@ class World:
             ping_offset=chance.uniform(0, 300),
             inventory_offset=chance.uniform(0, 86_400),
         )
+
+    def newest_levels(self, platform: Platform, moment: float) -> dict[str, int]:
+        """All packages of a platform with every update that was out at a moment."""
+        return {name: sum(self.released(update) <= moment for update in found.updates) for name, found in platform.packages.items()}
+
+    def image_levels(self, platform: Platform, template: Template, image: str) -> dict[str, int]:
+        """What an image of a template lacks: the same on each of its instances."""
+        return self._levels(platform, template, Unlike(host=1), self.random("image", image))
 
     def _levels(self, platform: Platform, template: Template, exception: Unlike, chance: Random) -> dict[str, int]:
         """All packages up to date but for the chosen ones, which miss one or more updates."""
