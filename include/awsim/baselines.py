@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
-from awsim import estate
+from awsim import estate, estate_ssm
 from awsim.catalogue import Platform, Update
 from awsim.world_file import Baseline as BaselineEntry
 
@@ -44,6 +44,26 @@ class Baseline:
                 return rule.get("ComplianceLevel") or "UNSPECIFIED"
         return None
 
+    def deployment(self, update: Update, platform: Platform, *, released: float, at: float) -> tuple[str, str, float] | None:
+        """(DeploymentStatus, compliance level, approval date) of an update that concerns this baseline, else None."""
+        level = self.definition.get("ApprovedPatchesComplianceLevel") or "UNSPECIFIED"
+        if self.rejects(update):
+            return "EXPLICIT_REJECTED", level, released
+        if any(_named(pattern, update) for pattern in self.definition.get("ApprovedPatches") or []):
+            return "EXPLICIT_APPROVED", level, released
+        if not _all_match((self.definition.get("GlobalFilters") or {}).get("PatchFilters") or [], update, platform):
+            return None
+        pending: tuple[str, str, float] | None = None
+        for rule in (self.definition.get("ApprovalRules") or {}).get("PatchRules") or []:
+            if not _all_match((rule.get("PatchFilterGroup") or {}).get("PatchFilters") or [], update, platform):
+                continue
+            since = released + float(rule.get("ApproveAfterDays") or 0) * DAY
+            if _old_enough(rule, released, at):
+                return "APPROVED", rule.get("ComplianceLevel") or "UNSPECIFIED", since
+            if pending is None and not rule.get("ApproveUntilDate"):
+                pending = "PENDING_APPROVAL", rule.get("ComplianceLevel") or "UNSPECIFIED", since
+        return pending
+
     def rejects(self, update: Update) -> bool:
         return any(_named(pattern, update) for pattern in self.definition.get("RejectedPatches") or [])
 
@@ -55,7 +75,14 @@ def for_node(account: str, region: str, patch_group: str, operating_system: str)
         found = find(account, region, registered)
         if found is not None:
             return found
-    return default(region, operating_system)
+    return default_for(account, region, operating_system)
+
+
+def default_for(account: str, region: str, operating_system: str) -> Baseline:
+    """The baseline that a caller made the operating system's default (RegisterDefaultPatchBaseline), else AWS's own."""
+    own = estate_ssm.own_default(account, region, operating_system)
+    found = find(account, region, own) if own is not None else None
+    return found if found is not None else default(region, operating_system)
 
 
 def find(account: str, region: str, identifier: str) -> Baseline | None:
@@ -149,6 +176,9 @@ def _all_match(filters: list[dict[str, Any]], update: Update, platform: Platform
         "SECTION": update.classification,
         "SEVERITY": update.severity,
         "PRIORITY": update.severity,
+        "MSRC_SEVERITY": update.severity,
+        "PRODUCT_FAMILY": "Windows" if platform.operating_system == "WINDOWS" else None,
+        "PATCH_SET": "OS",
     }
     return all("*" in entry["Values"] or facts.get(entry["Key"]) in entry["Values"] for entry in filters)
 

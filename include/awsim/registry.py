@@ -88,6 +88,11 @@ class Context:
     def now(self) -> datetime:
         return moment(self.at)
 
+    @property
+    def host_header(self) -> str:
+        """How the caller reached awsim (`127.0.0.1:5005`), for answers that hold a URL."""
+        return str(self._call.environ.get("HTTP_HOST", "127.0.0.1"))
+
     def call_moto(self) -> dict[str, Any]:
         return self._call.ask_moto().parsed(self._call)
 

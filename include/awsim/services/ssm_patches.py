@@ -1,6 +1,6 @@
 """SSM Patch Manager: patch states and patches of nodes, patch groups, and what baselines say.
 
-Creating, listing and deleting baselines stays moto's; reading one, and registering it for a group, is answered here.
+Reading a baseline, and registering it for a group, is answered here; the rest of their life in `ssm_baselines`.
 """
 
 import operator
@@ -11,6 +11,7 @@ from awsim import baselines, estate, patching
 from awsim.clock import moment
 from awsim.host import Host, PatchReport, PatchRow, PatchState
 from awsim.registry import AwsError, Context, operation
+from awsim.services import ssm_baselines
 
 _COUNTS = {
     "InstalledCount": PatchState.INSTALLED,
@@ -135,25 +136,7 @@ def get_patch_baseline(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     found = baselines.find(ctx.account, ctx.region, params["BaselineId"])
     if found is None:
         raise AwsError("DoesNotExistException", f"Baseline {params['BaselineId']} does not exist.")
-    created = moment(ctx.world.clock.base)
-    definition = found.definition
-    return {
-        "BaselineId": found.id,
-        "Name": found.name,
-        "OperatingSystem": found.operating_system,
-        "GlobalFilters": definition.get("GlobalFilters") or {"PatchFilters": []},
-        "ApprovalRules": definition.get("ApprovalRules") or {"PatchRules": []},
-        "ApprovedPatches": definition.get("ApprovedPatches") or [],
-        "ApprovedPatchesComplianceLevel": definition.get("ApprovedPatchesComplianceLevel") or "UNSPECIFIED",
-        "ApprovedPatchesEnableNonSecurity": bool(definition.get("ApprovedPatchesEnableNonSecurity")),
-        "RejectedPatches": definition.get("RejectedPatches") or [],
-        "RejectedPatchesAction": definition.get("RejectedPatchesAction") or "ALLOW_AS_DEPENDENCY",
-        "PatchGroups": estate.baseline_groups(ctx.account, ctx.region, found.id),
-        "CreatedDate": created,
-        "ModifiedDate": created,
-        "Description": _text(found, "BaselineDescription", "Description"),
-        "Sources": definition.get("Sources") or [],
-    }
+    return {**ssm_baselines.told(ctx, found), "PatchGroups": estate.baseline_groups(ctx.account, ctx.region, found.id)}
 
 
 def _text(found: baselines.Baseline, *names: str) -> str:

@@ -1,0 +1,131 @@
+"""What do moto's ssm, s3, cloudwatch and resource-groups hold that awsim's Systems Manager acts on, and how is it changed?
+
+Beside `estate.py` the only module that knows moto's models: patch baselines, maintenance windows, documents, objects, alarms and
+resource groups of a cell. Called by `baselines.py`, `runcommand.py` and the ssm services.
+"""
+
+import json
+from typing import Any
+
+from moto.cloudwatch.models import cloudwatch_backends
+from moto.resourcegroups.models import resourcegroups_backends
+from moto.s3.models import s3_backends
+from moto.ssm.models import ssm_backends
+
+_BASELINE_FIELDS = {
+    "Name": "name",
+    "GlobalFilters": "global_filters",
+    "ApprovalRules": "approval_rules",
+    "ApprovedPatches": "approved_patches",
+    "ApprovedPatchesComplianceLevel": "approved_patches_compliance_level",
+    "ApprovedPatchesEnableNonSecurity": "approved_patches_enable_non_security",
+    "RejectedPatches": "rejected_patches",
+    "RejectedPatchesAction": "rejected_patches_action",
+    "Description": "description",
+    "Sources": "sources",
+}
+
+# --- patch baselines ---
+
+
+def own_baselines(account: str, region: str) -> list[dict[str, Any]]:
+    """The baselines that callers created, oldest first."""
+    return [found.to_json() for found in ssm_backends[account][region].baselines.values()]
+
+
+def own_default(account: str, region: str, operating_system: str) -> str | None:
+    """The created baseline that is registered as the operating system's default; None: AWS's own is."""
+    for found in ssm_backends[account][region].baselines.values():
+        if found.default_baseline and (found.operating_system or "WINDOWS") == operating_system:
+            return str(found.id)
+    return None
+
+
+def set_default(account: str, region: str, operating_system: str, identifier: str | None) -> None:
+    """`identifier` None makes AWS's own baseline the default again."""
+    for found in ssm_backends[account][region].baselines.values():
+        if (found.operating_system or "WINDOWS") == operating_system:
+            found.default_baseline = found.id == identifier
+
+
+def change_baseline(account: str, region: str, identifier: str, fields: dict[str, Any]) -> None:
+    """Fields by their names in UpdatePatchBaseline; what is not given stays."""
+    found = ssm_backends[account][region].baselines[identifier]
+    for name, value in fields.items():
+        if name in _BASELINE_FIELDS:
+            setattr(found, _BASELINE_FIELDS[name], value)
+
+
+def delete_baseline(account: str, region: str, identifier: str) -> None:
+    ssm_backends[account][region].baselines.pop(identifier, None)
+
+
+def deregister_group(account: str, region: str, group: str, identifier: str) -> bool:
+    """moto registers it once more; whether it had been registered."""
+    found = ssm_backends[account][region].patch_groups.get(group)
+    if found is None:
+        return False
+    systems = [system for system, registered in found.associations.items() if registered == identifier]
+    for system in systems:
+        del found.associations[system]
+    return bool(systems)
+
+
+# --- objects ---
+
+
+def put_object(account: str, bucket: str, key: str, body: bytes) -> None:
+    s3 = s3_backends[account]["aws"]
+    if bucket not in s3_backends.bucket_accounts:
+        s3.create_bucket(bucket, "us-east-1")
+    s3.put_object(bucket, key, body)
+
+
+def delete_object(account: str, bucket: str, key: str) -> None:
+    if bucket in s3_backends[account]["aws"].buckets:
+        s3_backends[account]["aws"].delete_object(bucket, key)
+
+
+def has_bucket(bucket: str) -> bool:
+    return bucket in s3_backends.bucket_accounts
+
+
+# --- documents ---
+
+
+def raw_document(account: str, region: str, name: str) -> tuple[str, str] | None:
+    """(DocumentType, content as text) of a document's default version."""
+    found = ssm_backends[account][region]._documents.get(name)
+    if found is None:
+        return None
+    stored = found.get_default_version()
+    return str(stored.document_type), str(stored.content)
+
+
+# --- alarms ---
+
+
+def alarm_state(account: str, region: str, name: str) -> str | None:
+    """OK, ALARM or INSUFFICIENT_DATA; None: there is no such alarm."""
+    found = cloudwatch_backends[account][region].alarms.get(name)
+    return str(found.state_value) if found is not None else None
+
+
+# --- resource groups ---
+
+
+def resource_group(account: str, region: str, name: str) -> dict[str, Any] | None:
+    """The query of a resource group of type TAG_FILTERS_1_0: `ResourceTypeFilters`, `TagFilters`."""
+    groups = resourcegroups_backends[account][region].groups
+    if name not in groups:
+        return None
+    query = groups[name].resource_query or {}
+    return dict(json.loads(query.get("Query") or "{}")) if query.get("Type") == "TAG_FILTERS_1_0" else {}
+
+
+# --- maintenance windows ---
+
+
+def windows(account: str, region: str) -> dict[str, Any]:
+    """moto's maintenance windows by id; each has `targets` and `tasks` by id."""
+    return dict(ssm_backends[account][region].windows)
