@@ -107,6 +107,8 @@ class Host:
     terminated: float | None = None
     """When EC2 said that the instance is gone."""
     rebooting: bool = False
+    out: bool = False
+    """Taken out of service on purpose (standby, on its way out of its group): the journal has said so already."""
     healthy_from: float = 0.0
     """EC2's status checks say ok from this moment on (if the host runs)."""
     boots: list[float] = field(default_factory=list)
@@ -120,6 +122,11 @@ class Host:
     files: dict[str, str] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     address: str = ""
+    zone: str = ""
+    hibernates: float = 0.0
+    """How many seconds longer than usual the agent stays silent after the next boot."""
+    reboot_pending: bool = False
+    """The last boot was not enough: something still waits for another one."""
     ping_offset: float = 0.0
     inventory_offset: float = 0.0
 
@@ -200,6 +207,7 @@ class Host:
             "ping": self.ping_status(now) if self.registered is not None else None,
             "status_check": self.status_check(now),
             "rebooting": self.rebooting,
+            "zone": self.zone,
             "boots": len(self.boots),
             "patching": self.patching is not None,
             "installed_by_commands": len(self.changes),

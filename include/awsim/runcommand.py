@@ -398,6 +398,7 @@ def _finish_queue(world: World, command: Command, status: str, details: str) -> 
         command.invocations[host.id] = Invocation(
             command=command, host=host, sent=world.now, status=status, details=details, finished=world.now
         )
+        world.status_changed(command.invocations[host.id])
     command.queue.clear()
 
 
@@ -415,12 +416,14 @@ def _deliver(world: World, invocation: Invocation) -> None:
         invocation.status = invocation.details = "Delayed"
         _acknowledged(command)
         _dispatch(world, command)
+        world.status_changed(invocation)
         return
     invocation.status = invocation.details = "InProgress"
     invocation.started = world.now
     invocation.running = True
     _acknowledged(command)
     _dispatch(world, command)
+    world.status_changed(invocation)
     _execute(world, invocation)
 
 
@@ -445,6 +448,7 @@ def _close(world: World, invocation: Invocation, status: str, details: str) -> N
     if invocation in opened and not invocation.running:
         opened.remove(invocation)
     _dispatch(world, invocation.command)
+    world.status_changed(invocation)
 
 
 def cancel(world: World, command: Command, instance_ids: list[str] | None = None) -> None:
@@ -464,6 +468,7 @@ def cancel(world: World, command: Command, instance_ids: list[str] | None = None
             _close(world, invocation, "Cancelled", "Cancelled")
         elif invocation.status == "InProgress":
             invocation.status = invocation.details = "Cancelling"
+            world.status_changed(invocation)
             world.at(
                 world.now + world.random("cancel", command.id, invocation.host.id).uniform(1, 4),
                 call(_stop, world, invocation),

@@ -500,7 +500,8 @@ class World:
 
     def newest_levels(self, platform: Platform, moment: float) -> dict[str, int]:
         """All packages of a platform with every update that was out at a moment."""
-        return {name: sum(self.released(update) <= moment for update in found.updates) for name, found in platform.packages.items()}
+        packages = platform.packages.items()
+        return {name: sum(self.released(update) <= moment for update in package.updates) for name, package in packages}
 
     def image_levels(self, platform: Platform, template: Template, image: str) -> dict[str, int]:
         """What an image of a template lacks: the same on each of its instances."""
