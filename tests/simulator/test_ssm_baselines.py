@@ -122,7 +122,8 @@ def test_effective_patches_are_told_for_windows_only(aws):
     identifier = made(aws, name="windows", system="WINDOWS", rules=[late], RejectedPatches=["expat*"])
     rows = aws.ssm.describe_effective_patches_for_patch_baseline(BaselineId=identifier)["EffectivePatches"]
     states = {row["PatchStatus"]["DeploymentStatus"] for row in rows}
-    assert "EXPLICIT_REJECTED" in states and states <= {"EXPLICIT_REJECTED", "PENDING_APPROVAL", "APPROVED"}
+    assert "EXPLICIT_REJECTED" in states
+    assert states <= {"EXPLICIT_REJECTED", "PENDING_APPROVAL", "APPROVED"}
     assert {"Id", "KbNumber", "MsrcSeverity", "Product"} <= set(rows[0]["Patch"])
 
 
@@ -131,7 +132,8 @@ def test_available_patches_are_those_of_windows_unless_a_product_says_otherwise(
     as_windows(aws)
     pages = aws.ssm.get_paginator("describe_available_patches").paginate(PaginationConfig={"PageSize": 7})
     rows = [row for page in pages for row in page["Patches"]]
-    assert len(rows) > 7 and {row["Product"] for row in rows} == {"WindowsServer2022"}
+    assert len(rows) > 7
+    assert {row["Product"] for row in rows} == {"WindowsServer2022"}
     some = aws.ssm.describe_available_patches(
         Filters=[{"Key": "PRODUCT", "Values": ["WindowsServer2022"]}, {"Key": "CLASSIFICATION", "Values": ["Security"]}]
     )["Patches"]

@@ -39,8 +39,8 @@ _WINDOWS = [
 _RED_HAT_PRODUCTS = {
     "REDHAT_ENTERPRISE_LINUX": [
         "RedhatEnterpriseLinux7.9",
-        *(f"RedhatEnterpriseLinux8.{minor}" for minor in range(0, 11)),
-        *(f"RedhatEnterpriseLinux9.{minor}" for minor in range(0, 7)),
+        *(f"RedhatEnterpriseLinux8.{minor}" for minor in range(11)),
+        *(f"RedhatEnterpriseLinux9.{minor}" for minor in range(7)),
     ],
     "CENTOS": ["CentOS7.9", "CentOS8"],
     "ORACLE_LINUX": ["OracleLinux7.9", "OracleLinux8.9", "OracleLinux9.3"],
@@ -406,7 +406,7 @@ def _patch(ctx: Context, platform: Platform, update: Update) -> dict[str, Any]:
         "ReleaseDate": moment(ctx.world.released(update)),
         "Title": update.title,
         "Description": f"{update.classification} update {update.advisory} for {platform.name}.",
-        "ContentUrl": platform.advisory_url.replace("{advisory}", update.advisory),
+        "ContentUrl": f"{platform.advisory_url}{update.advisory}",
         "Vendor": "Microsoft" if platform.operating_system == "WINDOWS" else "Amazon.com",
         "ProductFamily": "Windows" if platform.operating_system == "WINDOWS" else platform.name,
         "Product": platform.product,
