@@ -1,0 +1,448 @@
+"""What do Auto Scaling groups, target groups, alarms, rules, images and organizations look like in moto?
+
+The second half of `estate.py`: the services `autoscaling`, `elbv2`, `cloudwatch`, `events`, `ec2` and `organizations` read and
+move moto's models here and nowhere else.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from moto.autoscaling.models import autoscaling_backends
+from moto.cloudwatch.models import cloudwatch_backends
+from moto.ec2.models import ec2_backends
+from moto.elbv2.models import elbv2_backends
+from moto.events.models import events_backends
+from moto.iam.models import iam_backends
+from moto.organizations.models import organizations_backends
+
+# --- Auto Scaling groups ---
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """An instance of a group as moto knows it."""
+
+    id: str
+    lifecycle: str
+    health: str
+    protected: bool
+    zone: str
+    subnet: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    name: str
+    arn: str
+    least: int
+    most: int
+    desired: int
+    health_check: str
+    grace: int
+    members: tuple[Member, ...]
+    suspended: frozenset[str]
+    target_groups: tuple[str, ...]
+    template_id: str | None
+    template_name: str | None
+    template_version: str | None
+    """As the group names it: a number, `$Latest`, `$Default`; None without a launch template."""
+
+
+def group_names(account: str, region: str) -> list[str]:
+    if account not in autoscaling_backends:
+        return []
+    return list(autoscaling_backends[account][region].autoscaling_groups)
+
+
+def group(account: str, region: str, name: str) -> Group | None:
+    found = autoscaling_backends[account][region].autoscaling_groups.get(name)
+    if found is None:
+        return None
+    template = found.ec2_launch_template
+    return Group(
+        name=found.name,
+        arn=found.arn,
+        least=int(found.min_size or 0),
+        most=int(found.max_size or 0),
+        desired=int(found.desired_capacity or 0),
+        health_check=found.health_check_type,
+        grace=int(found.health_check_grace_period or 0),
+        members=tuple(_member(state) for state in found.instance_states),
+        suspended=frozenset(row["ProcessName"] for row in found.suspended_processes),
+        target_groups=tuple(found.target_group_arns or ()),
+        template_id=template.id if template is not None else None,
+        template_name=template.name if template is not None else None,
+        template_version=str(found.launch_template_version) if template is not None else None,
+    )
+
+
+def _member(state: Any) -> Member:
+    return Member(
+        id=state.instance.id,
+        lifecycle=state.lifecycle_state,
+        health=state.health_status,
+        protected=bool(state.protected_from_scale_in),
+        zone=str(state.instance.placement.zone or ""),
+        subnet=str(state.instance.subnet_id or ""),
+    )
+
+
+def set_lifecycle(account: str, region: str, name: str, identifier: str, lifecycle: str) -> None:
+    for state in autoscaling_backends[account][region].autoscaling_groups[name].instance_states:
+        if state.instance.id == identifier:
+            state.lifecycle_state = lifecycle
+
+
+def launch(account: str, region: str, name: str, *, profile: str | None, number: int) -> str:
+    """One more instance of a group, made by its present launch template; its id. Subnets are taken in turn."""
+    found = autoscaling_backends[account][region].autoscaling_groups[name]
+    subnets = found.vpc_zone_identifier
+    before = {state.instance.id for state in found.instance_states}
+    if subnets:
+        several = subnets.split(",")
+        found.vpc_zone_identifier = several[number % len(several)]
+    try:
+        found.replace_autoscaling_group_instances(1, found.get_propagated_tags())
+    finally:
+        found.vpc_zone_identifier = subnets
+    (identifier,) = {state.instance.id for state in found.instance_states} - before
+    ec2 = ec2_backends[account][region]
+    if profile and identifier not in ec2.iam_instance_profile_associations:
+        ec2.associate_iam_instance_profile(identifier, iam_instance_profile_arn=profile)
+    return str(identifier)
+
+
+def terminate(account: str, region: str, name: str, identifier: str) -> None:
+    """Take an instance out of its group and end it; nobody launches another one."""
+    found = autoscaling_backends[account][region].autoscaling_groups.get(name)
+    if found is not None:
+        found.instance_states = [state for state in found.instance_states if state.instance.id != identifier]
+    elbv2_backends[account][region].notify_terminate_instances([identifier])
+    ec2_backends[account][region].terminate_instances([identifier])
+
+
+def set_desired(account: str, region: str, name: str, desired: int) -> None:
+    """Only the number; whoever calls launches and terminates."""
+    autoscaling_backends[account][region].autoscaling_groups[name].desired_capacity = desired
+
+
+def use_template(account: str, region: str, name: str, template: dict[str, Any]) -> None:
+    found = autoscaling_backends[account][region].autoscaling_groups[name]
+    found._set_launch_configuration("", template, None)
+
+
+@contextmanager
+def with_template(account: str, region: str, name: str, template: dict[str, Any] | None) -> Iterator[None]:
+    """While a refresh runs, new instances are made by its desired configuration and the group still shows its old one."""
+    found = autoscaling_backends[account][region].autoscaling_groups.get(name)
+    if found is None or template is None:
+        yield
+        return
+    fields = ("ec2_launch_template", "launch_template_version", "provided_launch_template_version")
+    old = {field: getattr(found, field, None) for field in fields}
+    use_template(account, region, name, template)
+    try:
+        yield
+    finally:
+        for field, value in old.items():
+            setattr(found, field, value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TemplateVersion:
+    id: str
+    name: str
+    number: int
+    image: str
+    profile: str | None
+
+
+def template_version(account: str, region: str, specification: dict[str, Any]) -> TemplateVersion | None:
+    """The numbered version that `$Latest`, `$Default`, a number or nothing means now; None when there is none."""
+    ec2 = ec2_backends[account][region]
+    identifier = specification.get("LaunchTemplateId")
+    if not identifier:
+        identifier = ec2.launch_template_name_to_ids.get(specification.get("LaunchTemplateName", ""))
+    template = ec2.launch_templates.get(identifier) if identifier else None
+    wanted = str(specification.get("Version") or "$Default")
+    if template is None or not (wanted.lower() in ("$latest", "$default") or wanted.isdigit()):
+        return None
+    if wanted.isdigit() and not 1 <= int(wanted) <= len(template.versions):
+        return None
+    version = template.get_version(wanted)
+    given = version.data.get("IamInstanceProfile") or {}
+    return TemplateVersion(
+        id=template.id,
+        name=template.name,
+        number=version.number,
+        image=version.image_id,
+        profile=_profile_arn(account, given),
+    )
+
+
+def _profile_arn(account: str, given: dict[str, Any]) -> str | None:
+    if given.get("Arn"):
+        return str(given["Arn"])
+    name = given.get("Name")
+    found = next((one for one in iam_backends[account]["aws"].instance_profiles.values() if one.name == name), None)
+    return str(found.arn) if found is not None else None
+
+
+def group_profile(account: str, region: str, name: str) -> str | None:
+    """The instance profile of a group's launch configuration, or of one of its instances."""
+    found = autoscaling_backends[account][region].autoscaling_groups[name]
+    associations = ec2_backends[account][region].iam_instance_profile_associations
+    for state in found.instance_states:
+        association = associations.get(state.instance.id)
+        if association is not None:
+            return str(association.iam_instance_profile.arn)
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WarmPool:
+    least: int
+    most: int | None
+    state: str
+
+
+def warm_pool(account: str, region: str, name: str) -> WarmPool | None:
+    found = autoscaling_backends[account][region].autoscaling_groups[name].warm_pool
+    if found is None:
+        return None
+    return WarmPool(
+        least=int(found.min_size or 0),
+        most=found.max_group_prepared_capacity if found.max_group_prepared_capacity not in (None, -1) else None,
+        state=found.pool_state or "Stopped",
+    )
+
+
+def launch_warm(account: str, region: str, name: str, *, stopped: bool, profile: str | None, number: int) -> str:
+    """An instance beside the group, kept by its warm pool; its id."""
+    found = autoscaling_backends[account][region].autoscaling_groups[name]
+    identifier = launch(account, region, name, profile=profile, number=number)
+    found.instance_states = [state for state in found.instance_states if state.instance.id != identifier]
+    if stopped:
+        ec2_backends[account][region].stop_instances([identifier])
+    return identifier
+
+
+# --- target groups ---
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetGroup:
+    arn: str
+    delay: int
+    interval: int
+    timeout: int
+    healthy_threshold: int
+    unhealthy_threshold: int
+    in_use: bool
+    targets: dict[str, int]
+    """Instance id -> port."""
+
+
+def target_group(account: str, region: str, arn: str) -> TargetGroup | None:
+    if account not in elbv2_backends:
+        return None
+    found = elbv2_backends[account][region].target_groups.get(arn)
+    if found is None:
+        return None
+    return TargetGroup(
+        arn=found.arn,
+        delay=int(found.attributes.get("deregistration_delay.timeout_seconds") or 0),
+        interval=int(found.health_check_interval_seconds or 30),
+        timeout=int(found.health_check_timeout_seconds or 5),
+        healthy_threshold=int(found.healthy_threshold_count or 5),
+        unhealthy_threshold=int(found.unhealthy_threshold_count or 2),
+        in_use=bool(found.load_balancer_arns),
+        targets={identifier: int(target["Port"] or 0) for identifier, target in found.targets.items()},
+    )
+
+
+def target_groups(account: str, region: str) -> list[str]:
+    return list(elbv2_backends[account][region].target_groups) if account in elbv2_backends else []
+
+
+def target_group_named(account: str, region: str, part: str) -> str | None:
+    """The ARN for the value of the dimension TargetGroup (`targetgroup/name/id`)."""
+    return next((arn for arn in target_groups(account, region) if arn.endswith(f":{part}")), None)
+
+
+def register_target(account: str, region: str, arn: str, identifier: str) -> bool:
+    found = elbv2_backends[account][region].target_groups.get(arn)
+    if found is None or identifier in found.targets:
+        return False
+    found.register([{"Id": identifier, "Port": found.port}])
+    return True
+
+
+def deregister_target(account: str, region: str, arn: str, identifier: str) -> bool:
+    found = elbv2_backends[account][region].target_groups.get(arn)
+    if found is None or identifier not in found.targets:
+        return False
+    found.deregister([{"Id": identifier}])
+    return True
+
+
+def make_target_group(account: str, region: str, *, name: str, vpc: str, subnets: tuple[str, ...], port: int, delay: int) -> str:
+    """A target group behind a load balancer of the same name, with a listener, so that its targets are in use."""
+    elb, ec2 = elbv2_backends[account][region], ec2_backends[account][region]
+    group_made = elb.create_target_group(name=name, vpc_id=vpc, protocol="HTTP", port=str(port), health_check_path="/")
+    group_made.attributes["deregistration_delay.timeout_seconds"] = delay
+    security = ec2.create_security_group(f"{name}-lb", f"load balancer of {name}", vpc_id=vpc)
+    balancer = elb.create_load_balancer(name, [security.id], list(subnets))
+    elb.create_listener(
+        load_balancer_arn=balancer.arn,
+        protocol="HTTP",
+        port=str(port),
+        ssl_policy=None,
+        certificate=None,
+        actions=[{"Type": "forward", "TargetGroupArn": group_made.arn}],
+    )
+    return str(group_made.arn)
+
+
+def attach_target_group(account: str, region: str, name: str, arn: str) -> None:
+    autoscaling_backends[account][region].autoscaling_groups[name].append_target_groups([arn])
+
+
+# --- alarms ---
+
+
+def alarm(account: str, region: str, name: str) -> Any | None:
+    """moto's alarm (metric or composite) of that name."""
+    if account not in cloudwatch_backends:
+        return None
+    return cloudwatch_backends[account][region].alarms.get(name)
+
+
+def set_alarm(account: str, region: str, name: str, *, state: str, reason: str, at: float) -> None:
+    found = alarm(account, region, name)
+    if found is None:
+        return
+    found.update_state(reason, "{}", state)
+    found.state_updated_timestamp = datetime.fromtimestamp(round(at, 3), tz=UTC).replace(tzinfo=None)
+
+
+def make_alarm(account: str, region: str, *, name: str, description: str) -> None:
+    """An alarm of a metric that the world does not measure: its state changes when a fault says so."""
+    cloudwatch_backends[account][region].put_metric_alarm(
+        name=name,
+        namespace="awsim",
+        metric_name=name,
+        comparison_operator="GreaterThanThreshold",
+        evaluation_periods=1,
+        period=60,
+        threshold=0.0,
+        statistic="Maximum",
+        description=description,
+        dimensions=[],
+        alarm_actions=[],
+    )
+
+
+# --- events ---
+
+
+def listens(account: str, region: str) -> bool:
+    """Whether any rule of the cell's default bus is enabled."""
+    if account not in events_backends or region not in events_backends[account]:
+        return False
+    bus = events_backends[account][region].event_buses.get("default")
+    return bus is not None and any(rule.state == "ENABLED" and rule.targets for rule in bus.rules.values())
+
+
+def deliver_event(account: str, region: str, event: dict[str, Any]) -> None:
+    bus = events_backends[account][region].event_buses["default"]
+    for rule in list(bus.rules.values()):
+        if rule.state == "ENABLED" and rule.event_pattern.get_pattern():
+            rule.send_to_targets(dict(event))
+
+
+# --- images, volumes ---
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    id: str
+    name: str
+    platform: str
+    source: str | None
+    """The instance it was made of."""
+
+
+def image(account: str, region: str, identifier: str) -> Image | None:
+    if account not in ec2_backends or region not in ec2_backends[account]:
+        return None
+    found = ec2_backends[account][region].amis.get(identifier)
+    if found is None:
+        return None
+    source = getattr(found, "instance", None)
+    return Image(
+        id=found.id,
+        name=str(found.name or ""),
+        platform=str(found.platform or ""),
+        source=getattr(source, "id", None),
+    )
+
+
+def holder(account: str, region: str, volume: str) -> str | None:
+    """The instance that a volume is attached to."""
+    found = ec2_backends[account][region].volumes.get(volume)
+    attachment = getattr(found, "attachment", None)
+    return str(attachment.instance.id) if attachment is not None else None
+
+
+def snapshot_volume(account: str, region: str, snapshot: str) -> tuple[str, int] | None:
+    """Volume id and size in GiB of a snapshot."""
+    found = ec2_backends[account][region].snapshots.get(snapshot)
+    volume = getattr(found, "volume", None)
+    return (str(volume.id), int(volume.size or 8)) if volume is not None else None
+
+
+# --- organizations, roles ---
+
+
+def make_organization(management: str, members: list[tuple[str, str]]) -> None:
+    """An organization of the first account; each member is (id, name)."""
+    backend = organizations_backends[management]["aws"]
+    backend.create_organization("us-east-1", FeatureSet="ALL")
+    for identifier, name in members:
+        created = backend.create_account(AccountName=name, Email=f"aws+{identifier}@example.com")
+        made = backend.accounts[-1]
+        made_as = created["CreateAccountStatus"]["AccountId"]
+        made.id = identifier
+        organizations_backends.master_accounts.pop(made_as, None)
+        organizations_backends.master_accounts[identifier] = (management, "aws")
+
+
+def has_role(account: str, name: str) -> bool:
+    if account not in iam_backends:
+        return False
+    roles = iam_backends[account]["aws"].roles.values()
+    return any(role.name == name for role in roles)
+
+
+def role_limit(account: str, name: str) -> int | None:
+    """Seconds that a session of a role may last; None for a role that IAM does not know."""
+    if account not in iam_backends:
+        return None
+    for role in iam_backends[account]["aws"].roles.values():
+        if role.name == name:
+            return int(role.max_session_duration or 3600)
+    return None
+
+
+def is_session(access_key: str) -> bool:
+    """Whether the key was made by AssumeRole: the next one is chained."""
+    for partitions in list(iam_backends.values()):
+        for backend in list(partitions.values()):
+            key = backend.access_keys.get(access_key)
+            if key is not None:
+                return bool(getattr(key, "role_arn", None))
+    return False
