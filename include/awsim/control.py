@@ -1,8 +1,10 @@
 """What can a test or a person do with the simulation itself? Everything below `/_awsim/`.
 
 GET  health, clock, hosts, journal[?since=N], journal/summary, faults, operations
-POST advance {"seconds": n}, clock {"speed": x} or {"paused": true|false}, faults {...}, reset
-DELETE faults, faults/N
+     throttle
+POST advance {"seconds": n}, clock {"speed": x} or {"paused": true|false}, faults {...}, reset,
+     throttle {"service": s, "operation": o, "rate": n, "burst": m} or {"profile": name}
+DELETE faults, faults/N, throttle
 """
 
 import json
@@ -14,7 +16,7 @@ from pydantic import ValidationError
 
 from awsim import journal, registry
 from awsim.clock import iso
-from awsim.faults import Fault
+from awsim.faults import PROFILES, Fault, Throttle
 from awsim.wire import Answer
 
 if TYPE_CHECKING:
@@ -136,9 +138,39 @@ def _add_fault(simulator: "Simulator", query: dict[str, str], body: dict[str, An
     try:
         fault = Fault.model_validate(body)
     except ValidationError as wrong:
-        sentences = [f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['msg']}" for error in wrong.errors()]
-        raise BadRequest("; ".join(sentences)) from wrong
+        raise BadRequest(_told(wrong)) from wrong
     return _json(simulator.world.add_fault(fault).model_dump(mode="json", exclude_none=True), 201)
+
+
+def _told(wrong: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, error['loc'])) or 'body'}: {error['msg']}" for error in wrong.errors())
+
+
+def _throttles(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    limits = simulator.world.throttles.all()
+    return _json({"throttles": [limit.model_dump(mode="json", exclude_none=True) for limit in limits]})
+
+
+def _add_throttle(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    throttles = simulator.world.throttles
+    if "profile" in body:
+        if set(body) != {"profile"} or body["profile"] not in PROFILES:
+            raise BadRequest(f"profile: must be one of {', '.join(sorted(PROFILES))}, and alone")
+        for limit in PROFILES[body["profile"]]:
+            throttles.add(limit)
+        answer = _throttles(simulator, query, body)
+        answer.status = 201
+        return answer
+    try:
+        limit = Throttle.model_validate(body)
+    except ValidationError as wrong:
+        raise BadRequest(_told(wrong)) from wrong
+    return _json(throttles.add(limit).model_dump(mode="json", exclude_none=True), 201)
+
+
+def _clear_throttles(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    simulator.world.throttles.clear()
+    return _json({"throttles": []})
 
 
 def _clear_faults(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
@@ -178,6 +210,9 @@ _ROUTES: dict[tuple[str, str], Callable[["Simulator", dict[str, str], dict[str, 
     ("GET", "faults"): _faults,
     ("POST", "faults"): _add_fault,
     ("DELETE", "faults"): _clear_faults,
+    ("GET", "throttle"): _throttles,
+    ("POST", "throttle"): _add_throttle,
+    ("DELETE", "throttle"): _clear_throttles,
     ("POST", "reset"): _reset,
     ("GET", "operations"): _operations,
 }

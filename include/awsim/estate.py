@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from moto.autoscaling.models import autoscaling_backends
+from moto.cloudwatch.models import cloudwatch_backends
 from moto.config.models import config_backends
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.base_backend import BackendDict
@@ -266,6 +267,27 @@ def group_of(account: str, region: str, identifier: str) -> str | None:
         if any(state.instance.id == identifier for state in group.instance_states):
             return str(group.name)
     return None
+
+
+def change_group(account: str, region: str, name: str, change: int, replaced: int) -> None:
+    """Somebody scales the group by `change`, or, with 0, its health check replaces the first `replaced` instances."""
+    scaling = autoscaling_backends[account][region]
+    group = scaling.autoscaling_groups.get(name)
+    if group is None:
+        return
+    if change:
+        wanted = max(0, (group.desired_capacity or 0) + change)
+        group.max_size, group.min_size = max(group.max_size or 0, wanted), min(group.min_size or 0, wanted)
+        group.set_desired_capacity(wanted)
+        return
+    for state in list(group.instance_states)[:replaced]:
+        scaling.terminate_instance(state.instance.id, False)
+
+
+def set_alarm(account: str, region: str, name: str, state: str) -> None:
+    """A CloudWatch alarm changes its state; one that does not exist does nothing."""
+    if name in cloudwatch_backends[account][region].alarms:
+        cloudwatch_backends[account][region].set_alarm_state(name, "set by a fault", "{}", state)
 
 
 def create_baseline(account: str, region: str, *, groups: list[str], **definition: Any) -> str:

@@ -125,6 +125,8 @@ class Host:
     zone: str = ""
     hibernates: float = 0.0
     """How many seconds longer than usual the agent stays silent after the next boot."""
+    powerless: bool = False
+    """Its Availability Zone is lost."""
     reboot_pending: bool = False
     """The last boot was not enough: something still waits for another one."""
     ping_offset: float = 0.0

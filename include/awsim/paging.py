@@ -15,12 +15,22 @@ def page(
     rows: list[Any], params: dict[str, Any], *, operation: str, default: int, token_name: str, size_name: str
 ) -> tuple[list[Any], str | None]:
     """`size_name` 0 or absent means the default. Returns the rows of this page and the next token, None at the end."""
-    shape = {key: value for key, value in params.items() if key not in (token_name, size_name)}
-    mark = hashlib.sha256(f"{operation} {json.dumps(shape, sort_keys=True, default=str)}".encode()).hexdigest()[:16]
+    mark = _mark(params, operation, token_name, size_name)
     start = _offset(params.get(token_name), mark)
     size = params.get(size_name) or default
     rest = len(rows) > start + size
     return rows[start : start + size], _token(mark, start + size) if rest else None
+
+
+def same_place(params: dict[str, Any], *, operation: str, token_name: str, size_name: str) -> str:
+    """A token for the page that was asked for: what an empty page gives while its service has not got the rows together."""
+    mark = _mark(params, operation, token_name, size_name)
+    return _token(mark, _offset(params.get(token_name), mark))
+
+
+def _mark(params: dict[str, Any], operation: str, token_name: str, size_name: str) -> str:
+    shape = {key: value for key, value in params.items() if key not in (token_name, size_name)}
+    return hashlib.sha256(f"{operation} {json.dumps(shape, sort_keys=True, default=str)}".encode()).hexdigest()[:16]
 
 
 def _token(mark: str, offset: int) -> str:

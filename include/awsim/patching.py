@@ -81,7 +81,7 @@ def approved_level(world: "World", host: Host, package: str, run: Run) -> tuple[
     """The newest approved level of a package (0: nothing is) and the compliance level of the rule."""
     for update in reversed(host.platform.packages[package].updates):
         released = world.released(update)
-        if released > run.approved_at:
+        if released > run.approved_at or update.advisory in world.withdrawn:
             continue
         level = run.baseline.approval(update, host.platform, released=released, at=run.approved_at)
         if level is not None:
@@ -102,7 +102,7 @@ def missing(world: "World", host: Host, run: Run) -> list[Update]:
 def _wanted_level(world: "World", host: Host, package: str, run: Run) -> int:
     """Of an InstallOverrideList: the newest update of the package that the list names (and, with a title, exactly that one)."""
     for update in reversed(host.platform.packages[package].updates):
-        if world.released(update) > world.now:
+        if not world.available(update):
             continue
         for pattern, title in run.wanted or ():
             named = fnmatchcase(update.kb_id, pattern) or fnmatchcase(update.package, pattern)

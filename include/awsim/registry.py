@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from awsim import paging, wire
 from awsim.clock import moment
+from awsim.faults import Kind
 
 if TYPE_CHECKING:
     from awsim.world import World
@@ -106,7 +107,10 @@ class Context:
         self, rows: list[Any], params: dict[str, Any], *, default: int, tokens: str = "NextToken", size: str = "MaxResults"
     ) -> tuple[list[Any], str | None]:
         """One page of rows and the token of the next one; a token of another operation or with other filters is refused."""
+        facts = {"service": self.service, "operation": self.operation, "account": self.account, "region": self.region}
         try:
+            if self.world.faults.take_call(Kind.EMPTY_PAGE, **facts) is not None:
+                return [], paging.same_place(params, operation=self.operation, token_name=tokens, size_name=size)
             return paging.page(rows, params, operation=self.operation, default=default, token_name=tokens, size_name=size)
         except paging.BadToken:
             if self.service == "ssm":

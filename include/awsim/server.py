@@ -1,14 +1,16 @@
 """What happens to a request, from first byte to last? The WSGI application in front of moto's, and its server.
 
 Order of things: catch the world up to now; `/_awsim/*` is ours, `/moto-api/*` passes through (its reset empties awsim too); a
-signed request is routed to service, operation, account and region; faults before the effect; awsim's handler (model check,
-lock) or moto; faults after the effect. A mutating EC2 or Auto Scaling call is followed by a look at what it did to the machines.
+signed request is routed to service, operation, account and region; rate limits and faults before the effect; awsim's handler
+(model check, lock) or moto; faults after the effect. A mutating EC2 or Auto Scaling call is followed by a look at what it did
+to the machines.
 """
 
 import io
 import json
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -42,6 +44,7 @@ class Simulator:
         seed: int = 0,
         base: float | None = None,
         real: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """`base`: epoch seconds at which virtual time starts, None for the real present.
 
@@ -52,6 +55,7 @@ class Simulator:
         self._file: WorldFile | None = load(world, shipped()) if world else None
         self._seed, self._base, self._real, self._speed = seed, base, real, speed
         self._paused_speed = speed or 1.0
+        self._sleep = sleep
         self._lock = threading.RLock()
         self._moto = Moto()
         self.world = self._made(self._file)
@@ -128,9 +132,19 @@ class Simulator:
             self.world.catch_up()
             request_id = self.world.request_id()
             facts = {"service": call.service, "operation": call.model.name, "account": account, "region": scope.region}
+            slow = self.world.faults.take_call(Kind.SLOW, **facts)
+        client = "werkzeug.socket" in environ  # not a runbook's step, which asks from inside
+        if slow is not None and client:
+            self._sleep(slow.seconds or 0.0)  # outside the lock: the others are not slower for it
+        with self._lock:
+            self.world.catch_up()
+            if self.world.throttles.refuses(**facts):
+                return _struck(call, Fault(kind=Kind.THROTTLE), request_id)
             fault = self.world.faults.take_call(*CALL_KINDS, **facts)
             if fault is not None:
                 return _struck(call, fault, request_id)
+            if client and self.world.faults.take_reset("before", **facts) is not None:
+                raise _reset(environ)
             found = registry.find(call.service, call.model.name)
             if found is not None:
                 answer = self._handled(found, call, account, scope.region, request_id)
@@ -140,6 +154,8 @@ class Simulator:
                 answer = call.ask_moto()
             if call.service in ("ec2", "autoscaling") and not _READS.match(call.model.name):
                 self.world.sync(account, scope.region)
+            if client and self.world.faults.take_reset("after", **facts) is not None:
+                raise _reset(environ)
             lost = self.world.faults.take_call(Kind.LOST_ANSWER, **facts)
             return answer if lost is None else _struck(call, lost, request_id)
 
@@ -181,6 +197,12 @@ def _body(environ: dict[str, Any]) -> bytes:
     return body
 
 
+def _reset(environ: dict[str, Any]) -> ConnectionResetError:
+    """The client gets no answer but a reset; what is to be raised so that the server says nothing more."""
+    environ["werkzeug.socket"].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    return ConnectionResetError("a fault resets the connection")
+
+
 def _framed(answer: Answer) -> list[tuple[str, str]]:
     headers = [(name, value) for name, value in answer.headers if name.lower() != "content-length"]
     return [*headers, ("Content-Length", str(len(answer.body)))]
@@ -200,6 +222,10 @@ def _struck(call: Call, fault: Fault, request_id: str) -> Answer:
         code = "RequestLimitExceeded" if ec2 else "Throttling" if query else "ThrottlingException"
         status = 503 if ec2 else 429 if call.service == "inspector2" else 400
         error = AwsError(code, "Request limit exceeded." if ec2 else "Rate exceeded", status=status)
+    elif fault.kind is Kind.EXPIRED_CREDENTIALS:
+        code = "RequestExpired" if ec2 else "ExpiredToken" if query else "ExpiredTokenException"
+        message = "Request has expired." if ec2 else "The security token included in the request is expired"
+        error = AwsError(code, message, status=400 if ec2 or call.protocol == "json" else 403)
     elif fault.kind is Kind.ACCESS_DENIED:
         code = "UnauthorizedOperation" if ec2 else "AccessDenied" if query else "AccessDeniedException"
         status = 400 if call.protocol == "json" else 403

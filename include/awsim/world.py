@@ -6,7 +6,7 @@ request, `runcommand.py` and `patching.py` act through it, services read it.
 
 For services: `hosts_in(account, region)`, `host(...)`, `state(...)`, `at(...)`, `random(...)`, `released(update)`,
 `last_inventory(host, now)`, `on_report(callback)` (called with host and report at each upload of patch data),
-`on_connected(callback)`.
+`on_connected(callback)`, `on_event(kind, callback)` (a fault of that kind happens now: an alarm, a group that scales).
 """
 
 from collections.abc import Callable
@@ -15,10 +15,10 @@ from random import Random
 from typing import Any, TypeVar
 
 from awsim import baselines, estate
-from awsim.agenda import Agenda
+from awsim.agenda import Agenda, call
 from awsim.catalogue import Catalogue, Platform, Update, shipped
 from awsim.clock import Clock
-from awsim.faults import Fault, Faults, Kind, concerns
+from awsim.faults import EVENT_KINDS, Fault, Faults, Kind, Throttles
 from awsim.host import Host, PatchReport
 from awsim.journal import Cause, Event, Journal, Line
 from awsim.world_file import Agent, Fleet, InstanceState, Template, Timings, Unlike, WorldFile
@@ -48,7 +48,10 @@ class World:
         self.timings = file.timings if file else Timings()
         self.agenda = Agenda(clock.now())
         self.journal = Journal()
-        self.faults = Faults(self.random)
+        self.faults = Faults(self.random, lambda: self.agenda.now)
+        self.throttles = Throttles(virtual=lambda: self.agenda.now, real=clock.real_now)
+        self.withdrawn: dict[str, float] = {}
+        """Advisory -> since when its updates are gone from the repositories."""
         self.cells: dict[Cell, dict[str, Host]] = {}
         self.networks: dict[Cell, estate.Network] = {}
         self.default_account = file.accounts[0].id if file else estate.DEFAULT_ACCOUNT_ID
@@ -61,6 +64,7 @@ class World:
         self._on_boot: list[Callable[[Host], None]] = []
         self._on_down: list[Callable[[Host, bool], None]] = []
         self._on_fault: list[Callable[[Fault], None]] = []
+        self._on_event: dict[Kind, list[Callable[[Fault], None]]] = {}
         self._on_status: list[Callable[[Any], None]] = []
         self.image_content: Callable[[str, str, str], ImageContent | None] = lambda *_: None
         """What is on an image (account, region, id); None: by chance. Set by `services/ec2.py`."""
@@ -110,11 +114,18 @@ class World:
         appears = self.file.catalogue.appears.get(update.advisory) if self.file else None
         return self.clock.base + appears if appears is not None else update.released + self._shift
 
+    def available(self, update: Update) -> bool:
+        """Whether the repositories have the update now: it has appeared and was not withdrawn."""
+        gone = self.withdrawn.get(update.advisory)
+        return self.released(update) <= self.now and (gone is None or self.now < gone)
+
     def last_inventory(self, host: Host, now: float) -> float | None:
         """When the host's software inventory last reached Inspector by `now`; None if it never did.
 
-        Every `inspector.inventory_every` seconds, at the host's own offset, while its agent is connected.
+        Every `inspector.inventory_every` seconds, at the host's own offset, while its agent is connected; a fault may make
+        Inspector late.
         """
+        now -= self.faults.delay(Kind.INSPECTOR_LATE, host)
         tick = now - (now - host.inventory_offset) % self._inventory_every
         for began, ended in reversed(_silences(host)):
             if began <= tick < ended:
@@ -154,6 +165,10 @@ class World:
     def on_fault(self, callback: Callable[[Fault], None]) -> None:
         """`callback(fault)` for each fault that is put in force."""
         self._on_fault.append(callback)
+
+    def on_event(self, kind: Kind, callback: Callable[[Fault], None]) -> None:
+        """`callback(fault)` at the moment of a fault of an event kind, in place of what the world would do by itself."""
+        self._on_event.setdefault(kind, []).append(callback)
 
     def on_status(self, callback: Callable[[Any], None]) -> None:
         """`callback(record)` when the status of a command or an invocation may have changed."""
@@ -212,15 +227,18 @@ class World:
         if not host.out:
             self.record(host, Event.OUT_OF_SERVICE, cause=cause)
         self.record(host, Event.REBOOT_BEGUN, cause=cause)
-        host.rebooting = True
-        host.disconnected = self.now if host.disconnected is None else host.disconnected
+        self._power_off(host)
         if self.faults.take_host(Kind.REBOOT_NEVER_RETURNS, host) is None:
             boots = len(host.boots)
             self.at(self.now + self.draw(host, "reboot", boots), lambda _: self._booted(host, boots, cause))
 
+    def _power_off(self, host: Host) -> None:
+        host.rebooting = True
+        host.disconnected = self.now if host.disconnected is None else host.disconnected
+
     def _booted(self, host: Host, boots: int, cause: Cause) -> None:
         """The machine is up again; ignored when something else happened to it meanwhile."""
-        if not host.rebooting or len(host.boots) != boots or host.state != "running":
+        if not host.rebooting or host.powerless or len(host.boots) != boots or host.state != "running":
             return
         host.rebooting = False
         self._new_boot(host)
@@ -229,7 +247,9 @@ class World:
 
     def _new_boot(self, host: Host) -> None:
         host.boots.append(self.now)
-        host.unbooted.clear()
+        host.reboot_pending = self.faults.take_host(Kind.SECOND_REBOOT, host) is not None
+        if not host.reboot_pending:
+            host.unbooted.clear()
         host.patching = None
         for path in [path for path in host.files if path.startswith(("/run/", "/tmp/"))]:  # noqa: S108 - a simulated file system
             del host.files[path]
@@ -245,7 +265,8 @@ class World:
                 self.record(host, Event.IN_SERVICE, cause=cause)
 
         self.at(host.healthy_from, in_service)
-        self.at(self.now + self.random(host.name, "agent", boots).uniform(3, 8), lambda _: self._agent_up(host, boots))
+        silent, host.hibernates = host.hibernates, 0.0
+        self.at(self.now + silent + self.random(host.name, "agent", boots).uniform(3, 8), lambda _: self._agent_up(host, boots))
 
     def _agent_up(self, host: Host, boots: int) -> None:
         if host.connected and len(host.boots) == boots:
@@ -258,7 +279,9 @@ class World:
         for callback in self._on_connected:
             callback(host)
 
-    def agent_dies(self, host: Host) -> None:
+    def agent_dies(self, host: Host, *, lasts: float | None = None) -> None:
+        if lasts is not None:
+            self.at(self.now + lasts, lambda _: self.agent_returns(host))
         host.agent_dead = True
         host.disconnected = self.now if host.disconnected is None else host.disconnected
 
@@ -269,16 +292,85 @@ class World:
             self._connected(host)
 
     def add_fault(self, fault: Fault) -> Fault:
-        """Put a fault in force; agents die or return at once."""
-        if fault.kind in (Kind.AGENT_DEAD, Kind.AGENT_ONLINE):
-            for host in self.all_hosts():
-                if concerns(fault, host):
-                    (self.agent_dies if fault.kind is Kind.AGENT_DEAD else self.agent_returns)(host)
+        """Put a fault in force; an event happens at once, or at its moment, and is forgotten then."""
+        if fault.kind not in EVENT_KINDS:
+            kept = self.faults.add(fault)
+            for callback in self._on_fault:
+                callback(kept)
+            return kept
+        if not fault.after:
+            self._happen(fault)
             return fault
         kept = self.faults.add(fault)
-        for callback in self._on_fault:
-            callback(kept)
+        number = kept.id or 0
+
+        def happen(_: float) -> None:
+            if self.faults.remove(number):
+                self._happen(kept)
+
+        self.at(self.now + fault.after, happen)
         return kept
+
+    def _happen(self, fault: Fault) -> None:
+        for callback in self._on_fault:
+            callback(fault)
+        subscribed = self._on_event.get(fault.kind)
+        if subscribed:
+            for callback in subscribed:
+                callback(fault)
+        elif fault.kind is Kind.UPDATE_WITHDRAWN and fault.advisory:
+            self.withdrawn[fault.advisory] = self.now
+            if fault.lasts is not None:
+                advisory = fault.advisory
+                self.at(self.now + fault.lasts, call(self.withdrawn.pop, advisory, None))
+        elif fault.kind is Kind.ALARM_FIRES:
+            for account, region in self._cells_of(fault):
+                estate.set_alarm(account, region, fault.alarm or "", "ALARM")
+        elif fault.group is not None:
+            for account, region in self._cells_of(fault):
+                estate.change_group(account, region, fault.group, _CHANGE[fault.kind] * fault.number, fault.number)
+                self.sync(account, region)
+        else:
+            for host in self.faults.among(fault, self.all_hosts()):
+                self._befall(fault, host)
+
+    def _cells_of(self, fault: Fault) -> list[Cell]:
+        return [
+            (account, region)
+            for account, region in self.cells
+            if fault.account in (None, account) and fault.region in (None, region)
+        ]
+
+    def _befall(self, fault: Fault, host: Host) -> None:
+        """An event happens to one host."""
+        if fault.kind is Kind.AGENT_ONLINE:
+            self.agent_returns(host)
+        elif fault.kind is Kind.AGENT_DEAD:
+            self.agent_dies(host, lasts=fault.lasts)
+        elif fault.kind is Kind.REBOOT_STORM:
+            host.hibernates = 1800.0 if fault.seconds is None else fault.seconds
+            self.reboot(host, cause=NOBODY)
+        elif fault.kind is Kind.ZONE_LOST:
+            self._lose_power(host, fault.lasts)
+
+    def _lose_power(self, host: Host, lasts: float | None) -> None:
+        """EC2 goes on calling the machine running; it answers nobody until the zone is back, if ever."""
+        if host.state != "running":
+            return
+        for callback in self._on_down:
+            callback(host, False)
+        if not host.rebooting and not host.out:
+            self.record(host, Event.OUT_OF_SERVICE, reason="zone_lost")
+        self._power_off(host)
+        host.powerless = True
+        if lasts is not None:
+            self.at(self.now + lasts, lambda _: self._powered_on(host))
+
+    def _powered_on(self, host: Host) -> None:
+        if host.powerless and host.state == "running":
+            host.rebooting = host.powerless = False
+            self._new_boot(host)
+            self._come_back(host, NOBODY)
 
     def arrived(self, account: str, region: str, identifier: str) -> Host:
         """An instance that a service of AWS launched by itself is a host from now on."""
@@ -334,7 +426,7 @@ class World:
             self.record(host, Event.OUT_OF_SERVICE, cause=cause, reason=state)
 
     def _started(self, host: Host) -> None:
-        host.state = "running"
+        host.state, host.powerless = "running", False
         self._new_boot(host)
         self._come_back(host, NOBODY)
 
@@ -348,7 +440,7 @@ class World:
         if content is not None:
             host.levels = dict(content.levels)
         host.group = estate.group_of(account, region, machine.id)
-        host.address = machine.address
+        host.address, host.zone = machine.address, machine.zone
         host.disconnected = self.now
         if machine.state in ("stopped", "stopping"):
             host.state = "stopped"
@@ -443,9 +535,9 @@ class World:
                 instance_type=first.instance_type,
                 ids=[host.id for host in made],
             )
-        addresses = {machine.id: machine.address for machine in estate.machines(fleet.account, fleet.region)}
+        machines = {machine.id: machine for machine in estate.machines(fleet.account, fleet.region)}
         for number, host in enumerate(made, start=1):
-            host.address = addresses.get(host.id, "")
+            host.address, host.zone = machines[host.id].address, machines[host.id].zone
             self._settle_in(host, unlike.get(number, Unlike(host=number)), scanned=fleet.scanned)
 
     def _settle_in(self, host: Host, exception: Unlike, *, scanned: bool) -> None:
@@ -524,6 +616,9 @@ class World:
         for name in chosen:
             levels[name] = chance.randrange(levels[name]) if levels[name] else 0
         return levels
+
+
+_CHANGE = {Kind.GROUP_SCALES_OUT: 1, Kind.GROUP_SCALES_IN: -1, Kind.GROUP_REPLACES: 0}
 
 
 def _silences(host: Host) -> list[tuple[float, float]]:

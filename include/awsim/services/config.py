@@ -15,6 +15,7 @@ from typing import Any
 from awsim import estate
 from awsim.clock import moment
 from awsim.estate import ConfigRule
+from awsim.faults import Kind
 from awsim.host import Host, PatchReport
 from awsim.registry import AwsError, Context, on_world, operation
 from awsim.services import automation
@@ -103,8 +104,14 @@ def attach(world: World) -> None:
 # --- evaluation, as a function of time ---
 
 
-def _times(world: World) -> Times:
-    return world.file.config if world.file else Times()
+def _times(world: World, host: Host | None = None) -> Times:
+    times = world.file.config if world.file else Times()
+    late = world.faults.delay(Kind.CONFIG_LATE, host) if host is not None else 0.0
+    if not late:
+        return times
+    return times.model_copy(
+        update={"recorded_after": times.recorded_after + late, "evaluated_after": times.evaluated_after + late}
+    )
 
 
 def _asked(world: World, account: str, region: str, rule: str) -> Asked:
@@ -120,7 +127,7 @@ def evaluated(world: World, rule: ConfigRule, host: Host) -> Result | None:
     """The rule's last word on a host by now; None if it has none: never reported, or gone."""
     if rule.source_identifier != PATCH_RULE or host.state == "terminated":
         return None
-    times, now = _times(world), world.now
+    times, now = _times(world, host), world.now
     asked = _asked(world, host.account, host.region, rule.name)
     evaluations = [(start + times.evaluation_takes, start, start) for start in [asked.created, *asked.starts]]
     for report in host.reports:
