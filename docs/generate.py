@@ -1,7 +1,8 @@
 """Which pages below docs/ are made from the code, and how? `make docs` runs this file; a test runs it and compares.
 
 ``campaign-files.md`` comes from the pydantic models of campaign and policy, ``dag-reference.md`` from the DAG that
-`dags/campaigns.py` builds for ``weekly-linux``, the JSON schemas from the models. All other pages are written by hand.
+`dags/campaigns.py` builds for ``weekly-linux``, ``awsim-reference.md`` from awsim's registry, faults and control routes, the
+JSON schemas from the models. All other pages are written by hand.
 
     python docs/generate.py [FOLDER]    # default: the folder of this file
 """
@@ -28,7 +29,8 @@ from pydantic_core import PydanticUndefined
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "include"))
 
-from patchwave.campaign import definition, policy  # noqa: E402 (the path above comes first)
+from awsim import control, faults  # noqa: E402 (the path above comes first)
+from patchwave.campaign import definition, policy  # noqa: E402
 from patchwave.campaign.document import Part  # noqa: E402
 from patchwave.campaign.values import Count, Share  # noqa: E402
 
@@ -372,6 +374,78 @@ def _arguments(text: str) -> Iterator[tuple[str, str]]:
         yield match[1], " ".join(match[2].split())
 
 
+# --- awsim ------------------------------------------------------------------------------------------------------------------
+
+
+def awsim_reference() -> str:
+    """The page ``awsim-reference.md``."""
+    operations: dict[str, set[str]] = {}
+    for module in (REPOSITORY / "include" / "awsim" / "services").rglob("*.py"):
+        for service, name in re.findall(r'^@operation\(\s*"(\w+)",\s*"(\w+)"', module.read_text(encoding="utf-8"), re.MULTILINE):
+            operations.setdefault(service, set()).add(name)
+    families = {
+        "call": set(faults.CALL_KINDS),
+        "host": set(faults.HOST_KINDS),
+        "event": set(getattr(faults, "EVENT_KINDS", ())),
+    }
+    kinds = [
+        f"| `{kind.value}` | {', '.join(name for name, members in families.items() if kind in members) or 'call'} |"
+        for kind in faults.Kind
+    ]
+    of_fault = [
+        f"| `{name}` | {'must be given' if info.is_required() else _fault_default(info)} | {_cell(info.description or '')} |"
+        for name, info in faults.Fault.model_fields.items()
+    ]
+    routes = [f"- `{verb} {control.PREFIX}{name}`" for verb, name in sorted(control._ROUTES, key=lambda one: one[::-1])]
+    return f"""# awsim reference
+
+{NOTICE.format(source="include/awsim")}
+What awsim is and how to use it is in [awsim.md](awsim.md).
+
+## Control routes
+
+{chr(10).join(routes)}
+
+A single fault is removed by `DELETE /_awsim/faults/N`. What each route takes and gives, in the words of
+`include/awsim/control.py`:
+
+```
+{inspect.cleandoc(control.__doc__ or "")}
+```
+
+## Faults
+
+From `include/awsim/faults.py`:
+
+```
+{inspect.cleandoc(faults.__doc__ or "")}
+```
+
+A fault of the family *call* strikes a call to AWS, one of the family *host* strikes a host, and an *event* happens at its
+moment and is over.
+
+| kind | family |
+|---|---|
+{chr(10).join(kinds)}
+
+| field | default | meaning |
+|---|---|---|
+{chr(10).join(of_fault)}
+
+## Operations that awsim answers itself
+
+All others are moto's.
+
+| service | operations |
+|---|---|
+{chr(10).join(f"| `{service}` | {_choice(tuple(sorted(operations[service])))} |" for service in sorted(operations))}
+"""
+
+
+def _fault_default(info: FieldInfo) -> str:
+    return "none" if info.default is None else _written(info.default)
+
+
 # --- Writing ----------------------------------------------------------------------------------------------------------------
 
 
@@ -382,6 +456,7 @@ def pages() -> Mapping[str, str]:
         return {
             "campaign-files.md": campaign_files(),
             "dag-reference.md": dag_reference(dag),
+            "awsim-reference.md": awsim_reference(),
             "campaign.schema.json": definition.schema_text(),
             "policy.schema.json": policy.schema_text(),
         }
