@@ -33,6 +33,12 @@ def own_baselines(account: str, region: str) -> list[dict[str, Any]]:
     return [found.to_json() for found in ssm_backends[account][region].baselines.values()]
 
 
+def baselines_tagged(account: str, region: str, key: str, value: str) -> list[str]:
+    """Ids of the created baselines that carry a tag."""
+    ssm = ssm_backends[account][region]
+    return [identifier for identifier in ssm.baselines if ssm._resource_tags["PatchBaseline"][identifier].get(key) == value]
+
+
 def own_default(account: str, region: str, operating_system: str) -> str | None:
     """The created baseline that is registered as the operating system's default; None: AWS's own is."""
     for found in ssm_backends[account][region].baselines.values():
@@ -46,6 +52,24 @@ def set_default(account: str, region: str, operating_system: str, identifier: st
     for found in ssm_backends[account][region].baselines.values():
         if (found.operating_system or "WINDOWS") == operating_system:
             found.default_baseline = found.id == identifier
+
+
+def create_baseline(account: str, region: str, fields: dict[str, Any]) -> str:
+    """A baseline from the fields of CreatePatchBaseline, with its tags; its id."""
+    given = {moto: fields.get(name) for name, moto in _BASELINE_FIELDS.items()}
+    empty: dict[str, Any] = {
+        "global_filters": {},
+        "approval_rules": {},
+        "approved_patches": [],
+        "rejected_patches": [],
+        "sources": [],
+    }
+    given.update({name: value for name, value in empty.items() if given[name] is None})
+    made = ssm_backends[account][region].create_patch_baseline(
+        **given, operating_system=fields.get("OperatingSystem") or "WINDOWS", tags=[]
+    )
+    tags(account, region, "PatchBaseline", str(made)).update({tag["Key"]: tag["Value"] for tag in fields.get("Tags") or []})
+    return str(made)
 
 
 def change_baseline(account: str, region: str, identifier: str, fields: dict[str, Any]) -> None:
@@ -129,3 +153,12 @@ def resource_group(account: str, region: str, name: str) -> dict[str, Any] | Non
 def windows(account: str, region: str) -> dict[str, Any]:
     """moto's maintenance windows by id; each has `targets` and `tasks` by id."""
     return dict(ssm_backends[account][region].windows)
+
+
+# --- tags of what moto refuses to tag ---
+
+
+def tags(account: str, region: str, kind: str, identifier: str) -> dict[str, str]:
+    """The tags of an ssm resource, live: changes to the answer are changes to the tags."""
+    found: dict[str, str] = ssm_backends[account][region]._resource_tags[kind][identifier]
+    return found

@@ -10,16 +10,16 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
 
-from awsim import baselines, estate, patching, shell
+from awsim import baselines, estate, estate_ssm, patching, shell
 from awsim.agenda import call
 from awsim.clock import iso, moment
 from awsim.faults import Kind
-from awsim.host import Host, PatchReport, PatchState
+from awsim.host import Host, PatchReport, PatchRow, PatchState
 from awsim.journal import Cause, Event
 from awsim.registry import AwsError, on_world
 from awsim.world import World
@@ -34,7 +34,24 @@ LOCK_EXIT = 155
 """Exit code of the second of two patch runs on one host: the download directory is in use."""
 
 PATCH_DOCUMENT = "AWS-RunPatchBaseline"
+HOOKS_DOCUMENT = "AWS-RunPatchBaselineWithHooks"
+ASSOCIATION_DOCUMENT = "AWS-RunPatchBaselineAssociation"
 SHELL_DOCUMENT = "AWS-RunShellScript"
+NOOP_DOCUMENT = "AWS-Noop"
+PATCH_DOCUMENTS = (PATCH_DOCUMENT, HOOKS_DOCUMENT, ASSOCIATION_DOCUMENT)
+HOOK_STEPS = (
+    "InitialScan",
+    "DecideWhetherToInstall",
+    "PreInstallHook",
+    "InstallWithNoReboot",
+    "PostInstallHook",
+    "DecideWhetherToReboot",
+    "RebootAndReport",
+    "OnExitHook",
+)
+"""AWS's guide numbers the eight steps of the hooks document; their names are ours."""
+ALARM_POLL = 15.0
+"""Seconds between two looks at the alarm of a command."""
 _PATCH_STEPS = (("PatchWindows", "Windows"), ("PatchLinux", "Linux"), ("PatchMacOS", "MacOS"))
 _PATCH_PARAMETERS = {
     "Operation": re.compile(r"Scan|Install"),
@@ -44,8 +61,64 @@ _PATCH_PARAMETERS = {
     "BaselineOverride": re.compile(r"(^$)|^https://.+$|^s3://([^/]+)/(.*?([^/]+))$"),
     "AssociationId": re.compile(r"(^$)|^[a-fA-F0-9-]{36}$"),
 }
+_HOOK_NAME = re.compile(r"(^$)|^[a-zA-Z0-9_\-.:/]{3,200}$")
+_DOCUMENT_PARAMETERS = {
+    PATCH_DOCUMENT: _PATCH_PARAMETERS,
+    HOOKS_DOCUMENT: {
+        **{name: _PATCH_PARAMETERS[name] for name in ("Operation", "RebootOption", "SnapshotId")},
+        **dict.fromkeys(("PreInstallHookDocName", "PostInstallHookDocName", "OnExitHookDocName"), _HOOK_NAME),
+    },
+    ASSOCIATION_DOCUMENT: {
+        **{name: _PATCH_PARAMETERS[name] for name in ("Operation", "RebootOption", "InstallOverrideList", "AssociationId")},
+        "BaselineTags": re.compile(r"(^$)|^Key=.{1,128},Values=.{1,256}$"),
+    },
+}
+_HOOK_DEFAULTS = {name: [NOOP_DOCUMENT] for name in ("PreInstallHookDocName", "PostInstallHookDocName", "OnExitHookDocName")}
+EXIT_CODES = {
+    1: "at least one package failed, or the inventory could not be uploaded",
+    2: "the dependency check failed",
+    3: "the reboot was attempted four times without effect",
+    126: "/var/log or the temporary directory is mounted noexec",
+    143: "the baseline snapshot could not be requested",
+    144: "the API answered with an error",
+    145: "access denied to the baseline snapshot",
+    146: "the operating system is not supported",
+    147: "the snapshot could not be saved",
+    148: "the instance metadata could not be read",
+    149: "PutInventory failed",
+    150: "the snapshot is not valid",
+    151: "the checksum of the payload does not match",
+    152: "the payload could not be loaded",
+    153: "the uptime could not be read",
+    154: "the download directory could not be made",
+    155: "the payload could not be unpacked: the directory is in use",
+    156: "the payload could not be downloaded",
+    160: "the baseline override could not be read",
+    161: "the baseline override could not be downloaded",
+    162: "access denied to the baseline override",
+    163: "the baseline override is not JSON",
+    164: "the baseline override is not a list of baselines",
+    165: "the baseline override names an unknown operating system",
+    166: "the baseline override has two baselines of one operating system",
+    167: "baseline override and install override list cannot be used together",
+}
+"""What AWS-RunPatchBaseline's Linux payload means by its exit codes; 1, 2 and 3 come after the work, all others before it."""
+REBOOT_ATTEMPTS = 4
 _SHELL_PARAMETERS = {"commands", "workingDirectory", "executionTimeout"}
+FAILING = (PatchState.MISSING, PatchState.FAILED, PatchState.REJECTED, PatchState.PENDING_REBOOT)
 _TERMINAL = frozenset({"Success", "Failed", "TimedOut", "Cancelled"})
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class StepResult:
+    """What one step of a document of several steps did."""
+
+    name: str
+    status: str = "Pending"
+    exit_code: int = -1
+    output: str = ""
+    started: float | None = None
+    finished: float | None = None
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -69,6 +142,8 @@ class Invocation:
     unreported: tuple[int, str, str] | None = None
     """The result that the agent could not deliver yet."""
     installing: bool = False
+    step_results: list[StepResult] = field(default_factory=list)
+    """Of the hooks document only."""
 
     @property
     def open(self) -> bool:
@@ -103,6 +178,10 @@ class Command:
     stopped: bool = False
     cancelled: bool = False
     target_count: int = 0
+    alarm: str = ""
+    """Name of the alarm that stops the command."""
+    ignore_poll_failure: bool = False
+    triggered: list[dict[str, str]] = field(default_factory=list)
 
     def concurrency(self) -> int:
         if self.max_concurrency.endswith("%"):
@@ -195,6 +274,7 @@ def send(
     document_version: str = "",
     request_id: str | None = None,
     request: dict[str, Any] | None = None,
+    alarm: dict[str, Any] | None = None,
 ) -> Command:
     """Accept a command.
 
@@ -233,6 +313,8 @@ def send(
         request=request or {},
         cause=Cause(),
         steps=steps,
+        alarm=alarm["Alarms"][0]["Name"] if alarm else "",
+        ignore_poll_failure=bool(alarm and alarm.get("IgnorePollAlarmFailure")),
     )
     command.cause = Cause(request_id=request_id, command_id=command.id, comment=comment)
     commands.commands[command.id] = command
@@ -249,9 +331,14 @@ def _document(
     world: World, account: str, region: str, name: str, version: str, parameters: dict[str, list[str]]
 ) -> tuple[list[tuple[str, list[str]]] | None, dict[str, list[str]]]:
     """The steps of a document that a caller wrote (None for AWS's own), and the parameters with their defaults."""
-    if name == PATCH_DOCUMENT:
+    if name in PATCH_DOCUMENTS:
         _check_version(version)
-        return None, _patch_parameters(parameters)
+        return None, _patch_parameters(name, parameters)
+    if name == NOOP_DOCUMENT:
+        _check_version(version)
+        if parameters:
+            raise AwsError("InvalidParameters", f"document {name} does not support parameters: {', '.join(sorted(parameters))}")
+        return [("noop", [])], parameters
     if name == SHELL_DOCUMENT:
         _check_version(version)
         unknown = set(parameters) - _SHELL_PARAMETERS
@@ -275,10 +362,11 @@ def _check_version(version: str) -> None:
         raise AwsError("InvalidDocumentVersion", f"The document version {version} is not valid or does not exist.")
 
 
-def _patch_parameters(parameters: dict[str, list[str]]) -> dict[str, list[str]]:
-    unknown = sorted(set(parameters) - set(_PATCH_PARAMETERS))
+def _patch_parameters(name: str, parameters: dict[str, list[str]]) -> dict[str, list[str]]:
+    document, known = name, _DOCUMENT_PARAMETERS[name]
+    unknown = sorted(set(parameters) - set(known))
     if unknown:
-        raise AwsError("InvalidParameters", f"document {PATCH_DOCUMENT} does not support parameters: {', '.join(unknown)}")
+        raise AwsError("InvalidParameters", f"document {document} does not support parameters: {', '.join(unknown)}")
     if not parameters.get("Operation"):
         raise AwsError("InvalidParameters", "Parameter Operation is required and has no value.")
     for name, values in parameters.items():
@@ -286,11 +374,9 @@ def _patch_parameters(parameters: dict[str, list[str]]) -> dict[str, list[str]]:
             raise AwsError(
                 "InvalidParameters", f"Parameter {name} is of type String and takes exactly one value, not {len(values)}."
             )
-        if _PATCH_PARAMETERS[name].fullmatch(values[0]) is None:
-            raise AwsError(
-                "InvalidParameters", f"Parameter value {values[0]!r} of {name} is not allowed: {_PATCH_PARAMETERS[name].pattern}"
-            )
-    return {"RebootOption": ["RebootIfNeeded"], **parameters}
+        if known[name].fullmatch(values[0]) is None:
+            raise AwsError("InvalidParameters", f"Parameter value {values[0]!r} of {name} is not allowed: {known[name].pattern}")
+    return {"RebootOption": ["RebootIfNeeded"], **(_HOOK_DEFAULTS if document == HOOKS_DOCUMENT else {}), **parameters}
 
 
 def _own_document(
@@ -343,11 +429,32 @@ def _accept_hosts(world: World, account: str, region: str, ids: list[str]) -> No
 
 def select(world: World, account: str, region: str, targets: list[dict[str, Any]]) -> list[Host]:
     """Hosts that match all targets, as Run Command and Automation resolve them: registered ones only."""
+    wanted = [target for target in targets if not str(target.get("Key", "")).startswith("resource-groups:")]
+    wanted += _of_resource_groups(account, region, targets)
     return [
         host
         for host in world.hosts_in(account, region)
-        if host.acceptable(world.now) and all(_meant(host, target) for target in targets)
+        if host.acceptable(world.now) and all(_meant(host, target) for target in wanted)
     ]
+
+
+def _of_resource_groups(account: str, region: str, targets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The tag filters of the group that is named; a group that does not exist or holds no instances matches nobody."""
+    nobody: list[dict[str, Any]] = [{"Key": "InstanceIds", "Values": []}]
+    kinds = {"AWS::EC2::Instance", "AWS::SSM::ManagedInstance", "AWS::AllSupported"}
+    named: list[dict[str, Any]] = []
+    for target in targets:
+        key, values = str(target.get("Key", "")), target.get("Values") or []
+        if key == "resource-groups:ResourceTypeFilters" and not kinds & set(values):
+            return nobody
+        if key == "resource-groups:Name":
+            query = estate_ssm.resource_group(account, region, values[0] if values else "")
+            if not query or not kinds & set(query.get("ResourceTypeFilters") or []):
+                return nobody
+            named += [
+                {"Key": f"tag:{entry['Key']}", "Values": entry.get("Values") or []} for entry in query.get("TagFilters") or []
+            ]
+    return named
 
 
 def _meant(host: Host, target: dict[str, Any]) -> bool:
@@ -374,7 +481,25 @@ def _resolve(world: World, command: Command) -> None:
         command.queue = select(world, command.account, command.region, command.targets)
     command.target_count = len(command.queue)
     command.resolved = True
+    if command.alarm:
+        _poll_alarm(world, command)
     _dispatch(world, command)
+
+
+def _poll_alarm(world: World, command: Command) -> None:
+    """While the command is open its alarm is looked at; in ALARM (or unreadable) nothing that waits starts any more."""
+    if command.triggered or not (command.queue or any(row.open for row in command.invocations.values())):
+        return
+    state = estate_ssm.alarm_state(command.account, command.region, command.alarm)
+    unreadable = state is None and not command.ignore_poll_failure
+    if state != "ALARM" and not unreadable:
+        world.at(world.now + ALARM_POLL, lambda _: _poll_alarm(world, command))
+        return
+    command.triggered.append({"Name": command.alarm, "State": "UNKNOWN" if unreadable else "ALARM"})
+    _finish_queue(world, command, "Cancelled", "Cancelled")
+    for invocation in list(command.invocations.values()):
+        if invocation.status in ("Pending", "Delayed"):
+            _close(world, invocation, "Cancelled", "Cancelled")
 
 
 def _dispatch(world: World, command: Command) -> None:
@@ -389,7 +514,9 @@ def _dispatch(world: World, command: Command) -> None:
         invocation = Invocation(command=command, host=host, sent=world.now)
         command.invocations[host.id] = invocation
         book(world, command.account, command.region).open.setdefault(host.id, []).append(invocation)
-        world.at(world.now + world.draw(host, "delivery", command.id), call(_deliver, world, invocation))
+        late = world.faults.take_host(Kind.AGENT_LATE, host)
+        arrives = world.now + world.draw(host, "delivery", command.id) + (late.seconds or 0.0 if late else 0.0)
+        world.at(arrives, call(_deliver, world, invocation))
         busy += 1
 
 
@@ -560,7 +687,7 @@ def _key(invocation: Invocation) -> str:
 
 
 def _operation(command: Command) -> str:
-    return command.parameters["Operation"][0] if _document_name(command.document) == PATCH_DOCUMENT else "Shell"
+    return command.parameters["Operation"][0] if _document_name(command.document) in PATCH_DOCUMENTS else "Shell"
 
 
 def _alive(invocation: Invocation) -> bool:
@@ -571,7 +698,13 @@ def _alive(invocation: Invocation) -> bool:
 def _execute(world: World, invocation: Invocation) -> None:
     command, host = invocation.command, invocation.host
     world.record(host, Event.COMMAND_BEGUN, cause=command.cause, operation=_operation(command))
-    if _document_name(command.document) == PATCH_DOCUMENT:
+    lost = world.faults.take_host(Kind.AGENT_LOST, host, operation=_operation(command))
+    if lost is not None:  # the process goes on without its agent, and nobody is told how it ends
+        world.at(world.now + (lost.seconds or 0.0), lambda _: world.agent_dies(host, lasts=lost.lasts))
+    name = _document_name(command.document)
+    if name == HOOKS_DOCUMENT:
+        _Hooks(world, invocation).begin()
+    elif name in PATCH_DOCUMENTS:
         _Patch(world, invocation).begin()
     else:
         _run_script(world, invocation)
@@ -580,15 +713,30 @@ def _execute(world: World, invocation: Invocation) -> None:
 class _Patch:
     """AWS-RunPatchBaseline on one host: baseline snapshot, evaluation, install, upload, reboot."""
 
-    def __init__(self, world: World, invocation: Invocation) -> None:
+    def __init__(
+        self,
+        world: World,
+        invocation: Invocation,
+        *,
+        operation: str | None = None,
+        reboot_option: str | None = None,
+        done: Callable[[int, str], None] | None = None,
+    ) -> None:
+        """`operation`, `reboot_option`: instead of the command's; `done(code, output)`: instead of its end."""
         self.world, self.invocation = world, invocation
         self.host, self.command = invocation.host, invocation.command
         given = {name: values[0] for name, values in self.command.parameters.items()}
-        self.operation, self.reboot_option = given["Operation"], given["RebootOption"]
+        self.operation, self.reboot_option = operation or given["Operation"], reboot_option or given["RebootOption"]
+        self.done = done
+        self.association = _document_name(self.command.document) == ASSOCIATION_DOCUMENT
+        self.association_id, self.baseline_tags = given.get("AssociationId", ""), given.get("BaselineTags", "")
         self.snapshot_id, self.override = given.get("SnapshotId", ""), given.get("InstallOverrideList", "")
         self.baseline_override = given.get("BaselineOverride", "")
         self.log: list[str] = []
         self.chance = world.random("patch", self.command.id, self.host.name)
+        self.installed: list[str] = []
+        self.reboots = 0
+        self.reboot_works = True
         self._broken = False
 
     def begin(self) -> None:
@@ -614,6 +762,8 @@ class _Patch:
             reboot_option=self.reboot_option,
             baseline=baseline,
         )
+        if self.association:
+            self.run = replace(self.run, baseline=baseline or self.run.baseline, patch_group="", overridden=False)
         if wanted is not None and self.operation == "Install":
             self.run = patching.replace_wanted(self.run, self.override, wanted)
         self.started = world.now
@@ -622,14 +772,21 @@ class _Patch:
 
     def _overrides(self) -> tuple[baselines.Baseline | None, tuple[tuple[str, str | None], ...] | None]:
         baseline, wanted = None, None
+        system = self.host.platform.operating_system
+        if self.association:
+            baseline = self._tagged() or baselines.default_for(self.host.account, self.host.region, system)
         if self.baseline_override:
             entries = self._downloaded(self.baseline_override)
-            for entry in entries if isinstance(entries, list) else []:
-                candidate = baselines.from_override(entry)
-                if candidate.operating_system == self.host.platform.operating_system:
-                    baseline = candidate
-            if baseline is None and not self._broken:
-                self._fail(160, "The baseline override holds no baseline for this operating system")
+            fitting = [
+                candidate
+                for candidate in (baselines.from_override(entry) for entry in _mappings(entries))
+                if candidate.operating_system == system
+            ]
+            if len(fitting) == 1:
+                baseline = fitting[0]
+            elif not self._broken:
+                number = "more than one baseline" if fitting else "no baseline"
+                self._fail(160, f"The baseline override holds {number} for this operating system")
         if self.override and self.operation == "Install":
             listed = self._downloaded(self.override)
             patches = listed.get("patches") if isinstance(listed, dict) else None
@@ -639,11 +796,30 @@ class _Patch:
                 self._fail(156, "The install override list is not valid")
         return baseline, wanted
 
+    def _tagged(self) -> baselines.Baseline | None:
+        """The account's baseline for this operating system that carries BaselineTags; two such baselines are one too many."""
+        found = re.fullmatch(r"Key=(.+),Values=(.+)", self.baseline_tags)
+        if found is None:
+            return None
+        host = self.host
+        carrying = estate_ssm.baselines_tagged(host.account, host.region, found.group(1), found.group(2))
+        fitting = [
+            baseline
+            for baseline in (baselines.find(host.account, host.region, identifier) for identifier in carrying)
+            if baseline is not None and baseline.operating_system == host.platform.operating_system
+        ]
+        if len(fitting) > 1:
+            self._fail(156, f"More than one baseline carries the tag {self.baseline_tags}")
+        return fitting[0] if fitting else None
+
     def _downloaded(self, url: str) -> Any:
         bucket, key = _bucket_and_key(url)
-        content = estate.s3_object(self.command.account, bucket, key) if bucket else None
+        if not bucket:
+            self._fail(156, f"Unable to download {url}: only s3:// and https:// addresses of S3 can be reached from this host")
+            return None
+        content = estate.s3_object(self.command.account, bucket, key)
         if content is None:
-            self._fail(156, f"Unable to download {url}")
+            self._fail(156, f"Unable to download {url}: there is no such object, or no access to it")
             return None
         try:
             return json.loads(content) if url.endswith(".json") else yaml.safe_load(content)
@@ -660,8 +836,15 @@ class _Patch:
         self.world.at(self.world.now + self.chance.uniform(3, 12), lambda _: self._leave(code))
 
     def _leave(self, code: int) -> None:
-        if _alive(self.invocation):
-            _finish(self.world, self.invocation, code, "\n".join(self.log) + "\n")
+        if not _alive(self.invocation):
+            return
+        output = "\n".join(self.log) + "\n"
+        if self.done is None:
+            _finish(self.world, self.invocation, code, output)
+            return
+        if self.host.patching == _key(self.invocation):
+            self.host.patching = None
+        self.done(code, output)
 
     def _scanned(self) -> None:
         if not _alive(self.invocation):
@@ -675,15 +858,25 @@ class _Patch:
             self._upload()
             self._reboot_or_leave(0, installed=False)
             return
-        fault = self.world.faults.take_host(Kind.INSTALL_FAILS, self.host, operation="Install")
-        if fault is not None and fault.exit_code > 2:
-            self._fail(fault.exit_code, "An unexpected error occurred while patching")
+        locked = self.world.faults.take_host(Kind.PACKAGE_MANAGER_LOCKED, self.host, operation="Install")
+        if locked is not None:
+            self._fail(locked.exit_code, "Another process holds the lock of the package manager; giving up after 10 retries")
             return
+        fault = self.world.faults.take_host(Kind.INSTALL_FAILS, self.host, operation="Install")
+        if fault is not None and fault.exit_code > 3:
+            self._fail(fault.exit_code, f"Unable to patch: {EXIT_CODES.get(fault.exit_code, 'an unexpected error occurred')}")
+            return
+        self.reboot_works = fault is None or fault.exit_code != 3
         self.invocation.installing = True
         duration = self.world.draw(self.host, "install", self.command.id)
-        if fault is not None:
-            names = frozenset(update.package for update in updates)
-            self.world.at(self.world.now + duration, lambda _: self._install_failed(fault.exit_code, names))
+        names = frozenset(update.package for update in updates)
+        if self.world.faults.take_host(Kind.DISK_FULL, self.host, operation="Install") is not None:
+            reason = "No space left on device"
+            self.world.at(self.world.now + duration / 2, lambda _: self._install_failed(1, names, reason))
+            return
+        if fault is not None and fault.exit_code < 3:
+            reason = "transaction check error" if fault.exit_code == 1 else "dependency check failed"
+            self.world.at(self.world.now + duration, lambda _: self._install_failed(fault.exit_code, names, reason))
             return
         for number, update in enumerate(updates, start=1):
             last = number == len(updates)
@@ -693,6 +886,7 @@ class _Patch:
         if not _alive(self.invocation):
             return
         patching.install(self.world, self.host, [update], no_reboot=self.reboot_option == "NoReboot")
+        self.installed.append(update.package)
         self._say(f"Installed {update.title}")
         self.world.record(
             self.host,
@@ -712,12 +906,12 @@ class _Patch:
         self._upload()
         self._reboot_or_leave(0, installed=True)
 
-    def _install_failed(self, code: int, names: frozenset[str]) -> None:
+    def _install_failed(self, code: int, names: frozenset[str], reason: str) -> None:
         if not _alive(self.invocation):
             return
         self.invocation.installing = False
         for name in sorted(names):
-            self._say(f"Failed to install {name}: transaction check error", "ERROR")
+            self._say(f"Failed to install {name}: {reason}", "ERROR")
         self._upload(failed=names)
         self._reboot_or_leave(code, installed=False)
 
@@ -727,10 +921,40 @@ class _Patch:
         if self.run.overridden:
             self._say("Baseline override is used: no compliance data is uploaded")
             return
+        if self.association:
+            self._put_compliance(rows, execution)
+            return
         report = patching.upload(
             self.world, self.host, self.run, rows, started=self.started, command_id=self.command.id, execution_id=execution
         )
         self._summary(report)
+
+    def _put_compliance(self, rows: tuple[PatchRow, ...], execution: str) -> None:
+        """Of the association's document: no patch data, but a compliance item of type Association."""
+        from awsim.services.compliance import Custom, Item
+
+        bad = [row for row in rows if row.state in FAILING]
+        identifier = self.association_id or self.command.id
+        item = Item(
+            type="Association",
+            resource=self.host.id,
+            id=identifier,
+            title=ASSOCIATION_DOCUMENT,
+            compliant=not bad,
+            severity="UNSPECIFIED",
+            executed=self.world.now,
+            execution_id=execution,
+            execution_type="Command",
+            details={
+                "DocumentName": ASSOCIATION_DOCUMENT,
+                "DocumentVersion": "1",
+                "PatchBaselineId": self.run.baseline.short_id,
+            },
+        )
+        items = self.world.state(self.host.account, self.host.region, Custom).items
+        kept = [other for other in items.get((self.host.id, "Association"), []) if other.id != identifier]
+        items[self.host.id, "Association"] = [*kept, item]
+        self._say("Instance is Compliant" if not bad else f"Instance is Non-Compliant: {len(bad)} patches")
 
     def _reboot_or_leave(self, code: int, *, installed: bool) -> None:
         if self.reboot_option == "NoReboot" or not (installed or self.host.unbooted):
@@ -739,13 +963,35 @@ class _Patch:
             return
         self._say(f"Rebooting the instance, exit code {REBOOT_EXIT}")
         self.invocation.resume = lambda: self._after_reboot(code)
-        self.world.at(self.world.now + 2, lambda _: self._reboot())
+        self.reboots += 1
+        self.world.at(self.world.now + 2, lambda _: self._reboot(code))
 
-    def _reboot(self) -> None:
-        if _alive(self.invocation):
+    def _reboot(self, code: int) -> None:
+        if not _alive(self.invocation):
+            return
+        if self.reboot_works:
             self.world.reboot(self.host, cause=self.command.cause, own=True)
+            return
+        self.invocation.resume = None
+        if self.reboots < REBOOT_ATTEMPTS:
+            self.reboots += 1
+            self.world.at(self.world.now + 60, lambda _: self._reboot(code))
+            return
+        self._say("The reboot was attempted four times without effect", "ERROR")
+        self.host.unbooted.update(dict.fromkeys(self.installed, self.world.now))
+        self._leave(3)
 
     def _after_reboot(self, code: int) -> None:
+        if self.host.reboot_pending:
+            if self.reboots >= REBOOT_ATTEMPTS:
+                self._say("The reboot was attempted four times, and another one is needed", "ERROR")
+                self._leave(3)
+                return
+            self._say(f"Another reboot is needed, exit code {REBOOT_EXIT}")
+            self.reboots += 1
+            self.invocation.resume = lambda: self._after_reboot(code)
+            self.world.at(self.world.now + 2, lambda _: self._reboot(code))
+            return
         self._say("Reboot completed, the saved exit code is returned")
         self.world.at(self.world.now + 2, lambda _: self._leave(code))
 
@@ -790,6 +1036,162 @@ class _Patch:
         self._say("Upload complete.")
 
 
+class _Hooks:
+    """AWS-RunPatchBaselineWithHooks on one host: eight steps, each of which may end the way to the last one."""
+
+    def __init__(self, world: World, invocation: Invocation) -> None:
+        self.world, self.invocation = world, invocation
+        self.host, self.command = invocation.host, invocation.command
+        given = {name: values[0] for name, values in self.command.parameters.items()}
+        self.operation, self.reboot_option = given["Operation"], given["RebootOption"]
+        self.hooks = [given[name] for name in ("PreInstallHookDocName", "PostInstallHookDocName", "OnExitHookDocName")]
+        self.chance = world.random("hooks", self.command.id, self.host.name)
+        self.code = 0
+        """Of the first step that failed."""
+        self.results = [StepResult(name=name) for name in HOOK_STEPS]
+        invocation.step_results = self.results
+
+    def begin(self) -> None:
+        if self.host.patching is not None:  # the agent's lock is taken before the first step begins
+            _Patch(self.world, self.invocation, operation="Scan", done=lambda code, text: self._end(0, code, text)).begin()
+            return
+        self._start(0)
+        _Patch(self.world, self.invocation, operation="Scan", done=self._scanned).begin()
+
+    def _scanned(self, code: int, output: str) -> None:
+        if self.operation == "Scan":
+            self._close(0, code, output)
+            for number in range(1, 8):
+                self._skip(number)
+            self._leave(code)
+            return
+        if not self._ended(0, code, output):
+            return
+        self._start(1)
+        report = self.host.report
+        needed = report is None or report.count(PatchState.MISSING) > 0 or bool(self.host.unbooted)
+        self._close(1, 0, "Patches are missing or pending" if needed else "Nothing is missing and nothing is pending")
+        if not needed:
+            self._exit(2)
+            return
+        self._hook(2, self.hooks[0], self._install)
+
+    def _install(self) -> None:
+        self._start(3)
+        _Patch(self.world, self.invocation, operation="Install", reboot_option="NoReboot", done=self._installed).begin()
+
+    def _installed(self, code: int, output: str) -> None:
+        if self._ended(3, code, output):
+            self._hook(4, self.hooks[1], self._decide)
+
+    def _decide(self) -> None:
+        self._start(5)
+        if self.reboot_option == "NoReboot" or not self.host.unbooted:
+            self._close(5, 0, "No reboot")
+            self._exit(6)
+            return
+        self._close(5, 0, "Reboot")
+        self._start(6)
+        self.invocation.resume = self._rebooted
+        self.world.at(self.world.now + 2, lambda _: self._reboot())
+
+    def _reboot(self) -> None:
+        if _alive(self.invocation):
+            self.world.reboot(self.host, cause=self.command.cause, own=True)
+
+    def _rebooted(self) -> None:
+        """The agent takes the document up again in its seventh step, which reports what the reboot has completed."""
+        _Patch(self.world, self.invocation, operation="Install", reboot_option="RebootIfNeeded", done=self._reported).begin()
+
+    def _reported(self, code: int, output: str) -> None:
+        if self._ended(6, code, output):
+            self._exit(7)
+
+    def _hook(self, number: int, document: str, then: Callable[[], None]) -> None:
+        self._start(number)
+        code, output = self._ran(document)
+        after = self.world.now + self.chance.uniform(0.3, 2)
+
+        def finished(_: float) -> None:
+            if _alive(self.invocation) and not self._cancelled() and self._ended(number, code, output):
+                then()
+
+        self.world.at(after, finished)
+
+    def _ran(self, document: str) -> tuple[int, str]:
+        """A hook's exit code and output; it must not reboot."""
+        name = _document_name(document)
+        if name in ("", NOOP_DOCUMENT):
+            return 0, ""
+        found = estate.document(self.host.account, self.host.region, name)
+        if found is None or found["DocumentType"] != "Command":
+            return 1, f"document {name} is not found or is not a Command document"
+        try:
+            steps, _ = _own_document(found["Content"], name, {})
+        except AwsError as refused:
+            return 1, refused.message
+        code, output = _shell_steps(self.world, self.invocation, steps)[:2]
+        if code == REBOOT_EXIT:
+            return 1, f"{output}a hook document must not reboot the node (exit code {REBOOT_EXIT})\n"
+        return code, output
+
+    def _exit(self, skipped_from: int) -> None:
+        """To the last step; those between are reported as Success although they did not run."""
+        for number in range(skipped_from, 7):
+            self._skip(number)
+        self._start(7)
+        code, output = self._ran(self.hooks[2])
+
+        def finished(_: float) -> None:
+            if _alive(self.invocation):
+                self._close(7, code, output)
+                self._leave(self.code or code)
+
+        self.world.at(self.world.now + self.chance.uniform(0.3, 2), finished)
+
+    def _ended(self, number: int, code: int, output: str) -> bool:
+        """Whether the document goes on with its next step."""
+        self._close(number, code, output)
+        if self._cancelled():
+            return False
+        if code:
+            self.code = code
+            self._exit(number + 1)
+        return code == 0
+
+    def _cancelled(self) -> bool:
+        if self.invocation.status not in ("Cancelling", "Cancelled"):
+            return False
+        if self.invocation.running:
+            _ended(self.world, self.invocation, KILLED)
+        return True
+
+    def _end(self, number: int, code: int, output: str) -> None:
+        self._close(number, code, output)
+        self._leave(code)
+
+    def _start(self, number: int) -> None:
+        self.results[number].status, self.results[number].started = "InProgress", self.world.now
+
+    def _close(self, number: int, code: int, output: str) -> None:
+        step = self.results[number]
+        step.status, step.exit_code, step.output = "Failed" if code else "Success", code, output
+        step.started = self.world.now if step.started is None else step.started
+        step.finished = self.world.now
+
+    def _skip(self, number: int) -> None:
+        self.results[number].output = f"Step {HOOK_STEPS[number]} was skipped"
+        self._close(number, 0, self.results[number].output)
+
+    def _leave(self, code: int) -> None:
+        text = "".join(f"{step.output}\n" for step in self.results if step.output)
+        _finish(self.world, self.invocation, code, text)
+
+
+def _mappings(entries: Any) -> list[dict[str, Any]]:
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
 def worst_level(report: PatchReport) -> str:
     order = ("CRITICAL", "HIGH", "MEDIUM", "LOW", "INFORMATIONAL", "UNSPECIFIED")
     return min((row.level for row in report.failing()), key=order.index, default="UNSPECIFIED")
@@ -807,6 +1209,19 @@ def _run_script(world: World, invocation: Invocation) -> None:
     """AWS-RunShellScript, or the shell steps of a caller's own document, as the agent does: 194 means reboot and run again."""
     command, host = invocation.command, invocation.host
     steps = command.steps if command.steps is not None else [("aws:runShellScript", command.parameters["commands"])]
+    code, stdout, stderr = _shell_steps(world, invocation, steps)
+    after = world.now + world.random("script", command.id, host.name, len(host.boots)).uniform(0.3, 1.5)
+    if code == REBOOT_EXIT:
+        invocation.resume = lambda: _run_script(world, invocation)
+        world.at(after, lambda _: world.reboot(host, cause=command.cause, own=True) if _alive(invocation) else None)
+    else:
+        final = 0 if code == 168 else 1 if code == 169 else code
+        world.at(after, lambda _: _finish(world, invocation, final, stdout, stderr) if _alive(invocation) else None)
+
+
+def _shell_steps(world: World, invocation: Invocation, steps: list[tuple[str, list[str]]]) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of shell scripts one after the other, until one fails."""
+    host = invocation.host
     host.files["/proc/sys/kernel/random/boot_id"] = host.boot_id() + "\n"
     host.files["/etc/os-release"] = f'NAME="{host.platform.name}"\nVERSION_ID="{host.platform.version}"\n'
     kernel = host.platform.packages[host.platform.kernel].evr(host.running_kernel_at(world.now)).partition(":")[2]
@@ -825,18 +1240,14 @@ def _run_script(world: World, invocation: Invocation) -> None:
         stdout, stderr, code = stdout + result.stdout, stderr + result.stderr, result.exit_code
         if code:
             break
-    after = world.now + world.random("script", command.id, host.name, len(host.boots)).uniform(0.3, 1.5)
-    if code == REBOOT_EXIT:
-        invocation.resume = lambda: _run_script(world, invocation)
-        world.at(after, lambda _: world.reboot(host, cause=command.cause, own=True) if _alive(invocation) else None)
-    else:
-        final = 0 if code == 168 else 1 if code == 169 else code
-        world.at(after, lambda _: _finish(world, invocation, final, stdout, stderr) if _alive(invocation) else None)
+    return code, stdout, stderr
 
 
 def plugins(command: Command, host: Host) -> list[str]:
     """Names of the document's steps, as rows and PluginName name them."""
-    if _document_name(command.document) == PATCH_DOCUMENT:
+    if _document_name(command.document) == HOOKS_DOCUMENT:
+        return list(HOOK_STEPS)
+    if _document_name(command.document) in PATCH_DOCUMENTS:
         return [name for name, _ in _PATCH_STEPS]
     return [name for name, _ in command.steps] if command.steps is not None else ["aws:runShellScript"]
 

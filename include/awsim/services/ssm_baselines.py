@@ -118,7 +118,7 @@ def create_patch_baseline(ctx: Context, params: dict[str, Any]) -> dict[str, Any
         if before != digest:
             raise AwsError("IdempotentParameterMismatch", "The client token was used for a request with other parameters.")
         return {"BaselineId": identifier}
-    identifier = str(ctx.call_moto()["BaselineId"])
+    identifier = estate_ssm.create_baseline(ctx.account, ctx.region, params)
     ledger.created[identifier] = ledger.modified[identifier] = ctx.at
     if params.get("AvailableSecurityUpdatesComplianceStatus"):
         ledger.extra[identifier] = params["AvailableSecurityUpdatesComplianceStatus"]

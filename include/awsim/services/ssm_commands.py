@@ -9,7 +9,7 @@ from typing import Any
 from awsim import runcommand
 from awsim.clock import iso, moment
 from awsim.registry import AwsError, Context, operation
-from awsim.runcommand import PATCH_DOCUMENT, Command, Invocation
+from awsim.runcommand import ASSOCIATION_DOCUMENT, PATCH_DOCUMENT, Command, Invocation, StepResult
 
 _DELETED_OUTPUT = "---Output truncated---"
 _STATUS_FILTERS = frozenset(
@@ -43,6 +43,8 @@ def send_command(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     for target in params.get("Targets") or []:
         if not target.get("Key") or (target.get("Key") == "InstanceIds" and not target.get("Values")):
             raise AwsError("ValidationException", "Targets: each needs Key and Values")
+        if target["Key"] == "resource-groups:Name" and len(target.get("Values") or []) != 1:
+            raise AwsError("ValidationException", "Targets: resource-groups:Name takes exactly one value")
     kept = (
         "OutputS3BucketName",
         "OutputS3KeyPrefix",
@@ -66,6 +68,7 @@ def send_command(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
         document_version=params.get("DocumentVersion") or "",
         request_id=ctx.request_id,
         request={key: params[key] for key in kept if key in params},
+        alarm=params.get("AlarmConfiguration"),
     )
     return {"Command": _command(command)}
 
@@ -116,6 +119,9 @@ def get_command_invocation(ctx: Context, params: dict[str, Any]) -> dict[str, An
     if asked and asked not in names:
         raise AwsError("InvalidPluginName", "The plugin name isn't valid.")
     name = asked or (names[0] if len(names) == 1 else "")
+    step = next((step for step in row.step_results if step.name == asked), None)
+    if step is not None:
+        return _step_answer(command, row, step)
     done = not row.open
     speaks = done and (len(names) == 1 or asked == _speaker(command, names))
     finished = row.finished if row.finished is not None else None
@@ -135,6 +141,29 @@ def get_command_invocation(ctx: Context, params: dict[str, Any]) -> dict[str, An
         "StandardOutputContent": row.stdout[:24_000] if speaks else "",
         "StandardOutputUrl": _url(command, row, "stdout"),
         "StandardErrorContent": row.stderr[:8_000] if speaks else "",
+        "StandardErrorUrl": _url(command, row, "stderr"),
+        "CloudWatchOutputConfig": _cloudwatch(command),
+    }
+
+
+def _step_answer(command: Command, row: Invocation, step: StepResult) -> dict[str, Any]:
+    done = step.finished is not None
+    return {
+        "CommandId": command.id,
+        "InstanceId": row.host.id,
+        "Comment": command.comment,
+        "DocumentName": command.document,
+        "DocumentVersion": command.document_version,
+        "PluginName": step.name,
+        "ResponseCode": step.exit_code,
+        "ExecutionStartDateTime": iso(step.started) if step.started else "",
+        "ExecutionElapsedTime": _elapsed(step.started, step.finished) if done else "",
+        "ExecutionEndDateTime": iso(step.finished) if step.finished else "",
+        "Status": step.status,
+        "StatusDetails": step.status,
+        "StandardOutputContent": step.output[:24_000],
+        "StandardOutputUrl": _url(command, row, "stdout"),
+        "StandardErrorContent": "",
         "StandardErrorUrl": _url(command, row, "stderr"),
         "CloudWatchOutputConfig": _cloudwatch(command),
     }
@@ -189,8 +218,11 @@ def _command(command: Command) -> dict[str, Any]:
         "NotificationConfig": _notification(command),
         "CloudWatchOutputConfig": _cloudwatch(command),
         "TimeoutSeconds": command.timeout,
-        "AlarmConfiguration": {"IgnorePollAlarmFailure": False, "Alarms": []},
-        "TriggeredAlarms": [],
+        "AlarmConfiguration": {
+            "IgnorePollAlarmFailure": command.ignore_poll_failure,
+            "Alarms": [{"Name": command.alarm}] if command.alarm else [],
+        },
+        "TriggeredAlarms": command.triggered,
     }
 
 
@@ -218,9 +250,13 @@ def _invocation(row: Invocation, *, details: bool) -> dict[str, Any]:
 def _plugins(command: Command, row: Invocation) -> list[dict[str, Any]]:
     names = runcommand.plugins(command, row.host)
     speaker = _speaker(command, names)
+    if row.step_results:
+        return [_step(command, row, step) for step in row.step_results]
     told = []
     for name in names:
-        skipped = row.started is not None and command.document == PATCH_DOCUMENT and name != speaker
+        skipped = (
+            row.started is not None and command.document.endswith((PATCH_DOCUMENT, ASSOCIATION_DOCUMENT)) and name != speaker
+        )
         output = _merged(row) if not row.open and name == speaker else ""
         if skipped:
             condition = f"'\"StringEquals\": [platformType, {name.removeprefix('Patch')}]'"
@@ -248,9 +284,27 @@ def _plugins(command: Command, row: Invocation) -> list[dict[str, Any]]:
     return told
 
 
+def _step(command: Command, row: Invocation, step: StepResult) -> dict[str, Any]:
+    """A step of the hooks document: skipped ones say Success, so the list does not tell whether the install ran."""
+    return {
+        "Name": step.name,
+        "Status": step.status,
+        "StatusDetails": step.status,
+        "ResponseCode": step.exit_code,
+        "ResponseStartDateTime": moment(step.started) if step.started else None,
+        "ResponseFinishDateTime": moment(step.finished) if step.finished else None,
+        "Output": step.output[:2_500],
+        "StandardOutputUrl": _url(command, row, "stdout"),
+        "StandardErrorUrl": _url(command, row, "stderr"),
+        "OutputS3Region": command.request.get("OutputS3Region") or command.region,
+        "OutputS3BucketName": command.request.get("OutputS3BucketName") or "",
+        "OutputS3KeyPrefix": command.request.get("OutputS3KeyPrefix") or "",
+    }
+
+
 def _speaker(command: Command, names: list[str]) -> str:
     """The step whose platform precondition matched: every host is a Linux one."""
-    return "PatchLinux" if command.document.endswith(PATCH_DOCUMENT) else names[-1] if names else ""
+    return "PatchLinux" if command.document.endswith((PATCH_DOCUMENT, ASSOCIATION_DOCUMENT)) else names[-1] if names else ""
 
 
 def _merged(row: Invocation) -> str:
