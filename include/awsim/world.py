@@ -372,7 +372,7 @@ class World:
             self._new_boot(host)
             self._come_back(host, NOBODY)
 
-    def arrived(self, account: str, region: str, identifier: str) -> Host:
+    def arrived(self, account: str, region: str, identifier: str, *, cause: Cause = NOBODY) -> Host:
         """An instance that a service of AWS launched by itself is a host from now on."""
         known = self.host(account, region, identifier)
         if known is not None:
@@ -380,7 +380,7 @@ class World:
         machine = estate.machine(account, region, identifier)
         if machine is None:
             raise LookupError(f"awsim: there is no instance {identifier} in {account} {region}")
-        return self._found(account, region, machine)
+        return self._found(account, region, machine, cause)
 
     def retired(self, host: Host, *, cause: Cause, replaced_by: str | None = None) -> None:
         """An instance that a service of AWS terminated by itself is gone."""
@@ -430,7 +430,7 @@ class World:
         self._new_boot(host)
         self._come_back(host, NOBODY)
 
-    def _found(self, account: str, region: str, machine: estate.Machine) -> Host:
+    def _found(self, account: str, region: str, machine: estate.Machine, cause: Cause = NOBODY) -> Host:
         """A machine that somebody launched: a managed node after a while, if it has an instance profile."""
         network = self.networks.get((account, region))
         key = next((key for key, image in network.images.items() if image == machine.image), None) if network else None
@@ -452,7 +452,7 @@ class World:
 
         def in_service(_: float) -> None:
             if host.state == "running" and not host.out:
-                self.record(host, Event.IN_SERVICE)
+                self.record(host, Event.IN_SERVICE, cause=cause)
 
         self.at(host.healthy_from, in_service)
         return host
