@@ -1,0 +1,33 @@
+"""Airflow's settings have to stand before its first import, whoever imports it first: an empty home of our own, our plugin
+(without it the campaigns' timetable cannot be serialised), never the user's.
+
+Processes that a test starts get an environment of their own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+if "airflow" in sys.modules:
+    raise RuntimeError("airflow was imported before tests/conftest.py could set its home")
+_home = tempfile.mkdtemp(prefix="patchwave-airflow-")
+atexit.register(shutil.rmtree, _home, ignore_errors=True)
+for _name in [name for name in os.environ if name.startswith(("AIRFLOW", "PATCHWAVE_"))]:
+    if not _name.startswith("PATCHWAVE_TEST"):
+        del os.environ[_name]
+os.environ.update(
+    {
+        "AIRFLOW_HOME": _home,
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(REPOSITORY / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
+    }
+)
