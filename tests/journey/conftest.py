@@ -66,15 +66,22 @@ class Journeys:
     def __init__(self, stage: Stage, modules: list[ModuleType], pool: ThreadPoolExecutor) -> None:
         self._runs: dict[str, FollowedRun] = {}
         self._going: dict[str, Future[Any]] = {}
+        self._told: set[str] = set()
         for module in modules:
             run = stage.follow(module.CAMPAIGN, region=module.REGION)
             self._runs[module.__name__] = run
             self._going[module.__name__] = pool.submit(module.drive, run)
 
     def over(self, module: ModuleType) -> FollowedRun:
-        """The module's journey when nobody does anything in it any more; raises what went wrong."""
-        self._going[module.__name__].result()
-        return self._runs[module.__name__]
+        """The module's journey when nobody does anything in it any more; raises what went wrong, at length only once."""
+        name = module.__name__
+        problem = self._going[name].exception()
+        if problem is not None and name in self._told:
+            pytest.fail("the journey itself went wrong, see the first test of this module", pytrace=False)
+        if problem is not None:
+            self._told.add(name)
+            raise problem
+        return self._runs[name]
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +93,7 @@ def journeys(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Journeys]
         yield Journeys(stage, chosen, pool)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def journey(journeys: Journeys, request: pytest.FixtureRequest) -> FollowedRun:
     """The module's own journey, over."""
     return journeys.over(request.module)

@@ -29,7 +29,7 @@ from tests.journey import judge
 
 Found = TypeVar("Found")
 
-POLL = 0.5
+POLL = 1.0
 PATIENCE = 360.0
 """Seconds until a condition counts as never coming true; a busy machine needs a third of it."""
 
