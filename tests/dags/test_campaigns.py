@@ -1,0 +1,278 @@
+"""The DAG files: what they make of campaign files, and what they leave alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.dag_processing.dagbag import DagBag
+from airflow.serialization.serialized_objects import DagSerialization
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DAGS = REPOSITORY / "dags"
+CAMPAIGNS = REPOSITORY / "include/campaigns"
+POLICIES = REPOSITORY / "include/policies"
+
+EDGES = {
+    ("scan_findings", "classify"),
+    ("classify", "plan"),
+    ("plan", "dev.patch"),
+    ("dev.patch", "dev.health"),
+    ("dev.health", "dev.soak"),
+    ("dev.soak", "staging.approve"),
+    ("staging.approve", "staging.patch"),
+    ("staging.patch", "staging.health"),
+    ("staging.health", "staging.soak"),
+    ("staging.soak", "prod.approve"),
+    ("prod.approve", "prod.patch"),
+    ("prod.patch", "prod.health"),
+    ("prod.health", "prod.soak"),
+    ("prod.soak", "verify"),
+    ("verify", "remediate"),
+    ("remediate", "verify_again"),
+    ("verify_again", "report"),
+    ("report", "outcome"),
+}
+
+RULES = {
+    "staging.approve": "none_failed",
+    "prod.approve": "none_failed",
+    "verify": "all_done",
+    "report": "all_done",
+    "outcome": "all_done",
+}
+
+
+def bag(folder: Path = DAGS) -> DagBag:
+    return DagBag(dag_folder=str(folder), bundle_path=folder, bundle_name="tests")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> tuple[DagBag, float]:
+    began = time.monotonic()
+    return bag(), time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def weekly(loaded: tuple[DagBag, float]) -> Any:
+    return loaded[0].dags["weekly-linux"]
+
+
+def test_every_dag_file_is_imported_without_an_error_well_within_airflows_limit(loaded: tuple[DagBag, float]) -> None:
+    """dagbag_import_timeout is 30 s."""
+    assert loaded[0].import_errors == {}
+    assert loaded[1] < 30
+
+
+def test_every_file_below_dags_is_known_to_a_test() -> None:
+    """Whoever adds one says here what it is for: `campaigns.py` makes DAGs, `campaign_files.py` reports broken files."""
+    assert {path.relative_to(DAGS).as_posix() for path in DAGS.rglob("*.py")} == {"campaigns.py", "campaign_files.py"}
+
+
+def test_there_is_one_dag_per_campaign_file(loaded: tuple[DagBag, float]) -> None:
+    """Named like the file's campaign, from the loader and no other file."""
+    assert set(loaded[0].dags) == {path.stem for path in CAMPAIGNS.glob("*.yaml")}
+    assert {Path(dag.fileloc).name for dag in loaded[0].dags.values()} == {"campaigns.py"}
+
+
+# --- the shape of weekly-linux -----------------------------------------------------------------------------------------------
+def test_weekly_linux_has_exactly_these_edges(weekly: Any) -> None:
+    """Stage after stage, then proof, remedies, proof again, report, outcome. An edge more or less is another campaign."""
+    edges = {(task.task_id, below) for task in weekly.tasks for below in task.downstream_task_ids}
+    assert edges == EDGES
+
+
+def test_each_stage_is_a_task_group_of_its_tasks(weekly: Any) -> None:
+    """Dev asks nobody; the others begin with their gate."""
+    groups = {name: set(group.children) for name, group in weekly.task_group.get_task_group_dict().items() if name}
+    assert groups == {
+        "dev": {"dev.patch", "dev.health", "dev.soak"},
+        "staging": {"staging.approve", "staging.patch", "staging.health", "staging.soak"},
+        "prod": {"prod.approve", "prod.patch", "prod.health", "prod.soak"},
+    }
+
+
+def test_trigger_rules_are_these_and_no_others(weekly: Any) -> None:
+    """A stage left out lets the next one ask; proof, report and outcome come whatever happened; patch never comes unasked."""
+    assert {task.task_id: task.trigger_rule.value for task in weekly.tasks} == {
+        task.task_id: RULES.get(task.task_id, "all_success") for task in weekly.tasks
+    }
+
+
+def test_the_outcome_is_the_only_leaf(weekly: Any) -> None:
+    """A run is as green as its leaves: a report that succeeded must not hide a stage that failed."""
+    assert [task.task_id for task in weekly.leaves] == ["outcome"]
+
+
+def test_runs_of_a_campaign_never_overlap_and_never_catch_up(weekly: Any) -> None:
+    """One run at a time, and none for a moment that has passed."""
+    assert weekly.max_active_runs == 1
+    assert weekly.catchup is False
+    assert weekly.timetable.serialize() == {"cron": "0 22 * * 2", "timezone": "Europe/Vienna"}
+
+
+def test_every_task_may_be_run_again_often(weekly: Any) -> None:
+    """Airflow fails healthy tasks now and then; only the last one, which has no effect, gives up early."""
+    retries = {task.task_id: task.retries for task in weekly.tasks}
+    assert retries.pop("outcome") >= 1
+    assert min(retries.values()) >= 10
+
+
+def test_people_find_it_by_owner_and_tags_and_read_its_page(weekly: Any) -> None:
+    """What an operator needs at 3 a.m. stands behind the book icon."""
+    assert weekly.owner == "platform-operations"
+    assert weekly.tags == {"patchwave", "policy:standard", "stage:dev", "stage:staging", "stage:prod"}
+    assert weekly.description
+    for words in ("# weekly-linux", "| prod |", "Europe/Vienna", "olga, ana", "Clear the stage's `patch` task", "No answer"):
+        assert words in weekly.doc_md
+
+
+def test_the_trigger_form_protects_whoever_clicks(weekly: Any) -> None:
+    """A dry run by default, every field described, every default valid, so that the schedule can begin a run."""
+    form = weekly.params
+    assert set(form) == {"dry_run", "stages", "severities", "vulnerabilities"}
+    assert form.dump() == {"dry_run": True, "stages": None, "severities": None, "vulnerabilities": None}
+    form.validate()
+    for name in form:
+        assert form.get_param(name).schema["description_md"]
+    assert form.get_param("stages").schema["items"]["enum"] == ["dev", "staging", "prod"]
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("dry_run", "yes"), ("stages", ["qa"]), ("severities", ["bad"]), ("vulnerabilities", ["heartbleed"]), ("stages", "dev")],
+)
+def test_the_trigger_form_refuses_what_means_nothing(weekly: Any, name: str, wrong: Any) -> None:
+    """Airflow checks it on the server before a run begins."""
+    with pytest.raises(ValueError):
+        weekly.params.get_param(name).resolve(wrong)
+
+
+def test_gates_ask_the_campaigns_approvers_and_silence_means_no(weekly: Any) -> None:
+    """Airflow's request is answered by them only, and its default is the no."""
+    for stage in ("staging", "prod"):
+        gate = weekly.get_task(f"{stage}.approve")
+        assert [user["id"] for user in gate.assigned_users] == ["olga", "ana"]
+        assert gate.defaults == ["Reject"]
+        assert gate.response_timeout == timedelta(hours=24)
+
+
+def test_every_dag_is_serialised_with_its_timetable(loaded: tuple[DagBag, float]) -> None:
+    """What the scheduler works from, through JSON and back."""
+    for dag in loaded[0].dags.values():
+        stored = json.loads(json.dumps(DagSerialization.to_dict(dag)))
+        assert {task["__var"]["task_id"] for task in stored["dag"]["tasks"]} == set(dag.task_ids)
+        again = DagSerialization.from_dict(stored)
+        assert again.timetable.summary == dag.timetable.summary
+
+
+# --- broken files ------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def campaigns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the campaign files that a test may break."""
+    folder = tmp_path / "campaigns"
+    shutil.copytree(CAMPAIGNS, folder)
+    monkeypatch.setenv("PATCHWAVE_CAMPAIGNS", str(folder))
+    monkeypatch.setenv("PATCHWAVE_POLICIES", str(POLICIES))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("policy: standard", "policy: standrd", "policy"),
+        ("concurrency: 10%", "concurrency: 110%", "stages[2].concurrency"),
+        ("    soak: 30m", "    soak: 30", "stages[0].soak"),
+        ("owner:", "ownr:", "ownr"),
+        ("stages:", "stages: [", "the file"),
+    ],
+)
+def test_a_broken_file_leaves_the_others_and_is_named(campaigns: Path, old: str, new: str, field: str) -> None:
+    """The good campaigns stay; one import error names file, line and field of the bad one."""
+    path = campaigns / "weekly-linux.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    found = bag()
+    assert set(found.dags) == {path.stem for path in CAMPAIGNS.glob("*.yaml")} - {"weekly-linux"}
+    ((file, message),) = found.import_errors.items()
+    assert Path(file).name == "campaign_files.py"
+    assert "weekly-linux.yaml:" in message
+    assert field in message
+
+
+def test_several_broken_files_are_all_named(campaigns: Path) -> None:
+    """In one go: nobody mends them one parse at a time."""
+    (campaigns / "a.yaml").write_text("name: a\n", encoding="utf-8")
+    (campaigns / "b.yaml").write_text("", encoding="utf-8")
+    ((_, message),) = bag().import_errors.items()
+    assert "a.yaml:1" in message
+    assert "b.yaml:1" in message
+
+
+def test_a_campaign_with_a_broken_policy_has_no_dag(campaigns: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody patches by rules that cannot be read; campaigns of other policies stay."""
+    policies = tmp_path / "policies"
+    shutil.copytree(POLICIES, policies)
+    (policies / "standard.yaml").write_text("nonsense: true\n", encoding="utf-8")
+    monkeypatch.setenv("PATCHWAVE_POLICIES", str(policies))
+    found = bag()
+    assert "weekly-linux" not in found.dags
+    ((_, message),) = found.import_errors.items()
+    assert "standard.yaml" in message
+
+
+# --- what a parse does not do ------------------------------------------------------------------------------------------------
+PARSE = """
+import json, runpy, socket, sys
+sys.path.insert(0, {include!r})
+
+def refuse(*args, **kwargs):
+    raise AssertionError("a DAG file opened a connection")
+
+socket.socket.connect = refuse
+import sqlite3
+sqlite3.connect = refuse
+{guard}
+runpy.run_path({file!r}, run_name="unusual_prefix_parsed")
+print("MODULES", json.dumps(sorted(sys.modules)))
+"""
+
+
+NO_CLIENTS = "import botocore.session; botocore.session.Session.create_client = refuse"
+
+
+def modules_after_parsing(file: str, tmp_path: Path, *, guard: str = "") -> set[str]:
+    """What a fresh process has imported once it has read a DAG file; connections are refused."""
+    program = PARSE.format(include=str(REPOSITORY / "include"), file=str(DAGS / file), guard=guard)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "AIRFLOW_HOME": str(tmp_path), "AIRFLOW_CONN_PATCHWAVE_LEDGER": "sqlite:////nowhere/ledger.db"},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("MODULES ")]
+    return set(json.loads(line.removeprefix("MODULES ")))
+
+
+def test_parsing_opens_no_connection_and_makes_no_client(tmp_path: Path) -> None:
+    """The wiring is all that is computed: no database, no AWS, no client of it."""
+    modules = modules_after_parsing("campaigns.py", tmp_path, guard=NO_CLIENTS)
+    assert "patchwave.operators.patch" in modules
+    assert not (tmp_path / "airflow.db").exists()
+    assert "moto" not in modules
+    assert "awsim" not in modules
+
+
+def test_the_file_that_reports_broken_campaigns_imports_neither_airflow_nor_the_loader(tmp_path: Path) -> None:
+    """Importing the loader would register all DAGs under its name, and its error would make them stale."""
+    modules = modules_after_parsing("campaign_files.py", tmp_path)
+    assert not {name for name in modules if name.partition(".")[0] in ("airflow", "boto3", "sqlalchemy", "campaigns")}
+    assert not {name for name in modules if name.startswith("patchwave.operators")}
