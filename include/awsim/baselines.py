@@ -107,12 +107,22 @@ def default(region: str, operating_system: str) -> Baseline:
     )
     if operating_system in ("UBUNTU", "DEBIAN"):
         rules = [_rule({"PRIORITY": ["Required", "Important", "Standard", "Optional", "Extra"]}, days=7)]
+    elif operating_system == "WINDOWS":
+        urgent = {"CLASSIFICATION": ["CriticalUpdates", "SecurityUpdates"], "MSRC_SEVERITY": ["Critical", "Important"]}
+        rules = [_rule(urgent, days=7)]
     else:
         rules = [
             _rule({"CLASSIFICATION": ["Security"], "SEVERITY": ["Critical", "Important"]}, days=7),
             _rule({"CLASSIFICATION": ["Bugfix"]}, days=7),
         ]
-    names = {"UBUNTU": "Ubuntu", "AMAZON_LINUX_2023": "AmazonLinux2023", "AMAZON_LINUX_2": "AmazonLinux2", "DEBIAN": "Debian"}
+    names = {
+        "WINDOWS": "",
+        "REDHAT_ENTERPRISE_LINUX": "RedHat",
+        "UBUNTU": "Ubuntu",
+        "AMAZON_LINUX_2023": "AmazonLinux2023",
+        "AMAZON_LINUX_2": "AmazonLinux2",
+        "DEBIAN": "Debian",
+    }
     name = names.get(operating_system, operating_system.title().replace("_", ""))
     return Baseline(
         id=arn,
@@ -125,7 +135,7 @@ def default(region: str, operating_system: str) -> Baseline:
             "RejectedPatches": [],
             "ApprovedPatchesComplianceLevel": "UNSPECIFIED",
             "RejectedPatchesAction": "ALLOW_AS_DEPENDENCY",
-            "Description": f"Default Patch Baseline for {name} Provided by AWS.",
+            "Description": f"Default Patch Baseline for {name or 'Windows'} Provided by AWS.",
             "DefaultBaseline": True,
         },
     )

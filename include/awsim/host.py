@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from awsim import estate
-from awsim.catalogue import NotPatchable, Platform, Update
+from awsim.catalogue import NotPatchable, Platform, Update, locked_until
 from awsim.world_file import Coverage, Timings
 
 
@@ -131,6 +131,13 @@ class Host:
     """The last boot was not enough: something still waits for another one."""
     ping_offset: float = 0.0
     inventory_offset: float = 0.0
+
+    def sees_until(self) -> float:
+        """Updates that the distribution published from this moment on are not in the release or snapshot of this host."""
+        path = self.platform.lock_file
+        text = self.files.get(path) if path is not None else None
+        found = locked_until(text) if text is not None else None
+        return float("inf") if found is None else found
 
     def tags(self) -> dict[str, str]:
         """The instance's tags as they are at this moment in EC2."""

@@ -78,10 +78,14 @@ def replace_wanted(run: Run, url: str, wanted: tuple[tuple[str, str | None], ...
 
 
 def approved_level(world: "World", host: Host, package: str, run: Run) -> tuple[int, str]:
-    """The newest approved level of a package (0: nothing is) and the compliance level of the rule."""
+    """The newest approved level of a package (0: nothing is) and the compliance level of the rule.
+
+    What the host's repositories do not show, because it is locked to a release or snapshot, is no update to it.
+    """
+    seen = host.sees_until()
     for update in reversed(host.platform.packages[package].updates):
         released = world.released(update)
-        if released > run.approved_at or update.advisory in world.withdrawn:
+        if released > run.approved_at or update.advisory in world.withdrawn or update.released >= seen:
             continue
         level = run.baseline.approval(update, host.platform, released=released, at=run.approved_at)
         if level is not None:
@@ -102,7 +106,7 @@ def missing(world: "World", host: Host, run: Run) -> list[Update]:
 def _wanted_level(world: "World", host: Host, package: str, run: Run) -> int:
     """Of an InstallOverrideList: the newest update of the package that the list names (and, with a title, exactly that one)."""
     for update in reversed(host.platform.packages[package].updates):
-        if not world.available(update):
+        if not world.available(update) or update.released >= host.sees_until():
             continue
         for pattern, title in run.wanted or ():
             named = fnmatchcase(update.kb_id, pattern) or fnmatchcase(update.package, pattern)
@@ -222,5 +226,5 @@ def other(report: PatchReport) -> int:
 
 def _is_security(row: PatchRow) -> bool:
     return row.update is not None and (
-        row.update.classification == "Security" or row.update.advisory.startswith(("USN-", "DSA-"))
+        row.update.classification in ("Security", "SecurityUpdates") or row.update.advisory.startswith(("USN-", "DSA-"))
     )

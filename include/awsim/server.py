@@ -64,6 +64,7 @@ class Simulator:
         world = World(clock=Clock(base=self._base, speed=self._speed, real=self._real), seed=self._seed, file=file)
         world.answer = self._answer
         registry.attach(world)
+        world.begin()
         return world
 
     # --- what control.py does to the simulation ---

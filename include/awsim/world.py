@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
-from awsim import baselines, estate
+from awsim import baselines, estate, groups
 from awsim.agenda import Agenda, call
 from awsim.catalogue import Catalogue, Platform, Update, shipped
 from awsim.clock import Clock
 from awsim.faults import EVENT_KINDS, Fault, Faults, Kind, Throttles
 from awsim.host import Host, PatchReport
 from awsim.journal import Cause, Event, Journal, Line
-from awsim.world_file import Agent, Fleet, InstanceState, Template, Timings, Unlike, WorldFile
+from awsim.world_file import Agent, Fleet, InstanceState, Spread, Template, Timings, Unlike, WorldFile
 
 State = TypeVar("State")
 Cell = tuple[str, str]
@@ -68,6 +68,7 @@ class World:
         self._on_status: list[Callable[[Any], None]] = []
         self.image_content: Callable[[str, str, str], ImageContent | None] = lambda *_: None
         """What is on an image (account, region, id); None: by chance. Set by `services/ec2.py`."""
+        self._first_faults: list[Fault] = []
         self._shift = self._release_shift()
         estate.reset(seed)
         if file:
@@ -105,9 +106,9 @@ class World:
         return Random(f"{self.seed}/" + "/".join(str(part) for part in purpose))
 
     def draw(self, host: Host, timing: str, *purpose: object) -> float:
-        """Seconds that something takes on this host: a number within its timing's range that depends on seed and purpose only."""
-        least, most = getattr(host.timings, timing)
-        return self.random(host.name, timing, *purpose).uniform(least, most)
+        """Seconds that something takes on this host: drawn from its timing's distribution, by seed and purpose only."""
+        spread: Spread = getattr(host.timings, timing)
+        return spread.draw(self.random(host.name, timing, *purpose))
 
     def released(self, update: Update) -> float:
         """When the update appeared in the world's repositories."""
@@ -322,7 +323,7 @@ class World:
             self.withdrawn[fault.advisory] = self.now
             if fault.lasts is not None:
                 advisory = fault.advisory
-                self.at(self.now + fault.lasts, call(self.withdrawn.pop, advisory, None))
+                self.at(self.now + fault.lasts, call(self._offered_again, advisory))
         elif fault.kind is Kind.ALARM_FIRES:
             for account, region in self._cells_of(fault):
                 estate.set_alarm(account, region, fault.alarm or "", "ALARM")
@@ -333,6 +334,9 @@ class World:
         else:
             for host in self.faults.among(fault, self.all_hosts()):
                 self._befall(fault, host)
+
+    def _offered_again(self, advisory: str) -> None:
+        self.withdrawn.pop(advisory, None)
 
     def _cells_of(self, fault: Fault) -> list[Cell]:
         return [
@@ -484,8 +488,23 @@ class World:
         for fleet in file.fleets:
             with estate.building(fleet.account, fleet.region):
                 self._launch(fleet, file)
+        for owner, place in self.cells:
+            for alarm in file.alarms:
+                groups.make_alarm(owner, place, name=alarm, description="its state changes when a fault says so")
+        for throttle in file.throttles:
+            self.throttles.add(throttle)
+        for advisory, seconds in file.catalogue.withdrawn.items():
+            self.add_fault(Fault(kind=Kind.UPDATE_WITHDRAWN, advisory=advisory, after=seconds))
+        self._first_faults = [fault for fault in file.faults if fault.kind in EVENT_KINDS and not fault.after]
         for fault in file.faults:
+            if fault not in self._first_faults:
+                self.add_fault(fault)
+
+    def begin(self) -> None:
+        """What the world file says of the very first moment happens; called when everybody who listens is there."""
+        for fault in self._first_faults:
             self.add_fault(fault)
+        self._first_faults = []
 
     def _launch(self, fleet: Fleet, file: WorldFile) -> None:
         cell, network = self.cells[fleet.account, fleet.region], self.networks[fleet.account, fleet.region]
@@ -535,6 +554,21 @@ class World:
                 instance_type=first.instance_type,
                 ids=[host.id for host in made],
             )
+        if fleet.target_group:
+            service = fleet.target_group
+            arn = groups.make_target_group(
+                fleet.account,
+                fleet.region,
+                name=service.name,
+                vpc=network.vpc,
+                subnets=network.subnets,
+                port=service.port,
+                delay=service.deregistration_delay,
+            )
+            if fleet.auto_scaling_group:
+                groups.attach_target_group(fleet.account, fleet.region, fleet.auto_scaling_group.name, arn)
+            for host in made:
+                groups.register_target(fleet.account, fleet.region, arn, host.id)
         machines = {machine.id: machine for machine in estate.machines(fleet.account, fleet.region)}
         for number, host in enumerate(made, start=1):
             host.address, host.zone = machines[host.id].address, machines[host.id].zone
@@ -586,6 +620,7 @@ class World:
             levels=self._levels(platform, template, exception, chance),
             not_patchable=tuple(self.catalogue.not_patchable[key] for key in template.not_patchable if not exception.compliant),
             coverage=exception.inspector,
+            files={platform.lock_file: template.locked_to} if platform.lock_file and template.locked_to else {},
             ping_offset=chance.uniform(0, 300),
             inventory_offset=chance.uniform(0, 86_400),
         )

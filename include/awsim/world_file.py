@@ -1,19 +1,22 @@
 """What is written in a world file, and is it right?
 
-`load(path)` reads the YAML into `WorldFile`; whatever is wrong is said with file, field and what is allowed (`WorldFileError`).
-`world.py` makes the running world of it. All timings are seconds, as a range [least, most] from which each host draws by the
-seed.
+`load(path)` reads the YAML into `WorldFile`; whatever is wrong is said with file, line, field and what is allowed
+(`WorldFileError`). `world.py` makes the running world of it. All timings are seconds, as a range [least, most] or another
+distribution (`Spread`) from which each host draws by the seed.
 """
 
+import re
 from enum import StrEnum
+from math import log
 from pathlib import Path
+from random import Random
 from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from awsim.catalogue import Catalogue
-from awsim.faults import Fault
+from awsim.catalogue import Catalogue, locked_until
+from awsim.faults import Fault, Throttle
 
 
 class WorldFileError(ValueError):
@@ -39,25 +42,95 @@ Seconds = Annotated[float, Field(ge=0, le=86_400 * 7)]
 AccountId = Annotated[str, Field(pattern=r"^\d{12}$")]
 
 
-class Timings(_Part):
-    """How long things take on a host, in seconds, [least, most]."""
+class Lognormal(_Part):
+    """Most hosts near the median, a few take many times as long: how installs are."""
 
-    delivery: tuple[Seconds, Seconds] = (1, 3)
-    scan: tuple[Seconds, Seconds] = (15, 60)
-    install: tuple[Seconds, Seconds] = (120, 420)
-    reboot: tuple[Seconds, Seconds] = (60, 180)
-    status_check: tuple[Seconds, Seconds] = (20, 60)
-    """After a reboot, until EC2's status checks say ok and the host is in service again."""
-    registration: tuple[Seconds, Seconds] = (60, 180)
-    """After the launch of an instance, until its agent is a managed node."""
+    median: Annotated[float, Field(gt=0)]
+    sigma: Annotated[float, Field(gt=0, le=3)] = Field(0.5, description="0.5: one host in forty takes more than 2.7 medians")
+
+
+class Normal(_Part):
+    mean: Annotated[float, Field(gt=0)]
+    deviation: Annotated[float, Field(ge=0)]
+
+
+class Exponential(_Part):
+    mean: Annotated[float, Field(gt=0)]
+
+
+class Part(_Part):
+    """So large a share of the hosts draws from this range."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    range: tuple[Seconds, Seconds]
+
+
+class Spread(_Part):
+    """How a duration is distributed over the hosts: one of the five. `[60, 180]` and `90` are short for a range."""
+
+    range: tuple[Seconds, Seconds] | None = None
+    lognormal: Lognormal | None = None
+    normal: Normal | None = None
+    exponential: Exponential | None = None
+    parts: list[Part] | None = Field(None, description="e.g. 95 in a hundred quick, the others slow")
+    least: Seconds = 0
+    most: Seconds = 86_400 * 7
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, data: Any) -> Any:
+        if isinstance(data, (list, tuple)):
+            return {"range": data}
+        return {"range": (data, data)} if isinstance(data, (int, float)) and not isinstance(data, bool) else data
 
     @model_validator(mode="after")
-    def _ranges_are_in_order(self) -> "Timings":
-        for name in type(self).model_fields:
-            least, most = getattr(self, name)
+    def _one_and_in_order(self) -> "Spread":
+        forms = ("range", "lognormal", "normal", "exponential", "parts")
+        if sum(getattr(self, form) is not None for form in forms) != 1:
+            raise ValueError(f"give exactly one of {', '.join(forms)}, or [least, most]")
+        for least, most in [
+            *([self.range] if self.range else []),
+            *(part.range for part in self.parts or []),
+            (self.least, self.most),
+        ]:
             if least > most:
-                raise ValueError(f"{name}: [{least}, {most}] is not a range; write [least, most] in seconds")
+                raise ValueError(f"[{least}, {most}] is not a range; write [least, most] in seconds")
+        if self.parts is not None and abs(sum(part.share for part in self.parts) - 1) > 0.001:
+            raise ValueError(f"parts: the shares add up to {sum(part.share for part in self.parts):g}, not to 1")
         return self
+
+    def draw(self, chance: Random) -> float:
+        """Seconds, from `least` to `most`."""
+        if self.range is not None:
+            drawn = chance.uniform(*self.range)
+        elif self.lognormal is not None:
+            drawn = chance.lognormvariate(log(self.lognormal.median), self.lognormal.sigma)
+        elif self.normal is not None:
+            drawn = chance.gauss(self.normal.mean, self.normal.deviation)
+        elif self.exponential is not None:
+            drawn = chance.expovariate(1 / self.exponential.mean)
+        else:
+            parts = self.parts or []
+            (part,) = chance.choices(parts, weights=[part.share for part in parts])
+            drawn = chance.uniform(*part.range)
+        return min(max(drawn, self.least), self.most)
+
+
+def _between(least: float, most: float) -> Spread:
+    return Spread(range=(least, most))
+
+
+class Timings(_Part):
+    """How long things take on a host, in seconds."""
+
+    delivery: Spread = _between(1, 3)
+    scan: Spread = _between(15, 60)
+    install: Spread = _between(120, 420)
+    reboot: Spread = _between(60, 180)
+    status_check: Spread = _between(20, 60)
+    """After a reboot, until EC2's status checks say ok and the host is in service again."""
+    registration: Spread = _between(60, 180)
+    """After the launch of an instance, until its agent is a managed node."""
 
 
 class Missing(_Part):
@@ -84,6 +157,20 @@ class Template(_Part):
         default_factory=list, description="ids of the catalogue's findings that an OS patch cannot fix"
     )
     agent_version: str = "3.3.3050.0"
+    locked_to: str | None = Field(
+        None,
+        description="the release (Amazon Linux 2023: `2023.6.20241010`) or snapshot (Ubuntu: `20241015T000000Z`) of the"
+        " repositories that the hosts see; AWS's own images are locked so until somebody changes it; None means the newest",
+    )
+
+    @field_validator("locked_to")
+    @classmethod
+    def _has_a_day(cls, text: str | None) -> str | None:
+        if text is not None and locked_until(text) is None:
+            raise ValueError(
+                f"{text!r} has no day; write a release such as 2023.6.20241010 or a snapshot such as 20241015T000000Z"
+            )
+        return text
 
 
 class Share(_Part):
@@ -135,6 +222,14 @@ class AutoScalingGroup(_Part):
     health_check: Annotated[str, Field(pattern="^(EC2|ELB)$")] = "EC2"
 
 
+class TargetGroup(_Part):
+    """The fleet's hosts are targets behind a load balancer of the same name."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9]+(-[A-Za-z0-9]+)*$", max_length=32)]
+    port: Annotated[int, Field(ge=1, le=65_535)] = 80
+    deregistration_delay: Annotated[int, Field(ge=0, le=3600)] = Field(300, description="seconds that a target drains")
+
+
 class Fleet(_Part):
     """So many hosts of one or several templates in one account and region."""
 
@@ -146,6 +241,7 @@ class Fleet(_Part):
     mix: list[Share] = Field(default_factory=list)
     tags: dict[str, str] = Field(default_factory=dict)
     auto_scaling_group: AutoScalingGroup | None = None
+    target_group: TargetGroup | None = None
     zones: Annotated[int, Field(ge=1, le=6)] = 3
     scanned: bool = Field(True, description="an earlier Scan has reported; false: no patch state until somebody scans")
     exceptions: list[Unlike] = Field(default_factory=list)
@@ -223,6 +319,9 @@ class CatalogueUse(_Part):
     appears: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="advisory id -> seconds after the start at which the update appears in the repositories"
     )
+    withdrawn: dict[str, Annotated[float, Field(ge=0)]] = Field(
+        default_factory=dict, description="advisory id -> seconds after the start at which the update is withdrawn"
+    )
 
 
 class Account(_Part):
@@ -245,13 +344,15 @@ class WorldFile(_Part):
     baselines: list[Baseline] = Field(default_factory=list)
     templates: dict[str, Template]
     fleets: list[Fleet]
+    alarms: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
+        default_factory=list, description="CloudWatch alarms of every cell; the fault alarm_fires moves them"
+    )
     faults: list[Fault] = Field(default_factory=list)
+    throttles: list[Throttle] = Field(default_factory=list)
 
     @field_validator("regions")
     @classmethod
     def _regions_look_like_regions(cls, regions: list[str]) -> list[str]:
-        import re
-
         for region in regions:
             if not re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", region):
                 raise ValueError(f"{region!r} is no region name such as eu-central-1")
@@ -275,7 +376,28 @@ class WorldFile(_Part):
             _in(fleet.region, self.regions, f"{where}.region")
             for name in [fleet.template] if fleet.template else [part.template for part in fleet.mix]:
                 _in(name, self.templates, f"{where}.template")
+        self._faults_meet()
         return self
+
+    def _faults_meet(self) -> None:
+        sizes = {fleet.name: fleet.count for fleet in self.fleets}
+        groups = {fleet.auto_scaling_group.name for fleet in self.fleets if fleet.auto_scaling_group}
+        for index, fault in enumerate(self.faults):
+            where = f"faults.{index}"
+            for name in fault.hosts():
+                fleet, _, number = name.partition("/")
+                if not name.startswith(("i-", "mi-")) and not (number.isdigit() and 1 <= int(number) <= sizes.get(fleet, 0)):
+                    raise ValueError(
+                        f"{where}.host: {name!r} is no host of the world; write fleet/number, e.g. {next(iter(sizes), 'web')}/1"
+                    )
+            if fault.group is not None:
+                _in(fault.group, groups or {"(there is no Auto Scaling group)"}, f"{where}.group")
+            if fault.alarm is not None:
+                _in(fault.alarm, self.alarms or {"(there is no alarm)"}, f"{where}.alarm")
+            if fault.account is not None:
+                _in(fault.account, {account.id for account in self.accounts}, f"{where}.account")
+            if fault.region is not None:
+                _in(fault.region, self.regions, f"{where}.region")
 
 
 def _in(value: str, allowed: Any, where: str) -> None:
@@ -287,32 +409,65 @@ def load(path: Path, catalogue: Catalogue) -> WorldFile:
     """Read and check a world file.
 
     Raises:
-        WorldFileError: one line per mistake, each with the file and the field.
+        WorldFileError: one line per mistake, each with the file, the line and the field.
     """
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        data = yaml.load(text, Loader=_LOADER)  # noqa: S506 - one of the two safe loaders
     except OSError as missing:
         raise WorldFileError(f"{path}: cannot be read: {missing.strerror}") from missing
+    except UnicodeDecodeError as foreign:
+        raise WorldFileError(f"{path}: is not UTF-8: {foreign.reason} at byte {foreign.start}") from foreign
     except yaml.YAMLError as broken:
-        raise WorldFileError(f"{path}: is not YAML: {str(broken).replace(chr(10), ' ')}") from broken
+        mark = getattr(broken, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark is not None else ""
+        raise WorldFileError(f"{path}{line}: is not YAML: {str(broken).replace(chr(10), ' ')}") from broken
     if not isinstance(data, dict):
         raise WorldFileError(f"{path}: must be a mapping with name, accounts, regions, templates and fleets")
     try:
         world = WorldFile.model_validate(data)
     except ValidationError as wrong:
-        raise WorldFileError("\n".join(_told(path, error) for error in wrong.errors())) from wrong
-    _check_catalogue(path, world, catalogue)
+        raise WorldFileError("\n".join(_told(path, text, error) for error in wrong.errors())) from wrong
+    _check_catalogue(path, text, world, catalogue)
     return world
 
 
-def _told(path: Path, error: Any) -> str:
-    field = ".".join(str(part) for part in error["loc"]) or "(file)"
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def _told(path: Path, text: str, error: Any) -> str:
+    field = ".".join(str(part) for part in error["loc"])
     message = str(error["msg"]).removeprefix("Value error, ")
     given = "" if error["type"] in ("missing", "value_error") else f" (given: {error['input']!r})"
-    return f"{path}: {field}: {message}{given}"
+    within = message.partition(":")[0].partition(" (")[0] if error["type"] == "value_error" else ""
+    line = line_of(text, ".".join(part for part in (field, within) if part and " " not in part))
+    return f"{path}:{line}: {field or '(file)'}: {message}{given}"
 
 
-def _check_catalogue(path: Path, world: WorldFile, catalogue: Catalogue) -> None:
+def line_of(text: str, field: str) -> int:
+    """The line of a field such as `fleets.0.count`, or of what encloses it when it is not there."""
+    node, line = yaml.compose(text, Loader=_LOADER), 1
+    rest = field
+    while rest and node is not None:
+        if isinstance(node, yaml.SequenceNode):
+            head, _, rest = rest.partition(".")
+            if not head.isdigit() or int(head) >= len(node.value):
+                break
+            node = node.value[int(head)]
+            line = node.start_mark.line + 1
+        elif isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if f"{rest}.".startswith(f"{key.value}.")), None)
+            if found is None:
+                break
+            key, node = found
+            rest = rest[len(str(key.value)) + 1 :]
+            line = key.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _check_catalogue(path: Path, text: str, world: WorldFile, catalogue: Catalogue) -> None:
     wrong: list[str] = []
     for name, template in world.templates.items():
         if template.os not in catalogue.platforms:
@@ -330,5 +485,11 @@ def _check_catalogue(path: Path, world: WorldFile, catalogue: Catalogue) -> None
             for identifier in template.not_patchable
             if identifier not in catalogue.not_patchable
         )
+        if template.locked_to is not None and platform.lock_file is None:
+            wrong.append(f"templates.{name}.locked_to: {template.os} has no releases or snapshots that a host can be locked to")
+    advisories = catalogue.advisories()
+    named = [(f"catalogue.{field}", key) for field in ("appears", "withdrawn") for key in getattr(world.catalogue, field)]
+    named += [(f"faults.{number}.advisory", fault.advisory) for number, fault in enumerate(world.faults) if fault.advisory]
+    wrong.extend(f"{field}: the catalogue has no advisory {key!r}" for field, key in named if key not in advisories)
     if wrong:
-        raise WorldFileError("\n".join(f"{path}: {sentence}" for sentence in wrong))
+        raise WorldFileError("\n".join(f"{path}:{line_of(text, sentence.partition(':')[0])}: {sentence}" for sentence in wrong))

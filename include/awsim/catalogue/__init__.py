@@ -1,11 +1,12 @@
 """Which updates exist in the world, and which findings can no update of the operating system fix?
 
-One YAML file a platform beside this module (`amazon-linux-2023.yaml`, ...), and `not-patchable.yaml`. Package names, advisory
-ids, CVE ids and versions are those of the distributions; CVSS scores are approximate. Times in the files are dates; the world
-may move all of them by the same amount (`WorldFile.catalogue.newest_release_age`), so that a rehearsal never deals with
-advisories of years ago.
+One YAML file a platform beside this module (`amazon-linux-2023.yaml`, ...), and `not-patchable.yaml`. Each speaks its platform's
+own vocabulary: classifications and severities as its baselines filter them, EVRs or KB numbers. Package names and CVE ids are
+real; the head of each file says what else is. Times in the files are dates; the world may move all of them by the same amount
+(`WorldFile.catalogue.newest_release_age`), so that a rehearsal never deals with advisories of years ago.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import cache
@@ -44,19 +45,25 @@ class Update:
     cves: tuple[Cve, ...]
     level: int
     """1-based position among the updates of its package, oldest first; a host at level 0 has the build before all of them."""
+    kb: str = ""
+    """Windows: `KB5046616`."""
+    name: str = ""
+    """Windows: the update's title."""
 
     @property
     def evr(self) -> str:
+        if self.kb:
+            return self.version
         return f"{self.epoch}:{self.version}-{self.release}" if self.release else f"{self.epoch}:{self.version}"
 
     @property
     def kb_id(self) -> str:
-        """How SSM names a Linux package: `name.arch`."""
-        return f"{self.package}.{self.arch}"
+        """How SSM names an update: `name.arch` on Linux, the KB on Windows."""
+        return self.kb or f"{self.package}.{self.arch}"
 
     @property
     def title(self) -> str:
-        return f"{self.kb_id}:{self.evr}"
+        return self.name or f"{self.kb_id}:{self.evr}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +99,10 @@ class Platform:
     other_packages: tuple[str, ...]
     """`name.arch` of installed packages that no rule approves: InstalledOther."""
     packages: dict[str, Package]
+    type: str = "Linux"
+    """SSM's PlatformType: Linux, Windows."""
+    lock_file: str | None = None
+    """Where a host says which release or snapshot of the repositories it sees; None: always the newest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +125,11 @@ class NotPatchable:
 class Catalogue:
     platforms: dict[str, Platform]
     not_patchable: dict[str, NotPatchable]
+
+    def advisories(self) -> frozenset[str]:
+        return frozenset(
+            u.advisory for p in self.platforms.values() for package in p.packages.values() for u in package.updates
+        )
 
     def newest_release(self) -> float:
         return max(u.released for p in self.platforms.values() for package in p.packages.values() for u in package.updates)
@@ -150,6 +166,8 @@ def _platforms(data: dict[str, Any]) -> list[Platform]:
             advisory_url=data["advisory_url"],
             image=variant["image"],
             kernel=data["kernel"],
+            type=data.get("type", "Linux"),
+            lock_file=data.get("lock_file"),
             other_packages=tuple(data["other_packages"]),
             packages={
                 name: package
@@ -177,6 +195,8 @@ def _package(name: str, entry: dict[str, Any]) -> Package:
             needs_reboot=item.get("needs_reboot", False),
             cves=tuple(_cve(cve) for cve in item.get("cves", [])),
             level=level,
+            kb=item.get("kb", ""),
+            name=item.get("title", ""),
         )
         for level, item in enumerate(entry["updates"], start=1)
     )
@@ -198,6 +218,22 @@ def _not_patchable(item: dict[str, Any]) -> NotPatchable:
         cve=_cve(item["cve"]),
         reason=item["reason"],
     )
+
+
+def locked_until(text: str) -> float | None:
+    """Until which day (epoch) the repositories show updates, by what a lock file says; None: the newest ones, too.
+
+    AL2023's release (`2023.6.20241010`, `latest`), or Ubuntu's snapshot (`APT::Snapshot "20241015T000000Z";`).
+    """
+    found = re.search(r"(?<!\d)(20\d{2})(\d{2})(\d{2})(?:T(\d{2})(\d{2})(\d{2})Z)?", text)
+    if found is None:
+        return None
+    year, month, day, hour, minute, second = (int(part or 0) for part in found.groups())
+    try:
+        exact = datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+    return exact if found.group(4) else exact + 86_400  # a release has the updates of its own day
 
 
 def _epoch(day: date) -> float:

@@ -396,7 +396,7 @@ def _has(platform: Platform, update: Update, key: str, values: list[str]) -> boo
 
 def _number(update: Update) -> str:
     """The KB of a Windows update; `name.arch` of a Linux one."""
-    return next((name for name in (update.advisory, update.package) if name.startswith("KB")), update.kb_id)
+    return update.kb_id
 
 
 def _patch(ctx: Context, platform: Platform, update: Update) -> dict[str, Any]:
