@@ -30,7 +30,7 @@ class Agenda:
         heapq.heappush(self._heap, (max(moment, self.now), next(self._order), action))
 
     def run_until(self, now: float) -> int:
-        """Catch up; returns how many actions were carried out. An action that asks the API gets here again: nothing happens then."""
+        """Catch up; returns how many actions were done. An action that asks the API gets here again: nothing happens then."""
         if self._running:
             return 0
         done = 0

@@ -79,7 +79,10 @@ def ask(
             raise Unaskable(f"Parameter validation failed: {report.generate_report()}")
     protocol = model.service_model.resolved_protocol
     request = create_serializer(protocol, include_validation=False).serialize_to_request(given, model)
-    answer = world.answer(_environ(request, model.service_model, account, region, access_key))
+    try:
+        answer = world.answer(_environ(request, model.service_model, account, region, access_key))
+    except Exception as broken:  # a client over HTTP would see moto's page of error 500
+        raise AwsError("InternalFailure", f"{type(broken).__name__}: {broken}", status=500) from broken
     raw = {"status_code": answer.status, "headers": {key.lower(): value for key, value in answer.headers}, "body": answer.body}
     if answer.status >= 300:
         raise _refusal(raw, protocol, model)

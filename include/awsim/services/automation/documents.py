@@ -1,0 +1,103 @@
+"""Which runbook is meant, and do the parameters fit it?
+
+`find` looks among the documents that callers created, then among AWS's own, which are shipped in `runbooks/`: with their public
+parameters, outputs and order of things, in steps that this simulator can carry out.
+"""
+
+import json
+import re
+from collections.abc import Collection
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from awsim import estate
+from awsim.registry import AwsError
+
+RUNBOOKS = Path(__file__).with_name("runbooks")
+
+
+@cache
+def shipped() -> dict[str, dict[str, Any]]:
+    """AWS's own runbooks by name."""
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(RUNBOOKS.glob("*.yaml"))}
+
+
+def name_of(document: str) -> str:
+    return document.rpartition("/")[2] if document.startswith("arn:") else document
+
+
+def find(account: str, region: str, document: str, version: str | None = None) -> dict[str, Any]:
+    """`Name`, `Version` and `Content` of an Automation document.
+
+    Raises:
+        AwsError: there is none of that name, type or version.
+    """
+    name = name_of(document)
+    if name in shipped():
+        if version not in (None, "", "1", "$DEFAULT", "$LATEST"):
+            raise _no_version(name, str(version))
+        return {"Name": name, "Version": "1", "Content": shipped()[name]}
+    found = estate.document(account, region, name, version)
+    if found is None and estate.document(account, region, name) is not None:
+        raise _no_version(name, str(version))
+    if found is None or found["DocumentType"] != "Automation":
+        raise AwsError(
+            "AutomationDefinitionNotFoundException", f"An Automation document with the name {name} could not be found."
+        )
+    return found
+
+
+def _no_version(name: str, version: str) -> AwsError:
+    return AwsError(
+        "AutomationDefinitionVersionNotFoundException", f"Version {version} of the Automation document {name} does not exist."
+    )
+
+
+def parameters(
+    name: str, content: dict[str, Any], given: dict[str, list[str]], later: Collection[str] = ()
+) -> dict[str, list[str]]:
+    """The parameters with their defaults; those in `later` may be absent, for each target brings its own.
+
+    Raises:
+        AwsError: one is unknown, missing, or not allowed.
+    """
+    declared: dict[str, dict[str, Any]] = content.get("parameters") or {}
+
+    def refuse(sentence: str) -> AwsError:
+        return AwsError("InvalidAutomationExecutionParametersException", sentence)
+
+    unknown = sorted({*given, *later} - set(declared))
+    if unknown:
+        raise refuse(f"Parameters [{', '.join(unknown)}] provided to the Automation document {name} are not declared by it.")
+    complete: dict[str, list[str]] = {}
+    for key, declaration in declared.items():
+        values = given.get(key)
+        if values is None:
+            if key in later:
+                continue
+            if "default" not in declaration:
+                raise refuse(f"Parameter {key} of the Automation document {name} is required and has no value.")
+            default = declaration["default"]
+            complete[key] = [text(item) for item in default] if isinstance(default, list) else [text(default)]
+            continue
+        if not is_list(declaration) and len(values) != 1:
+            raise refuse(f"Parameter {key} takes exactly one value, not {len(values)}.")
+        allowed, pattern = declaration.get("allowedValues"), declaration.get("allowedPattern")
+        for value in values:
+            if allowed and value not in [text(item) for item in allowed]:
+                raise refuse(f"Value {value!r} of parameter {key} is not one of {', '.join(map(str, allowed))}.")
+            if pattern and re.search(pattern, value) is None:
+                raise refuse(f"Value {value!r} of parameter {key} does not match the pattern {pattern}.")
+        complete[key] = list(values)
+    return complete
+
+
+def is_list(declaration: dict[str, Any]) -> bool:
+    return str(declaration.get("type", "String")).startswith(("StringList", "List<"))
+
+
+def text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
