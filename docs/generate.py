@@ -242,9 +242,8 @@ one YAML file in `include/policies/`, and its file name is its `name`. Check fil
 {rules.strip()}
 ```
 
-Two fields are read, checked and stored with each run, and are not acted upon yet: `minor_update_age` and `reboot`. A host
-is rebooted when its patch report says that a reboot is pending, whatever `reboot` says; which patches are approved, and
-after how many days, is decided by the patch baseline in Systems Manager. There are no maintenance windows yet: the track
+A host is rebooted when its patch report says that a reboot is pending, unless the policy says `reboot: never`; which
+patches are approved, and after how many days, is decided by the patch baseline in Systems Manager. There are no maintenance windows yet: the track
 `kernel` is shown in plan and report, and holds nothing back.
 
 ## Fields of a policy file

@@ -381,6 +381,20 @@ def test_a_host_that_reboots_twice_in_vain_is_pending_reboot() -> None:
     assert after == [S.NEEDS_REBOOT, S.NEEDS_REBOOT, S.PENDING_REBOOT]
 
 
+@pytest.mark.parametrize(("step", "after"), [(StepKind.INSTALL, S.TO_VERIFY), (StepKind.VERIFY, S.PENDING_REBOOT)])
+def test_where_the_policy_reboots_nobody_who_needs_it_ends_as_pending_reboot(step: StepKind, after: HostState) -> None:
+    """It is scanned all the same, so that the class is proven; it is neither rebooted nor called patched."""
+    row = a_row(1, rollout.RUNNING_STATE[step], token="v")
+    report = FRESH_REBOOT if step is StepKind.VERIFY else replace(FRESH_REBOOT, operation="Install")
+    seen = Observation(
+        hosts={row.host: a_host(1)}, patch_states={row.host: report},
+        invocations={("v", row.host): Invocation(token="v", host=row.host, outcome=O.SUCCEEDED, details="Success")},
+    )  # fmt: skip
+    rules = replace(the_rules([row]), reboot=False)
+    (move,) = rollout.observed(rules, [row], {"v": a_dispatch(step, token="v")}, seen, now=later(10))
+    assert move.after is after
+
+
 def test_a_reboot_that_aws_refused_is_no_reboot() -> None:
     """A command refused as a whole touched nobody, so it is none of the two reboots that a host gets."""
     row = a_row(1, S.VERIFYING, token="v")

@@ -123,6 +123,7 @@ class Plan:
         tracks: active findings by track.
         not_patchable: reasons why findings cannot be mended by an OS patch, with their number.
         unscanned: hosts of the plan that Inspector does not cover, with its reason.
+        reboot: whether hosts reboot whose patches wait for it.
         snapshots: patch snapshot by ``cell|platform``.
     """
 
@@ -142,6 +143,7 @@ class Plan:
     not_patchable: Mapping[str, int]
     unscanned: Mapping[HostId, str]
     snapshots: Mapping[str, str]
+    reboot: bool = True
     cells: tuple[Cell, ...] = field(default=())
 
     def stage(self, name: str) -> StagePlan:
@@ -196,6 +198,7 @@ def build(
     restriction: Restriction,
     definition: str,
     requested_by: str | None,
+    reboot: bool = True,
 ) -> Plan:
     """The plan of one run.
 
@@ -239,6 +242,7 @@ def build(
         not_patchable=dict(sorted(Counter(one.reason for one in triage.assessments if one.track is Track.NOT_PATCHABLE).items())),
         unscanned={host.id: unknown[host.id] for stage in planned for host in stage.hosts if host.id in unknown},
         snapshots=_snapshots(run, (host for stage in planned for host in stage.hosts)),
+        reboot=reboot,
         cells=campaign.cells,
     )
 
@@ -335,6 +339,7 @@ def rules(plan: Plan, stage: StagePlan) -> StageRules:
         stage_places=stage.stage_places,
         error_budget=stage.error_budget,
         snapshots=plan.snapshots,
+        reboot=plan.reboot,
     )
 
 
@@ -411,6 +416,11 @@ def markdown(plan: Plan, *, for_stage: str | None = None, notice: str = "") -> s
         f"- **Made at:** {plan.created:%Y-%m-%d %H:%M} UTC; **run:** `{_cell_text(plan.run)}`",
         f"- **Digest:** `{digest(plan)}` (an approval holds for this plan and no other)",
     ]
+    lines.append(
+        "- **Reboots:** every host whose patches wait for one, within its stage's budget"
+        if plan.reboot
+        else "- **Reboots:** none; hosts whose patches wait for one end as `pending_reboot` and are not compliant"
+    )
     if plan.restriction.by_finding:
         chosen = ", ".join((*plan.restriction.severities, *plan.restriction.vulnerabilities))
         lines.append(f"- **Restricted to hosts with:** {_cell_text(chosen)}; those hosts get every patch their baseline approves")

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, Field, StrictBool, StrictStr, field_validator, model_validator
 
 from patchwave.campaign import document
-from patchwave.campaign.definition import Broken, Duration, Line, Slug
+from patchwave.campaign.definition import Broken, Line, Slug
 from patchwave.campaign.document import FilePart, Misfit, Misplacement, Part
 from patchwave.campaign.errors import InvalidFile
 from patchwave.campaign.findings import Severity
@@ -39,10 +39,13 @@ class Track(StrEnum):
 
 
 class Reboot(StrEnum):
-    """When a patched host reboots."""
+    """Whether a patched host reboots.
 
-    WHEN_KERNEL = "when_kernel"  # only hosts that got a kernel
-    IF_NEEDED = "if_needed"  # whoever the operating system says must
+    There is no "only for a kernel": Systems Manager counts everything that was installed without a reboot as waiting for
+    one (``InstalledPendingReboot``), and the host as not compliant until then.
+    """
+
+    IF_NEEDED = "if_needed"  # whoever has patches that wait for a reboot, within the stage's budget
     NEVER = "never"  # hosts stay pending_reboot until somebody reboots them
 
 
@@ -193,14 +196,10 @@ class Policy(FilePart):
         "must have no conditions. No default: it is what people approve a plan by.",
     )]  # fmt: skip
     kernel: Annotated[Kernel, Field(description="Which packages are a kernel. No default: it decides who reboots.")]
-    minor_update_age: Annotated[Duration, Field(
-        description="How old a minor update must be before it is installed, with unit. Default 7d: most withdrawn updates are "
-        "withdrawn within their first week.",
-    )] = timedelta(days=7)  # fmt: skip
     reboot: Annotated[Reboot, Field(
-        description="When a patched host reboots. Default when_kernel: a new kernel protects nobody before the reboot, and other "
-        "updates do not pay for one.",
-    )] = Reboot.WHEN_KERNEL  # fmt: skip
+        description="Whether a host reboots whose patches wait for it. Default if_needed: until then it is neither protected nor "
+        "compliant. With never, such hosts end in the class pending_reboot, for somebody to reboot.",
+    )] = Reboot.IF_NEEDED  # fmt: skip
 
     @model_validator(mode="after")
     def _every_finding_has_a_row(self) -> Self:

@@ -295,6 +295,7 @@ class StageRules:
         stage_places: how many of the whole stage.
         error_budget: hosts that may fail or be unreachable before nothing further is sent; 0 stops at the first.
         step_limit: how long a step and its patch report may take; after that the host counts as unreachable or failed.
+        reboot: whether hosts reboot whose patches wait for it; if not, they end as `pending_reboot`.
         snapshots: the patch snapshot of each ``cell|platform``: all waves of a run see the same approved patches.
     """
 
@@ -305,6 +306,7 @@ class StageRules:
     stage_places: int
     error_budget: int
     snapshots: Mapping[str, str] = field(default_factory=dict)  # by "cell|platform"
+    reboot: bool = True
     step_limit: Mapping[StepKind, timedelta] = field(
         default_factory=lambda: {
             StepKind.SCAN: timedelta(hours=1),
@@ -554,7 +556,7 @@ def _ended(
             report = _fresh(state, dispatch, "Install")
             if report is None:
                 return _no_report(late, dispatch, move, HostState.TO_VERIFY)
-            if report.pending_reboot:
+            if report.pending_reboot and rules.reboot:
                 count = report.pending_reboot
                 return move(HostState.NEEDS_REBOOT, f"{count} patches wait for a reboot", installed=count)
             return move(HostState.TO_VERIFY, "installed; no reboot needed")
@@ -576,7 +578,7 @@ def _ended(
             # A command that AWS refused as a whole rebooted nobody.
             sent = {name: one for name, one in dispatches.items() if one.state is not DispatchState.REFUSED}
             reboots = attempts(sent, StepKind.REBOOT, row.host)
-            return _verified(row, report, move, reboots=reboots)
+            return _verified(rules, row, report, move, reboots=reboots)
 
 
 def _no_report(late: bool, dispatch: DispatchRow, move: _MoveMaker, after: HostState) -> Move | None:
@@ -594,12 +596,12 @@ def _scanned(report: PatchState, move: _MoveMaker) -> Move:
     return move(HostState.READY, f"{missing} patches missing", missing_before=missing)
 
 
-def _verified(row: HostRow, report: PatchState, move: _MoveMaker, *, reboots: int) -> Move:
+def _verified(rules: StageRules, row: HostRow, report: PatchState, move: _MoveMaker, *, reboots: int) -> Move:
     missing = report.missing + report.failed
     if report.compliant:
         return move(HostState.PATCHED, "a Scan after the Install found nothing missing", missing_after=0)
     if missing == 0 and report.rejected == 0 and report.pending_reboot:
-        if reboots < MOST_REBOOTS:
+        if rules.reboot and reboots < MOST_REBOOTS:
             return move(HostState.NEEDS_REBOOT, f"{report.pending_reboot} patches wait for a reboot", missing_after=0)
         return move(
             HostState.PENDING_REBOOT,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
+from patchwave.campaign.definition import Event
 from patchwave.campaign.errors import Permanent
 from patchwave.campaign.fleet import Health
 from patchwave.campaign.rollout import HostState
@@ -13,6 +14,7 @@ from patchwave.campaign.values import Cell, HostId, StageName
 from patchwave.ledger.store import StageState
 from patchwave.operators import stages
 from patchwave.operators.base import CampaignOperator, Work
+from patchwave.operators.notifications import tell
 
 LOOK_AGAIN = timedelta(minutes=2)
 """EC2's status checks are made every minute, the agent's ping lags up to five."""
@@ -70,6 +72,7 @@ class HealthOperator(CampaignOperator):
         text = f"health: {len(sick)} hosts are not healthy {stage.health_timeout} after the stage was patched: {named}"
         lease = work.ledger.acquire(work.run_id, StageName(self.stage), work.holder, at=work.now)
         work.ledger.set_stage(lease, StageState.HALTED, reason=text, at=work.now)
+        tell(work.campaign, Event.STAGE_HALTED, f"stage {self.stage}: {text}", to=self.log)
         raise Unhealthy(f"Stage {self.stage}: {text}. Nothing further is patched.")
 
     def _look(self, work: Work, checks: Sequence[str]) -> list[Health]:

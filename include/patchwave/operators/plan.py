@@ -7,6 +7,7 @@ from patchwave.campaign import plan as plans
 from patchwave.campaign.compliance import Subject
 from patchwave.campaign.fleet import Host
 from patchwave.campaign.plan import Plan, Restriction
+from patchwave.campaign.policy import Reboot
 from patchwave.campaign.values import StageName
 from patchwave.operators.base import PLAN, CampaignOperator, Work
 from patchwave.operators.compliance import judge_now, store_judgement
@@ -65,6 +66,7 @@ class PlanOperator(CampaignOperator):
             ),
             definition=work.run.definition_digest,
             requested_by=work.run.requested_by,
+            reboot=work.policy.reboot is not Reboot.NEVER,
         )
         if not plan.hosts and not plan.dry_run:
             self.log.warning("The plan holds no host: %d instances of the scope, all excluded", len(hosts))
