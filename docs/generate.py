@@ -242,9 +242,9 @@ one YAML file in `include/policies/`, and its file name is its `name`. Check fil
 {rules.strip()}
 ```
 
-A host is rebooted when its patch report says that a reboot is pending, unless the policy says `reboot: never`; which
-patches are approved, and after how many days, is decided by the patch baseline in Systems Manager. There are no maintenance windows yet: the track
-`kernel` is shown in plan and report, and holds nothing back.
+A host is rebooted when its patch report says that a reboot is pending, unless the policy says `reboot: never`. Which
+patches are approved, and after how many days, is decided by the patch baseline in Systems Manager. There are no
+maintenance windows yet: the track `kernel` is shown in plan and report, and holds nothing back.
 
 ## Fields of a policy file
 
