@@ -1,7 +1,8 @@
 """What can a test or a person do with the simulation itself? Everything below `/_awsim/`.
 
-GET  health, clock, hosts, journal[?since=N], journal/summary, faults, operations
-     throttle
+GET  (nothing: a page for people), health, clock, hosts, faults, operations
+     journal[?since=N], journal/summary, both with host=, domain=, operation=, comment=, command=, account=, region=, from=,
+     until=; throttle
 POST advance {"seconds": n}, clock {"speed": x} or {"paused": true|false}, faults {...}, reset,
      throttle {"service": s, "operation": o, "rate": n, "burst": m} or {"profile": name}
 DELETE faults, faults/N, throttle
@@ -9,12 +10,13 @@ DELETE faults, faults/N, throttle
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from pydantic import ValidationError
 
-from awsim import journal, registry
+from awsim import journal, page, registry
 from awsim.clock import iso
 from awsim.faults import PROFILES, Fault, Throttle
 from awsim.wire import Answer
@@ -55,6 +57,18 @@ def _parsed(body: bytes) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise BadRequest("body: must be a JSON object")
     return data
+
+
+def _page(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
+    headers = [
+        ("Content-Type", "text/html; charset=utf-8"),
+        (
+            "Content-Security-Policy",
+            "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:",
+        ),
+        ("Cache-Control", "no-store"),
+    ]
+    return Answer(status=200, headers=headers, body=page.render(simulator.world).encode())
 
 
 def _health(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
@@ -116,13 +130,54 @@ def _journal(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]
         since = int(query.get("since", "0"))
     except ValueError:
         raise BadRequest(f"since: must be the number of lines already read, not {query['since']!r}") from None
-    lines = simulator.world.journal.since(max(since, 0))
+    question = _question(query, {"since"})
+    lines = [
+        line
+        for line in simulator.world.journal.since(max(since, 0))
+        if question.meant(line) and question.operation in (None, line.operation)
+    ]
     text = "".join(json.dumps(line.as_json(), sort_keys=False) + "\n" for line in lines)
     return Answer(status=200, headers=[("Content-Type", "application/x-ndjson")], body=text.encode())
 
 
 def _summary(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
-    return _json(journal.summary(simulator.world.journal))
+    return _json(journal.summary(simulator.world.journal, _question(query, set())))
+
+
+_QUESTIONS = ("host", "domain", "operation", "comment", "command", "account", "region", "from", "until", "event")
+
+
+def _question(query: dict[str, str], besides: set[str]) -> journal.Question:
+    unknown = sorted(set(query) - set(_QUESTIONS) - besides)
+    if unknown:
+        raise BadRequest(f"{unknown[0]}: is no parameter; there are {', '.join([*sorted(besides), *_QUESTIONS])}")
+    domain, event = query.get("domain"), query.get("event")
+    if domain is not None and domain != "*" and "=" not in domain:
+        raise BadRequest(f"domain: {domain!r} is not *, account=ID, region=NAME or a tag's Key=Value")
+    if event is not None and event not in set(journal.Event):
+        raise BadRequest(f"event: {event!r} is not one of {', '.join(journal.Event)}")
+    return journal.Question(
+        hosts=frozenset(query["host"].split(",")) if "host" in query else None,
+        operation=query.get("operation"),
+        comment=query.get("comment"),
+        command=query.get("command"),
+        account=query.get("account"),
+        region=query.get("region"),
+        domain=domain,
+        begin=_epoch(query, "from"),
+        end=_epoch(query, "until"),
+        event=event,
+    )
+
+
+def _epoch(query: dict[str, str], field: str) -> float | None:
+    if field not in query:
+        return None
+    try:
+        told = datetime.fromisoformat(query[field])
+    except ValueError:
+        raise BadRequest(f"{field}: {query[field]!r} is no moment such as 2026-01-05T08:00:00Z") from None
+    return (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
 
 
 def _hosts(simulator: "Simulator", query: dict[str, str], body: dict[str, Any]) -> Answer:
@@ -200,6 +255,7 @@ def _json(data: dict[str, Any], status: int = 200) -> Answer:
 
 
 _ROUTES: dict[tuple[str, str], Callable[["Simulator", dict[str, str], dict[str, Any]], Answer]] = {
+    ("GET", ""): _page,
     ("GET", "health"): _health,
     ("GET", "clock"): _clock,
     ("POST", "clock"): _set_clock,

@@ -1,7 +1,7 @@
 """What really happened to each host, and when? Written by the world's own events and by nothing that a caller says.
 
-`Journal.write` is called from `world.py` and `runcommand.py` only. `/_awsim/journal` prints the lines, `summary` answers the two
-questions every test asks: how many hosts were in flight at once, and how many commands did a host get?
+`Journal.write` is called from `world.py` and `runcommand.py` only. `/_awsim/journal` prints the lines, `summary` answers the
+three questions every test asks: how many hosts were in flight at once, how many commands did a host get, and who came first?
 """
 
 from collections import defaultdict
@@ -80,31 +80,88 @@ class Journal:
     def __len__(self) -> int:
         return len(self._lines)
 
+    def last(self, number: int) -> list[Line]:
+        """The newest lines, newest first."""
+        return self._lines[: -number - 1 : -1]
+
     def since(self, number: int) -> list[Line]:
         """The lines after the first `number` ones."""
         return self._lines[number:]
 
 
-def summary(lines: Iterable[Line]) -> dict[str, Any]:
-    """`max_in_flight` per tag (`Key=Value`; the Auto Scaling group is its tag `aws:autoscaling:groupName`) and in all.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """Which lines are meant; None means all."""
 
-    A host is in flight from the `command_begun` of an Install to its `command_ended`, and while it reboots.
+    hosts: frozenset[str] | None = None
+    operation: str | None = None
+    """Scan, Install or Shell: of the commands that are counted and put in order."""
+    comment: str | None = None
+    """What the comment of the causing command begins with."""
+    command: str | None = None
+    account: str | None = None
+    region: str | None = None
+    domain: str | None = None
+    """`*`, `account=...`, `region=...` or a tag's `Key=Value`: hosts in it, and the only one whose peak is told."""
+    begin: float | None = None
+    end: float | None = None
+    event: str | None = None
+
+    def meant(self, line: Line) -> bool:
+        return (
+            (self.hosts is None or line.host in self.hosts)
+            and (self.comment is None or (line.cause.comment or "").startswith(self.comment))
+            and (self.command is None or line.cause.command_id == self.command)
+            and (self.account is None or line.account == self.account)
+            and (self.region is None or line.region == self.region)
+            and (self.domain is None or self.domain in domains(line))
+            and (self.begin is None or line.at >= self.begin)
+            and (self.end is None or line.at < self.end)
+            and (self.event is None or line.event.value == self.event)
+        )
+
+
+def domains(line: Line) -> list[str]:
+    tags = (f"{key}={value}" for key, value in line.tags.items())
+    return ["*", f"account={line.account}", f"region={line.region}", *tags]
+
+
+def summary(lines: Iterable[Line], question: Question | None = None) -> dict[str, Any]:
+    """What the journal says, in four answers.
+
+    `max_in_flight` a domain: everything (`*`), account, region, and tag (`Key=Value`; the Auto Scaling group is its tag
+    `aws:autoscaling:groupName`). A host is in flight from the `command_begun` of an Install to its `command_ended`, and while it
+    reboots. `peak` says when that was reached for the first time, and by whom. `order` has each host once, when its first command
+    began.
     """
+    asked = question or Question()
     in_flight: dict[str, set[str]] = defaultdict(set)
     reasons: dict[str, set[str]] = defaultdict(set)
     peak: dict[str, int] = defaultdict(int)
+    reached: dict[str, dict[str, Any]] = {}
     commands: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    order: dict[str, dict[str, Any]] = {}
     for line in lines:
-        groups = ["*", *(f"{key}={value}" for key, value in line.tags.items())]
+        if not asked.meant(line):
+            continue
         _move(reasons[line.host], line)
-        if line.event is Event.COMMAND_BEGUN:
+        if line.event is Event.COMMAND_BEGUN and asked.operation in (None, line.operation):
             commands[line.host][line.operation or "?"] += 1
-        for group in groups:
-            (in_flight[group].add if reasons[line.host] else in_flight[group].discard)(line.host)
-            peak[group] = max(peak[group], len(in_flight[group]))
+            begun = {"host": line.host, "at": iso(line.at), "operation": line.operation, "comment": line.cause.comment}
+            order.setdefault(line.host, begun)
+        for domain in domains(line):
+            (in_flight[domain].add if reasons[line.host] else in_flight[domain].discard)(line.host)
+            if len(in_flight[domain]) > peak[domain]:
+                reached[domain] = {"at": iso(line.at), "hosts": sorted(in_flight[domain])}
+            peak[domain] = max(peak[domain], len(in_flight[domain]))
+    told = {domain: count for domain, count in sorted(peak.items()) if not domain.startswith("Name=")}
+    if asked.domain is not None:
+        told = {asked.domain: peak.get(asked.domain, 0)}
     return {
-        "max_in_flight": {group: count for group, count in sorted(peak.items()) if not group.startswith("Name=")},
+        "max_in_flight": told,
+        "peak": {domain: reached[domain] for domain in told if domain in reached and (asked.domain or domain == "*")},
         "commands_per_host": {host: dict(sorted(count.items())) for host, count in sorted(commands.items())},
+        "order": list(order.values()),
     }
 
 

@@ -105,7 +105,7 @@ class Simulator:
 
     def _answer(self, environ: dict[str, Any]) -> Answer:
         path = environ.get("PATH_INFO", "")
-        if path.startswith(control.PREFIX):
+        if path.startswith(control.PREFIX) or path == control.PREFIX[:-1]:
             body = _body(environ)
             with self._lock:
                 self.world.catch_up()
