@@ -7,7 +7,7 @@ and looks up here what callers did to them since.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -18,6 +18,7 @@ from moto.config.models import config_backends
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.base_backend import BackendDict
 from moto.core.model_instances import reset_model_data
+from moto.ec2 import utils as ec2_utils
 from moto.ec2.models import ec2_backends
 from moto.iam.models import iam_backends
 from moto.moto_api._internal import mock_random
@@ -105,8 +106,9 @@ def _instance_profile(account: str) -> str:
 
 @contextmanager
 def building(account: str, region: str) -> Iterator[None]:
-    """While a fleet is made, moto finds instances by id at once instead of copying every reservation at each look-up."""
+    """While a fleet is made, moto makes ids at once instead of digit by digit, and finds instances without copying all of them."""
     ec2 = ec2_backends[account][region]
+    digit_by_digit = ec2_utils.random_resource_id
     known: dict[str, Any] = {}
 
     def get_instance(instance_id: str) -> Any:
@@ -115,10 +117,12 @@ def building(account: str, region: str) -> Iterator[None]:
         return known[instance_id] if instance_id in known else type(ec2).get_instance(ec2, instance_id)
 
     ec2.get_instance = get_instance
+    ec2_utils.random_resource_id = lambda size=8: f"{mock_random.getrandbits(4 * size):0{size}x}"
     try:
         yield
     finally:
         del ec2.get_instance
+        ec2_utils.random_resource_id = digit_by_digit
 
 
 def launch(
@@ -181,10 +185,11 @@ def group_up(
     image: str,
     instance_type: str,
     ids: list[str],
+    tags: dict[str, str],
 ) -> None:
-    """A real Auto Scaling group of existing instances, made by a launch template."""
+    """A real Auto Scaling group of existing instances, made by a launch template; what it launches gets the tags, too."""
     ec2, scaling = ec2_backends[account][region], autoscaling_backends[account][region]
-    template = ec2.create_launch_template(name, "", {"ImageId": image, "InstanceType": instance_type}, {})
+    template = ec2.create_launch_template(name, "", _template_data(network, image, instance_type), {})
     scaling.create_auto_scaling_group(
         name=name,
         availability_zones=[],
@@ -192,7 +197,7 @@ def group_up(
         max_size=most,
         min_size=0,
         launch_config_name=None,
-        launch_template={"LaunchTemplateId": template.id, "Version": "$Default"},
+        launch_template={"LaunchTemplateId": template.id, "Version": "1"},
         vpc_zone_identifier=",".join(network.subnets),
         default_cooldown=300,
         health_check_period=300,
@@ -201,10 +206,14 @@ def group_up(
         target_group_arns=[],
         placement_group=None,
         termination_policies=["Default"],
-        tags=[],
+        tags=[{"Key": key, "Value": value, "PropagateAtLaunch": True} for key, value in tags.items()],
     )
     scaling.attach_instances(name, ids)
     scaling.autoscaling_groups[name].min_size = least
+
+
+def _template_data(network: Network, image: str, instance_type: str) -> dict[str, Any]:
+    return {"ImageId": image, "InstanceType": instance_type, "IamInstanceProfile": {"Arn": network.profile_arn}}
 
 
 def machines(account: str, region: str) -> Iterator[Machine]:
@@ -363,6 +372,46 @@ class ConfigRule:
     arn: str
     id: str
     source_identifier: str
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
+def config_rule_row(account: str, region: str, name: str) -> dict[str, Any]:
+    """The rule as DescribeConfigRules tells it."""
+    row: dict[str, Any] = config_backends[account][region].config_rules[name].to_dict()
+    return row
+
+
+def aggregator(account: str, region: str, name: str) -> dict[str, Any] | None:
+    """A configuration aggregator in the shape of moto's own answer."""
+    found = config_backends[account][region].config_aggregators.get(name)
+    return found.to_dict() if found is not None else None
+
+
+def aggregation_allowed(source: str, region: str, by: str, by_region: str) -> bool:
+    """Whether the source account lets that account aggregate its data there."""
+    return f"{by}/{by_region}" in config_backends[source][region].aggregation_authorizations
+
+
+def put_organization_pack(account: str, region: str, name: str, params: dict[str, Any]) -> str:
+    """moto's record of an organization conformance pack, also where the template is not in S3; the pack's ARN."""
+    answer = config_backends[account][region].put_organization_conformance_pack(
+        name=name,
+        template_s3_uri=params.get("TemplateS3Uri") or "s3://template-body/given",
+        template_body=params.get("TemplateBody") or "",
+        delivery_s3_bucket=params.get("DeliveryS3Bucket") or "",
+        delivery_s3_key_prefix=params.get("DeliveryS3KeyPrefix") or "",
+        input_parameters=params.get("ConformancePackInputParameters") or [],
+        excluded_accounts=params.get("ExcludedAccounts") or [],
+    )
+    return str(answer["OrganizationConformancePackArn"])
+
+
+def scaling_groups(account: str, region: str) -> list[tuple[str, str, bool]]:
+    """ARN and name of each Auto Scaling group, and whether a launch template makes its instances."""
+    if account not in autoscaling_backends:
+        return []
+    groups = autoscaling_backends[account][region].autoscaling_groups.values()
+    return [(str(group.arn), str(group.name), group.launch_config is None) for group in groups]
 
 
 def create_config_rule(account: str, region: str, name: str, source_identifier: str) -> None:
@@ -382,7 +431,11 @@ def config_rules(account: str, region: str) -> dict[str, ConfigRule]:
         return {}
     return {
         name: ConfigRule(
-            name=name, arn=rule.config_rule_arn, id=rule.config_rule_id, source_identifier=rule.source.source_identifier or ""
+            name=name,
+            arn=rule.config_rule_arn,
+            id=rule.config_rule_id,
+            source_identifier=rule.source.source_identifier or "",
+            parameters={key: str(value) for key, value in (rule.input_parameters_dict or {}).items()},
         )
         for name, rule in sorted(config_backends[account][region].config_rules.items())
     }

@@ -5,7 +5,7 @@ move moto's models here and nowhere else.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,6 +17,8 @@ from moto.elbv2.models import elbv2_backends
 from moto.events.models import events_backends
 from moto.iam.models import iam_backends
 from moto.organizations.models import organizations_backends
+
+from awsim import estate
 
 # --- Auto Scaling groups ---
 
@@ -122,6 +124,19 @@ def terminate(account: str, region: str, name: str, identifier: str) -> None:
         found.instance_states = [state for state in found.instance_states if state.instance.id != identifier]
     elbv2_backends[account][region].notify_terminate_instances([identifier])
     ec2_backends[account][region].terminate_instances([identifier])
+
+
+def refresh_balancers(account: str, region: str, name: str) -> None:
+    """Classic load balancers know exactly the members in service."""
+    autoscaling_backends[account][region].update_attached_elbs(name)
+
+
+def group_of(account: str, region: str, identifier: str) -> str | None:
+    return estate.group_of(account, region, identifier)
+
+
+def machine(account: str, region: str, identifier: str) -> estate.Machine | None:
+    return estate.machine(account, region, identifier)
 
 
 def set_desired(account: str, region: str, name: str, desired: int) -> None:
@@ -360,8 +375,12 @@ def listens(account: str, region: str) -> bool:
 def deliver_event(account: str, region: str, event: dict[str, Any]) -> None:
     bus = events_backends[account][region].event_buses["default"]
     for rule in list(bus.rules.values()):
-        if rule.state == "ENABLED" and rule.event_pattern.get_pattern():
-            rule.send_to_targets(dict(event))
+        if rule.state != "ENABLED" or not rule.event_pattern.get_pattern():
+            continue
+        transformed = any(target.get("InputTransformer") for target in rule.targets)
+        given = {**event, "ingestion-time": event["time"]} if transformed else dict(event)
+        with suppress(Exception):  # a target that is gone is nobody's failure but the rule's
+            rule.send_to_targets(given, transform_input=transformed)
 
 
 # --- images, volumes ---

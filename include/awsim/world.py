@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
-from awsim import baselines, estate, groups
+from awsim import baselines, estate, groups, patching
 from awsim.agenda import Agenda, call
 from awsim.catalogue import Catalogue, Platform, Update, shipped
 from awsim.clock import Clock
@@ -69,6 +69,7 @@ class World:
         self.image_content: Callable[[str, str, str], ImageContent | None] = lambda *_: None
         """What is on an image (account, region, id); None: by chance. Set by `services/ec2.py`."""
         self._first_faults: list[Fault] = []
+        self._approvals = patching.Approvals()
         self._shift = self._release_shift()
         estate.reset(seed)
         if file:
@@ -553,6 +554,7 @@ class World:
                 image=network.images[first.os],
                 instance_type=first.instance_type,
                 ids=[host.id for host in made],
+                tags={"Name": fleet.name, **fleet.tags},
             )
         if fleet.target_group:
             service = fleet.target_group
@@ -588,9 +590,8 @@ class World:
             fault = Fault(kind=Kind.INSTALL_FAILS, host=host.id, **exception.install_fails.model_dump())
             self.faults.add(fault)
         if scanned and host.registered is not None:
-            from awsim import patching
-
-            patching.old_scan(self, host, base - self.random(host.name, "old scan").uniform(4, 20) * 3600)
+            at = base - self.random(host.name, "old scan").uniform(4, 20) * 3600
+            patching.old_scan(self, host, at, self._approvals)
 
     def _host(
         self,

@@ -1,15 +1,102 @@
-"""What EC2 says and does beyond moto: reboots take their time, and status checks follow them. Everything else stays moto's."""
+"""What EC2 says and does beyond moto: reboots, status checks, what is on an image, and snapshots that take their time.
 
+`content` decides what an instance of an image finds on its disk (`World.image_content`): an image made of a host (CreateImage)
+has that host's packages of that moment, one that was registered has every update of that moment, one of the world or of moto's
+own lacks what its template lacks, the same on each instance. Everything else stays moto's.
+"""
+
+import re
+from dataclasses import dataclass, field
 from typing import Any
 
+from awsim import groups
 from awsim.journal import Cause
-from awsim.registry import Context, operation
+from awsim.registry import AwsError, Context, on_world, operation
+from awsim.services import elbv2
 from awsim.wire import Answer
+from awsim.world import ImageContent, World
+from awsim.world_file import Template
+
+_INSTANCE = re.compile(r"i-([0-9a-f]{8}|[0-9a-f]{17})")
+_PLATFORMS = (
+    (r"ubuntu.*(22\.04|jammy)", "ubuntu-22.04"),
+    (r"ubuntu|noble|24\.04", "ubuntu-24.04"),
+    (r"windows.*2022|windows", "windows-server-2022"),
+    (r"rhel|red ?hat", "rhel-9"),
+    (r"al2023|amazon-linux-2023", "amazon-linux-2023"),
+    (r"amzn2|amazon-linux-2", "amazon-linux-2"),
+)
+"""What an image's name says of its OS, the first that fits; otherwise Amazon Linux 2023."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Making:
+    """A snapshot or image on its way."""
+
+    begun: float
+    ends: float
+
+    def percent(self, now: float) -> int:
+        return min(99, int(100 * (now - self.begun) / max(self.ends - self.begun, 1.0)))
+
+
+@dataclass(slots=True, eq=False)
+class Disks:
+    """Images with known content, and snapshots and images that are not complete yet."""
+
+    contents: dict[str, ImageContent] = field(default_factory=dict)
+    images: dict[str, Making] = field(default_factory=dict)
+    snapshots: dict[str, Making] = field(default_factory=dict)
+
+
+@on_world
+def attach(world: World) -> None:
+    world.image_content = lambda account, region, image: content(world, account, region, image)
+
+
+def content(world: World, account: str, region: str, image: str) -> ImageContent | None:
+    """What is on an image; None only when there is no such image."""
+    known = world.state(account, region, Disks).contents.get(image)
+    if known is not None:
+        return known
+    network = world.networks.get((account, region))
+    key = next((key for key, one in network.images.items() if one == image), None) if network else None
+    if key is None:
+        found = groups.image(account, region, image)
+        if found is None:
+            return None
+        key = _platform(world, f"{found.name} {found.platform}")
+    template = _template(world, key)
+    platform = world.catalogue.platforms[key]
+    return ImageContent(template=template, levels=world.image_levels(platform, template, key if network else image))
+
+
+def _template(world: World, key: str) -> Template:
+    """The world's first template of an OS, so that what Auto Scaling launches lacks what the fleet lacked."""
+    templates = world.file.templates.values() if world.file else ()
+    return next((template for template in templates if template.os == key), Template(os=key))
+
+
+def _platform(world: World, name: str) -> str:
+    for pattern, key in _PLATFORMS:
+        if re.search(pattern, name.lower()) and key in world.catalogue.platforms:
+            return key
+    return "amazon-linux-2023"
+
+
+def _check_ids(ids: list[str] | None) -> None:
+    for identifier in ids or []:
+        if not _INSTANCE.fullmatch(identifier):
+            raise AwsError("InvalidInstanceID.Malformed", f'Invalid id: "{identifier}"')
+
+
+# --- instances ---
 
 
 @operation("ec2", "RebootInstances", check=False)
 def reboot_instances(ctx: Context, params: dict[str, Any]) -> Answer:
     """moto checks the ids; then the machines go down."""
+    _check_ids(params.get("InstanceIds"))
     answer = ctx.moto_answer()
     if answer.status == 200:
         for identifier in params.get("InstanceIds") or []:
@@ -19,9 +106,43 @@ def reboot_instances(ctx: Context, params: dict[str, Any]) -> Answer:
     return answer
 
 
+@operation("ec2", "StopInstances", check=False)
+def stop_instances(ctx: Context, params: dict[str, Any]) -> Answer:
+    _check_ids(params.get("InstanceIds"))
+    return ctx.moto_answer()
+
+
+@operation("ec2", "StartInstances", check=False)
+def start_instances(ctx: Context, params: dict[str, Any]) -> Answer:
+    _check_ids(params.get("InstanceIds"))
+    return ctx.moto_answer()
+
+
+@operation("ec2", "TerminateInstances", check=False)
+def terminate_instances(ctx: Context, params: dict[str, Any]) -> Answer:
+    _check_ids(params.get("InstanceIds"))
+    return ctx.moto_answer()
+
+
+@operation("ec2", "DescribeInstances", check=False)
+def describe_instances(ctx: Context, params: dict[str, Any]) -> Answer:
+    _check_ids(params.get("InstanceIds"))
+    return ctx.moto_answer()
+
+
+@operation("ec2", "RunInstances", check=False)
+def run_instances(ctx: Context, params: dict[str, Any]) -> Answer:
+    """An image that is not complete yet cannot be used."""
+    making = ctx.state(Disks).images.get(params.get("ImageId") or "")
+    if making is not None and ctx.at < making.ends:
+        raise AwsError("InvalidAMIID.Unavailable", f"The image ID '{params['ImageId']}' is not available")
+    return ctx.moto_answer()
+
+
 @operation("ec2", "DescribeInstanceStatus", check=False)
 def describe_instance_status(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     """moto says ok always; a machine that reboots is impaired, one that just came up initializes."""
+    _check_ids(params.get("InstanceIds"))
     told = ctx.call_moto()
     for row in told.get("InstanceStatuses") or []:
         host = ctx.world.host(ctx.account, ctx.region, row["InstanceId"])
@@ -36,7 +157,118 @@ def describe_instance_status(ctx: Context, params: dict[str, Any]) -> dict[str, 
             "Details": [{"Name": "reachability", "Status": "passed" if system == "ok" else system}],
         }
     wanted = {entry["Name"]: entry["Values"] for entry in params.get("Filters") or []}
-    for name, field in (("instance-status.status", "InstanceStatus"), ("system-status.status", "SystemStatus")):
+    for name, part in (("instance-status.status", "InstanceStatus"), ("system-status.status", "SystemStatus")):
         if name in wanted:
-            told["InstanceStatuses"] = [row for row in told["InstanceStatuses"] if row[field]["Status"] in wanted[name]]
+            told["InstanceStatuses"] = [row for row in told["InstanceStatuses"] if row[part]["Status"] in wanted[name]]
+    return told
+
+
+# --- images ---
+
+
+@operation("ec2", "CreateImage", check=False)
+def create_image(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
+    """The host is rebooted unless NoReboot says otherwise, and the image needs minutes to be available."""
+    _check_ids([params["InstanceId"]] if params.get("InstanceId") else [])
+    told = ctx.call_moto()
+    host = ctx.world.host(ctx.account, ctx.region, params.get("InstanceId") or "")
+    if host is None:
+        return told
+    disks = ctx.state(Disks)
+    template = _template(ctx.world, host.platform.key)
+    disks.contents[told["ImageId"]] = ImageContent(template=template, levels=dict(host.levels))
+    if elbv2.paced(ctx.world, host):
+        takes = ctx.random("image", ctx.account, ctx.region, len(disks.contents)).uniform(120, 300)
+        disks.images[told["ImageId"]] = Making(begun=ctx.at, ends=ctx.at + takes)
+        if not params.get("NoReboot"):
+            ctx.world.reboot(host, cause=Cause(request_id=ctx.request_id))
+    return told
+
+
+@operation("ec2", "RegisterImage", check=False)
+def register_image(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
+    """Somebody's own build: it has every update of today."""
+    told = ctx.call_moto()
+    key = _platform(ctx.world, f"{params.get('Name') or ''} {params.get('Description') or ''}")
+    platform = ctx.world.catalogue.platforms[key]
+    ctx.state(Disks).contents[told["ImageId"]] = ImageContent(
+        template=_template(ctx.world, key), levels=ctx.world.newest_levels(platform, ctx.at)
+    )
+    return told
+
+
+@operation("ec2", "CopyImage", check=False)
+def copy_image(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
+    """What is on the source is on the copy."""
+    told = ctx.call_moto()
+    source = content(ctx.world, ctx.account, params.get("SourceRegion") or ctx.region, params.get("SourceImageId") or "")
+    if source is not None:
+        ctx.state(Disks).contents[told["ImageId"]] = source
+    return told
+
+
+@operation("ec2", "DescribeImages", check=False)
+def describe_images(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | Answer:
+    """moto's list as it is, unless one of its images is still being made."""
+    pending = {key for key, making in ctx.state(Disks).images.items() if ctx.at < making.ends}
+    if not pending:
+        return ctx.moto_answer()
+    told = ctx.call_moto()
+    for row in told.get("Images") or []:
+        if row["ImageId"] in pending:
+            row["State"] = "pending"
+    wanted = {entry["Name"]: entry["Values"] for entry in params.get("Filters") or []}.get("state")
+    if wanted:
+        told["Images"] = [row for row in told["Images"] if row["State"] in wanted]
+    return told
+
+
+# --- snapshots ---
+
+
+@operation("ec2", "CreateSnapshot", check=False)
+def create_snapshot(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
+    told = ctx.call_moto()
+    _begin(ctx, told)
+    return told
+
+
+@operation("ec2", "CreateSnapshots", check=False)
+def create_snapshots(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
+    given = params.get("InstanceSpecification") or {}
+    _check_ids([given["InstanceId"]] if given.get("InstanceId") else [])
+    told = ctx.call_moto()
+    for row in told.get("Snapshots") or []:
+        _begin(ctx, row)
+    return told
+
+
+def _begin(ctx: Context, row: dict[str, Any]) -> None:
+    """A snapshot is pending from now on; larger volumes take longer."""
+    found = groups.snapshot_volume(ctx.account, ctx.region, row["SnapshotId"])
+    holder = groups.holder(ctx.account, ctx.region, found[0]) if found else None
+    host = ctx.world.host(ctx.account, ctx.region, holder) if holder else None
+    if found is None or host is None or not elbv2.paced(ctx.world, host):
+        return
+    snapshots = ctx.state(Disks).snapshots
+    takes = ctx.random("snapshot", ctx.account, ctx.region, len(snapshots)).uniform(60, 180) + 4.0 * found[1]
+    snapshots[row["SnapshotId"]] = Making(begun=ctx.at, ends=ctx.at + takes)
+    row["State"], row["Progress"] = "pending", ""
+    row["StartTime"] = ctx.now
+
+
+@operation("ec2", "DescribeSnapshots", check=False)
+def describe_snapshots(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | Answer:
+    """moto's list as it is, unless a snapshot of it is still pending."""
+    pending = {key: making for key, making in ctx.state(Disks).snapshots.items() if ctx.at < making.ends}
+    if not pending:
+        return ctx.moto_answer()
+    told = ctx.call_moto()
+    for row in told.get("Snapshots") or []:
+        making = pending.get(row["SnapshotId"])
+        if making is not None:
+            row["State"], row["Progress"] = "pending", f"{making.percent(ctx.at)}%"
+    wanted = {entry["Name"]: entry["Values"] for entry in params.get("Filters") or []}.get("status")
+    if wanted:
+        told["Snapshots"] = [row for row in told["Snapshots"] if row["State"] in wanted]
     return told
