@@ -10,7 +10,7 @@ from typing import Any
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.resourcegroups.models import resourcegroups_backends
 from moto.s3.models import s3_backends
-from moto.ssm.models import ssm_backends
+from moto.ssm.models import Document, Documents, ssm_backends
 
 _BASELINE_FIELDS = {
     "Name": "name",
@@ -162,3 +162,70 @@ def tags(account: str, region: str, kind: str, identifier: str) -> dict[str, str
     """The tags of an ssm resource, live: changes to the answer are changes to the tags."""
     found: dict[str, str] = ssm_backends[account][region]._resource_tags[kind][identifier]
     return found
+
+
+# --- documents in plain text, which moto does not know ---
+
+
+class TextDocument(Document):
+    """A document of format TEXT (a change calendar); moto lists, describes, shares and deletes it as any other."""
+
+    def __init__(self, *, account: str, name: str, content: str, kind: str, version: str, version_name: str) -> None:
+        super().__init__(
+            account_id=account,
+            name=name,
+            version_name=version_name,
+            content='{"schemaVersion": "1.0"}',
+            document_type=kind,
+            document_format="JSON",
+            requires=[],
+            attachments=[],
+            target_type="",
+            document_version=version,
+        )
+        self.content, self.document_format = content, "TEXT"
+        self.content_json: dict[str, Any] = {}
+        self.platform_types = ["Windows", "Linux", "MacOS"]
+
+
+def create_text_document(
+    account: str, region: str, *, name: str, content: str, kind: str, version_name: str, tags_given: dict[str, str]
+) -> dict[str, Any] | None:
+    """The description of the new document; None: there is one of that name."""
+    ssm = ssm_backends[account][region]
+    if name in ssm._documents:
+        return None
+    made = TextDocument(account=account, name=name, content=content, kind=kind, version="1", version_name=version_name)
+    ssm._documents[name] = Documents(made)
+    ssm._resource_tags["Document"][name].update(tags_given)
+    told: dict[str, Any] = ssm._documents[name].describe(tags=[])
+    return told
+
+
+def update_text_document(account: str, region: str, *, name: str, content: str, version_name: str) -> dict[str, Any] | None:
+    """A new version; None: the content is that of the newest one."""
+    documents = ssm_backends[account][region]._documents[name]
+    newest = documents.get_latest_version()
+    if newest.content == content:
+        return None
+    version = str(int(newest.document_version) + 1)
+    made = TextDocument(
+        account=account, name=name, content=content, kind=newest.document_type, version=version, version_name=version_name
+    )
+    documents.add_new_version(made)
+    told: dict[str, Any] = documents.describe(document_version=version)
+    return told
+
+
+def text_document(account: str, region: str, name: str, version: str | None = None) -> TextDocument | None:
+    """A version of a text document (None: the default one); None: no such document, or not one of text."""
+    documents = ssm_backends[account][region]._documents.get(name)
+    if documents is None:
+        return None
+    found = documents.get_default_version() if version in (None, "", "$DEFAULT") else documents.find(version, strict=False)
+    return found if isinstance(found, TextDocument) else None
+
+
+def shared_with(owner: str, region: str, name: str, account: str) -> bool:
+    documents = ssm_backends[owner][region]._documents.get(name)
+    return documents is not None and bool({account, "all", "All"} & set(documents.permissions))

@@ -52,9 +52,9 @@ class Schedule:
         shifted = moment - self.offset.total_seconds()
         found = self.cron.after(datetime.fromtimestamp(shifted, tz=self.zone))
         while found is not None:
-            at = (found.replace(tzinfo=None) + self.offset).replace(tzinfo=self.zone)
-            if at.timestamp() > moment:
-                return at.timestamp()
+            local = (found.replace(tzinfo=None) + self.offset).replace(tzinfo=self.zone)
+            if local.timestamp() > moment:
+                return local.timestamp()
             found = self.cron.after(found)
         return None
 
