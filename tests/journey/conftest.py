@@ -19,7 +19,8 @@ from tests.journey.runs import FollowedRun, Stage
 from tests.ledger import postgres
 
 HERE = Path(__file__).parent
-SPEED = 600
+SPEED = 300
+"""Fast, and slow enough that stages defer while hosts install: what is shorter than a second is waited out in place."""
 STAGE = pytest.StashKey[Stage]()
 
 

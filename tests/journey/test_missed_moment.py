@@ -22,8 +22,8 @@ stages:
     select: {{patch_groups: [linux-dev]}}
 """
 
-MISSED = timedelta(minutes=6)
-"""Older than what still counts as now (three minutes)."""
+NOW = timedelta(minutes=3)
+"""How long a moment still counts as now (`patchwave.timetables.campaign.GRACE`)."""
 
 BEATS = 5
 """How often the scheduler has to say that it lives, five seconds apart, until it has surely looked at the DAG."""
@@ -32,20 +32,24 @@ pytestmark = pytest.mark.journey
 
 
 def drive(run: FollowedRun) -> None:
-    """ana unpauses it; nobody triggers anything. Over when scheduler and DAG processor have surely looked at it since."""
-    moment = datetime.now(UTC) - MISSED
+    """A paused campaign, known to Airflow with its moment, misses it; then ana unpauses it. Over when scheduler and DAG
+    processor have surely looked at it since."""
+    moment = (datetime.now(UTC) + timedelta(seconds=105)).replace(second=0, microsecond=0)
     file = run.stage.campaigns / f"{CAMPAIGN}.yaml"
     file.write_text(FILE.format(moment=moment, day=moment.isoweekday() % 7))
     run.stage.dag_ready(CAMPAIGN)
     ana = run.user("ana")
+    known = datetime.fromisoformat(ana.dag(CAMPAIGN)["next_dagrun_run_after"])
+    assert known == moment, f"Airflow is to run it at {known}, not at {moment}: there is nothing to miss"
+    run.until(lambda: datetime.now(UTC) > moment + NOW, "the moment has passed and no longer counts as now")
     ana.pause(CAMPAIGN, paused=False)
     run.seen["unpaused"] = unpaused = datetime.now(UTC)
     beats: set[str] = set()
 
     def looked() -> bool:
         beats.add(ana.get("/monitor/health")["scheduler"]["latest_scheduler_heartbeat"])
-        known = ana.dag(CAMPAIGN)
-        return len(beats) > BEATS and datetime.fromisoformat(known["last_parsed_time"]) > unpaused and not known["is_paused"]
+        dag = ana.dag(CAMPAIGN)
+        return len(beats) > BEATS and datetime.fromisoformat(dag["last_parsed_time"]) > unpaused and not dag["is_paused"]
 
     run.until(looked, "scheduler and DAG processor have looked at the unpaused DAG")
 
