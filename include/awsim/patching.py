@@ -5,6 +5,7 @@ moment; `runcommand.py` gives them their duration, the reboot and the exit code.
 approved, so that every wave of a campaign sees the same set.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -126,12 +127,17 @@ def install(world: "World", host: Host, updates: list[Update], *, no_reboot: boo
         host.last_no_reboot_install = world.now
 
 
-def evaluate(world: "World", host: Host, run: Run, *, failed: frozenset[str] = frozenset()) -> tuple[PatchRow, ...]:
-    """A row a package of the host, in the state that section "decision per package" of Patch Manager gives it."""
+def evaluate(
+    world: "World", host: Host, run: Run, *, failed: frozenset[str] = frozenset(), known: dict[str, tuple[int, str]] | None = None
+) -> tuple[PatchRow, ...]:
+    """A row a package of the host, in the state that section "decision per package" of Patch Manager gives it.
+
+    `known`: approved levels that are computed already.
+    """
     rows = []
     for package, level in sorted(host.levels.items()):
         updates = host.platform.packages[package].updates
-        approved, compliance = approved_level(world, host, package, run)
+        approved, compliance = known[package] if known is not None else approved_level(world, host, package, run)
         if level and run.baseline.rejects(updates[level - 1]):
             rows.append(_row(host, updates[level - 1], PatchState.REJECTED, compliance))
         elif approved > level:
@@ -181,7 +187,35 @@ def upload(
     return report
 
 
-def old_scan(world: "World", host: Host, at: float) -> None:
+class Approvals:
+    """What a baseline approved at a moment of the past; many hosts ask the same, so each answer is computed once.
+
+    An approval changes only when an update reaches the age that a rule demands: between two such moments all are alike.
+    """
+
+    def __init__(self) -> None:
+        self._turns: dict[tuple[str, str], list[float]] = {}
+        self._levels: dict[tuple[str, str, int, float], dict[str, tuple[int, str]]] = {}
+
+    def levels(self, world: "World", host: Host, run: Run) -> dict[str, tuple[int, str]]:
+        place = (run.baseline.id, host.platform.key)
+        if place not in self._turns:
+            self._turns[place] = sorted(_turns(world, host, run))
+        key = (*place, bisect_right(self._turns[place], run.approved_at), host.sees_until())
+        if key not in self._levels:
+            packages = host.platform.packages
+            self._levels[key] = {package: approved_level(world, host, package, run) for package in packages}
+        return self._levels[key]
+
+
+def _turns(world: "World", host: Host, run: Run) -> set[float]:
+    rules = (run.baseline.definition.get("ApprovalRules") or {}).get("PatchRules") or []
+    ages = {0.0, *(float(rule.get("ApproveAfterDays") or 0) * DAY for rule in rules)}
+    updates = [update for package in host.platform.packages.values() for update in package.updates]
+    return {world.released(update) + age for update in updates for age in ages}
+
+
+def old_scan(world: "World", host: Host, at: float, approvals: Approvals) -> None:
     """A scan of before the world began (the nightly one of some maintenance window)."""
     group = host.patch_group()
     baseline = for_node(host.account, host.region, group, host.platform.operating_system)
@@ -190,7 +224,7 @@ def old_scan(world: "World", host: Host, at: float) -> None:
     run = Run(
         operation="Scan", baseline=baseline, patch_group=group, snapshot_id=snapshot, approved_at=at, reboot_option="NoReboot"
     )
-    rows = evaluate(world, host, run)
+    rows = evaluate(world, host, run, known=approvals.levels(world, host, run))
     host.reports.append(
         PatchReport(
             operation="Scan",
