@@ -428,6 +428,11 @@ def test_what_a_failed_install_said_stays_with_the_host() -> None:
 
 
 # --- what is decided --------------------------------------------------------------------------------------------------------
+def sends_of(decision: rollout.Decision) -> tuple[rollout.Dispatch, ...]:
+    assert isinstance(decision, tuple)
+    return decision
+
+
 def decide(rows: list[HostRow], *, dispatches: dict[str, rollout.DispatchRow] | None = None, **rules: object) -> rollout.Decision:
     return rollout.decide(the_rules(rows, **rules), rows, dispatches or {}, now=NOW)  # type: ignore[arg-type]
 
@@ -458,6 +463,27 @@ def test_a_host_that_is_away_or_broken_keeps_the_place_of_the_next_one(state: Ho
     """One place, taken: the ready host is not begun."""
     decision = decide([a_row(1, state, token="t"), a_row(2, S.READY)], places=1)
     assert not isinstance(decision, tuple) or StepKind.INSTALL not in {one.step for one in decision}
+
+
+def test_a_host_that_stopped_under_our_hands_holds_its_place_and_one_that_was_stopped_before_does_not() -> None:
+    """The first served until we came; the second never did, and is in no domain's size."""
+    waiting = a_row(2, S.READY)
+    ours, before = a_row(1, S.STOPPED, token="i" * 32), a_row(1, S.STOPPED)
+    assert isinstance(decide([ours, waiting], stage_places=1), Halt)
+    assert [one.hosts for one in sends_of(decide([before, waiting], stage_places=1))] == [(waiting.host,)]
+
+
+@pytest.mark.parametrize(("times", "after"), [(1, S.PLANNED), (2, S.PLANNED), (3, S.FAILED)])
+def test_a_scan_that_somebody_keeps_cancelling_is_not_sent_for_ever(times: int, after: HostState) -> None:
+    """Whoever cancels it three times does not want the host touched, and the report says so."""
+    row = a_row(1, S.SCANNING, token="s1")
+    seen = Observation(
+        hosts={row.host: a_host(1)},
+        invocations={("s1", row.host): Invocation(token="s1", host=row.host, outcome=O.CANCELLED, details="Cancelled")},
+    )
+    known = {f"s{n}": a_dispatch(StepKind.SCAN, token=f"s{n}", attempt=n) for n in range(1, times + 1)}
+    (move,) = rollout.observed(the_rules([row]), [row], known, seen, now=later(10))
+    assert move.after is after
 
 
 def test_hosts_unhealthy_before_we_came_hold_places_too() -> None:

@@ -39,6 +39,10 @@ MOST_REBOOTS = 2
 """A host whose patches still wait after that many reboots is `pending_reboot`, for a person to look at."""
 
 
+MOST_CANCELLED = 3
+"""Somebody who cancels our commands that often does not want the host touched."""
+
+
 class HostState(StrEnum):
     """Where a host stands in its stage; the last ten are the terminal classes."""
 
@@ -506,7 +510,7 @@ def _running(
         case Outcome.DENIED:
             return move(HostState.UNREACHABLE, "AWS denied access to this host (AccessDenied)")
         case Outcome.CANCELLED:
-            return _cancelled(row, move)
+            return _cancelled(row, dispatch, attempts(dispatches, dispatch.step, row.host), move)
         case Outcome.FAILED | Outcome.SUCCEEDED:
             return _ended(rules, dispatches, row, dispatch, invocation, seen, move, late=late)
 
@@ -522,8 +526,10 @@ def _undelivered(dispatch: DispatchRow, invocation: Invocation, host: Host, move
     return move(HostState.UNREACHABLE, f"the command was not delivered ({invocation.details})")
 
 
-def _cancelled(row: HostRow, move: _MoveMaker) -> Move:
-    """A cancelled command: what had begun is looked at by a Scan, what disrupts nobody may begin again."""
+def _cancelled(row: HostRow, dispatch: DispatchRow, times: int, move: _MoveMaker) -> Move:
+    """A cancelled command: what had begun is looked at by a Scan, what disrupts nobody may begin again, but not for ever."""
+    if times >= MOST_CANCELLED and dispatch.step is not StepKind.INSTALL:
+        return move(HostState.FAILED, f"its {dispatch.step.value} was cancelled {times} times, by nobody here")
     match row.state:
         case HostState.SCANNING:
             return move(HostState.PLANNED, "its Scan was cancelled")
@@ -674,7 +680,7 @@ def _halt(rules: StageRules, rows: Sequence[HostRow], spent: Sequence[HostRow], 
     if not waiting:
         return None
     used = _used(rows, unhealthy)
-    stuck = [row for row in rows if row.state in HOLDS_PLACE - IN_FLIGHT]
+    stuck = [row for row in rows if _holds_place(row) and row.state not in IN_FLIGHT]
     if any(row.state in IN_FLIGHT for row in rows):
         return None
     if all(_free(rules, used, row.domain) <= 0 for row in waiting):
@@ -688,10 +694,19 @@ def _halt(rules: StageRules, rows: Sequence[HostRow], spent: Sequence[HostRow], 
 
 
 def _used(rows: Iterable[HostRow], unhealthy: Mapping[str, int]) -> Counter[str]:
-    used = Counter(row.domain for row in rows if row.state in HOLDS_PLACE)
+    used = Counter(row.domain for row in rows if _holds_place(row))
     used.update(unhealthy)
     used["*"] = sum(used.values())
     return used
+
+
+def _holds_place(row: HostRow) -> bool:
+    """Whether a host is away because of us, or went away while we were at it.
+
+    One that was stopped before we came never served, and takes nothing from the share; one that stopped or vanished after a
+    command of ours did.
+    """
+    return row.state in HOLDS_PLACE or (row.state in (HostState.STOPPED, HostState.TERMINATED) and row.token is not None)
 
 
 def _free(rules: StageRules, used: Mapping[str, int], domain: str) -> int:

@@ -100,6 +100,17 @@ class Work:
         except KeyError:
             raise Permanent("the ledger holds no plan of this run, so nothing can be done") from None
 
+    def document(self, name: str) -> Any:
+        """A document of the run.
+
+        Raises:
+            Permanent: the ledger has none of that name, so an earlier task has not done its work.
+        """
+        try:
+            return self.ledger.document(self.run_id, name)
+        except KeyError:
+            raise Permanent(f"the ledger holds no {name!r} of this run: the task that writes it has not run") from None
+
     def count_calls(self) -> None:
         """Add the calls made to AWS to the run's count."""
         if "gateway" in self.__dict__ and (calls := self.gateway.take_calls()):

@@ -148,10 +148,10 @@ class ClassifyOperator(CampaignOperator):
         """Returns the digest of the triage."""
         ledger = work.ledger
         triage = severity.classify(
-            _FINDINGS.validate_python(ledger.document(work.run_id, FINDINGS)),
+            _FINDINGS.validate_python(work.document(FINDINGS)),
             work.policy,
             now=work.now,
-            coverage=_COVERAGE.validate_python(ledger.document(work.run_id, COVERAGE)),
+            coverage=_COVERAGE.validate_python(work.document(COVERAGE)),
             severities=[Severity(word) for word in work.run.params["severities"]],
             vulnerabilities=work.run.params["vulnerabilities"],
         )
@@ -162,4 +162,4 @@ class ClassifyOperator(CampaignOperator):
 
 def read_triage(work: Work) -> severity.Triage:
     """The run's triage."""
-    return severity.Triage.from_json(json.dumps(work.ledger.document(work.run_id, TRIAGE)))
+    return severity.Triage.from_json(json.dumps(work.document(TRIAGE)))
