@@ -427,10 +427,12 @@ def snapshot_volume(account: str, region: str, snapshot: str) -> tuple[str, int]
 # --- organizations, roles ---
 
 
-def make_organization(management: str, members: list[tuple[str, str]]) -> None:
-    """An organization of the first account; each member is (id, name)."""
+def make_organization(management: str, name: str, members: list[tuple[str, str]], *, since: float) -> None:
+    """An organization of the first account since a moment; each member is (id, name)."""
+    organizations_backends.master_accounts.clear()
     backend = organizations_backends[management]["aws"]
     backend.create_organization("us-east-1", FeatureSet="ALL")
+    backend.accounts[0].name = name or "management"
     for identifier, name in members:
         created = backend.create_account(AccountName=name, Email=f"aws+{identifier}@example.com")
         made = backend.accounts[-1]
@@ -438,6 +440,34 @@ def make_organization(management: str, members: list[tuple[str, str]]) -> None:
         made.id = identifier
         organizations_backends.master_accounts.pop(made_as, None)
         organizations_backends.master_accounts[identifier] = (management, "aws")
+    for number, account in enumerate(backend.accounts):
+        account.create_time = datetime.fromtimestamp(since + number, tz=UTC).replace(tzinfo=None)
+
+
+def management_account(account: str) -> str | None:
+    """The management account of the organization that an account belongs to."""
+    if account in organizations_backends and organizations_backends[account]["aws"].org is not None:
+        return account
+    found = organizations_backends.master_accounts.get(account)
+    return str(found[0]) if found is not None else None
+
+
+def is_delegated(management: str, account: str) -> bool:
+    return any(admin.account.id == account for admin in organizations_backends[management]["aws"].admins)
+
+
+def organization_accounts(management: str) -> list[dict[str, Any]]:
+    """As ListAccounts tells them."""
+    backend = organizations_backends[management]["aws"]
+    path = f"{backend.org.id}/{backend.org.root_id}"
+    return [
+        {
+            **account.describe(),
+            "JoinedTimestamp": account.create_time.replace(tzinfo=UTC),
+            "Paths": [f"{path}/{account.id}/"],
+        }
+        for account in backend.accounts
+    ]
 
 
 def has_role(account: str, name: str) -> bool:

@@ -94,6 +94,12 @@ class Context:
         """How the caller reached awsim (`127.0.0.1:5005`), for answers that hold a URL."""
         return str(self._call.environ.get("HTTP_HOST", "127.0.0.1"))
 
+    @property
+    def access_key(self) -> str | None:
+        """The key that signed the request."""
+        scope = wire.scope_of(self._call.environ)
+        return scope.access_key if scope is not None else None
+
     def call_moto(self) -> dict[str, Any]:
         return self._call.ask_moto().parsed(self._call)
 

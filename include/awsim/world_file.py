@@ -325,8 +325,14 @@ class CatalogueUse(_Part):
 
 
 class Account(_Part):
+    """The first one is the management account of the world's organization, and the one that unknown credentials mean."""
+
     id: AccountId
     name: str = ""
+    roles: list[str] = Field(
+        default=["PatchwaveRole", "OrganizationAccountAccessRole", "AWS-SystemsManager-AutomationExecutionRole"],
+        description="names of roles that can be assumed; those that callers create come on top",
+    )
 
 
 class WorldFile(_Part):

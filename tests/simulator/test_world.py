@@ -64,9 +64,12 @@ def test_the_small_world_is_what_it_promises(start):
     }
 
 
+ACCOUNTS = 'accounts: [{id: "111111111111"}, {id: "222222222222", roles: [patching]}]'
+
+
 def test_credentials_mean_the_worlds_account_and_roles_mean_theirs(start):
-    """The only account by default, any other by AssumeRole."""
-    aws = start()
+    """The first account by default, any other by AssumeRole."""
+    aws = start(FEW.replace('accounts: [{id: "111111111111"}]', ACCOUNTS))
     assert aws.client("sts").get_caller_identity()["Account"] == ACCOUNT
     arn = "arn:aws:iam::222222222222:role/patching"
     role = aws.client("sts").assume_role(RoleArn=arn, RoleSessionName="rehearsal")["Credentials"]
