@@ -198,6 +198,17 @@ def template_version(account: str, region: str, specification: dict[str, Any]) -
     )
 
 
+def inherit_template_version(account: str, region: str, identifier: str, number: int, source: str) -> dict[str, Any]:
+    """A new version has all of its source version that it does not say otherwise; moto leaves that out. The complete data."""
+    template = ec2_backends[account][region].launch_templates[identifier]
+    made = template.versions[number - 1]
+    wanted = {"$latest": number - 1, "$default": template.default_version_number}.get(source.lower())
+    base = template.versions[(wanted if wanted is not None else int(source)) - 1]
+    made.data = {**base.data, **made.data}
+    made.instance_tags = {**base.instance_tags, **made.instance_tags}
+    return dict(made.data)
+
+
 def _profile_arn(account: str, given: dict[str, Any]) -> str | None:
     if given.get("Arn"):
         return str(given["Arn"])

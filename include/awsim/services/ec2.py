@@ -163,6 +163,26 @@ def describe_instance_status(ctx: Context, params: dict[str, Any]) -> dict[str, 
     return told
 
 
+# --- launch templates ---
+
+
+@operation("ec2", "CreateLaunchTemplateVersion", check=False)
+def create_launch_template_version(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
+    """A version made from another one inherits what it does not say itself."""
+    source = params.get("SourceVersion")
+    named = {key: params[key] for key in ("LaunchTemplateId", "LaunchTemplateName") if params.get(key)}
+    exists = bool(named) and groups.template_version(ctx.account, ctx.region, named) is not None
+    if source and exists and groups.template_version(ctx.account, ctx.region, {**named, "Version": source}) is None:
+        raise AwsError("InvalidLaunchTemplateId.VersionNotFound", f"Could not find launch template version {source}")
+    told = ctx.call_moto()
+    if source:
+        row = told["LaunchTemplateVersion"]
+        row["LaunchTemplateData"] = groups.inherit_template_version(
+            ctx.account, ctx.region, row["LaunchTemplateId"], row["VersionNumber"], source
+        )
+    return told
+
+
 # --- images ---
 
 
