@@ -1092,16 +1092,21 @@ class _Hooks:
             return
         self._close(5, 0, "Reboot")
         self._start(6)
-        self.invocation.resume = self._rebooted
-        self.world.at(self.world.now + 2, lambda _: self._reboot())
+        _Patch(self.world, self.invocation, operation="Install", reboot_option="RebootIfNeeded", done=self._rebooted).begin()
 
-    def _reboot(self) -> None:
-        if _alive(self.invocation):
-            self.world.reboot(self.host, cause=self.command.cause, own=True)
-
-    def _rebooted(self) -> None:
-        """The agent takes the document up again in its seventh step, which reports what the reboot has completed."""
-        _Patch(self.world, self.invocation, operation="Install", reboot_option="RebootIfNeeded", done=self._reported).begin()
+    def _rebooted(self, code: int, output: str) -> None:
+        """The seventh step goes on after its reboot and reports what that has completed."""
+        if code:
+            self._reported(code, output)
+            return
+        report = _Patch(
+            self.world,
+            self.invocation,
+            operation="Install",
+            reboot_option="RebootIfNeeded",
+            done=lambda code, more: self._reported(code, output + more),
+        )
+        report.begin()
 
     def _reported(self, code: int, output: str) -> None:
         if self._ended(6, code, output):

@@ -244,3 +244,13 @@ def test_a_baseline_override_is_read_from_s3_and_uploads_nothing(start):
         assert aws.details(command) == {host: "Failed"}
         answer = aws.ssm.get_command_invocation(CommandId=command, InstanceId=host, PluginName="PatchLinux")
         assert said in answer["StandardOutputContent"]
+
+
+def test_a_host_that_does_not_come_back_stays_in_the_seventh_step(aws):
+    """Until the command's time is over."""
+    host = aws.hosts("web")[0]
+    aws.control("faults", {"kind": "reboot_never_returns", "host": host})
+    command = hooked(aws, host)
+    aws.advance(1200)
+    assert aws.details(command) == {host: "InProgress"}
+    assert [row["Status"] for row in steps(aws, command, host)][5:] == ["Success", "InProgress", "Pending"]
