@@ -1,6 +1,7 @@
 """`python -m awsim [--world FILE] [--port N] [--speed X] [--seed S] [--host H]`: start the simulated AWS."""
 
 import argparse
+import gc
 import signal
 import sys
 import threading
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    gc.freeze()  # the world is there to stay: no collection needs to look at it
     hosts = len(simulator.world.all_hosts())
     print(f"awsim ready: {server.url} ({hosts} hosts, speed {options.speed:g}, seed {options.seed})", flush=True)
     server.serve()
