@@ -289,7 +289,7 @@ def deregister_patch_baseline_for_patch_group(ctx: Context, params: dict[str, An
     identifier, group = params["BaselineId"], params["PatchGroup"]
     found = baselines.find(ctx.account, ctx.region, identifier)
     if found is None:
-        raise AwsError("InvalidResourceId", f"Baseline {identifier} does not exist.")
+        raise AwsError("DoesNotExistException", "Patch Baseline to be retrieved does not exist.")
     estate_ssm.deregister_group(ctx.account, ctx.region, group, found.id)
     return {"BaselineId": identifier, "PatchGroup": group}
 

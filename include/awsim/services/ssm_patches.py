@@ -155,7 +155,7 @@ def register_patch_baseline_for_patch_group(ctx: Context, params: dict[str, Any]
     """moto refuses a second operating system for a group; AWS takes one baseline an operating system."""
     found = baselines.find(ctx.account, ctx.region, params["BaselineId"])
     if found is None:
-        raise AwsError("DoesNotExistException", f"Maintenance window {params['BaselineId']} does not exist.")
+        raise AwsError("DoesNotExistException", f"Maintenance window {params['BaselineId']} does not exist")
     registered = estate.patch_groups(ctx.account, ctx.region).get(params["PatchGroup"], {}).get(found.operating_system)
     if registered not in (None, found.id):
         message = f"Patch Group baseline already has a baseline registered for OperatingSystem {found.operating_system}."

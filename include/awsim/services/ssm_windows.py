@@ -143,7 +143,7 @@ def create_maintenance_window(ctx: Context, params: dict[str, Any]) -> dict[str,
 def _window(ctx: Context, identifier: str) -> Any:
     found = estate_ssm.windows(ctx.account, ctx.region).get(identifier)
     if found is None:
-        raise AwsError("DoesNotExistException", f"Maintenance window {identifier} does not exist.")
+        raise AwsError("DoesNotExistException", f"Maintenance window {identifier} does not exist")
     return found
 
 
@@ -169,9 +169,9 @@ def _told(ctx: Context, window: Any) -> dict[str, Any]:
     }
 
 
-@operation("ssm", "GetMaintenanceWindow")
+@operation("ssm", "GetMaintenanceWindow", check=False)
 def get_maintenance_window(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
-    return _told(ctx, _window(ctx, params["WindowId"]))
+    return _told(ctx, _window(ctx, str(params.get("WindowId"))))
 
 
 @operation("ssm", "DescribeMaintenanceWindows")
@@ -229,13 +229,13 @@ def update_maintenance_window(ctx: Context, params: dict[str, Any]) -> dict[str,
     return {key: value for key, value in _told(ctx, window).items() if key not in hidden}
 
 
-@operation("ssm", "DeleteMaintenanceWindow")
+@operation("ssm", "DeleteMaintenanceWindow", check=False)
 def delete_maintenance_window(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     """An execution that runs goes on."""
-    _window(ctx, params["WindowId"])
+    window = _window(ctx, str(params.get("WindowId")))
     ctx.moto_answer()
-    ctx.state(Windows).extras.pop(params["WindowId"], None)
-    return {"WindowId": params["WindowId"]}
+    ctx.state(Windows).extras.pop(window.id, None)
+    return {"WindowId": window.id}
 
 
 @operation("ssm", "RegisterTaskWithMaintenanceWindow", check=False)
