@@ -106,7 +106,7 @@ def _instance_profile(account: str) -> str:
 
 @contextmanager
 def building(account: str, region: str) -> Iterator[None]:
-    """While a fleet is made, moto makes ids at once, not digit by digit, and finds instances without copying all of them."""
+    """While a fleet is made, moto makes ids at once, not digit by digit, and looks nothing up by going through all."""
     ec2 = ec2_backends[account][region]
     digit_by_digit = ec2_utils.random_resource_id
     known: dict[str, Any] = {}
@@ -116,12 +116,18 @@ def building(account: str, region: str) -> Iterator[None]:
             known.update({instance.id: instance for instance in next(reversed(ec2.reservations.values())).instances})
         return known[instance_id] if instance_id in known else type(ec2).get_instance(ec2, instance_id)
 
-    ec2.get_instance = get_instance
+    def describe_volumes(volume_ids: list[str] | None = None, filters: Any = None) -> list[Any]:
+        if volume_ids and not filters and all(identifier in ec2.volumes for identifier in volume_ids):
+            return [ec2.volumes[identifier] for identifier in volume_ids]
+        found: list[Any] = type(ec2).describe_volumes(ec2, volume_ids, filters)
+        return found
+
+    ec2.get_instance, ec2.describe_volumes = get_instance, describe_volumes
     ec2_utils.random_resource_id = lambda size=8: f"{mock_random.getrandbits(4 * size):0{size}x}"
     try:
         yield
     finally:
-        del ec2.get_instance
+        del ec2.get_instance, ec2.describe_volumes
         ec2_utils.random_resource_id = digit_by_digit
 
 
