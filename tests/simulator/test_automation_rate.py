@@ -136,6 +136,17 @@ def test_an_account_and_region_after_the_other(aws):
     assert listed["AutomationExecutionId"] == parent
 
 
+def test_an_account_whose_role_is_missing_fails(aws):
+    """The role is assumed there; nothing runs in an account that has not got it."""
+    place = [{"Accounts": ["111111111111"], "Regions": [REGION], "ExecutionRoleName": "NobodyMadeIt"}]
+    parent = many(aws, runbook(aws), TargetLocations=place)
+    aws.advance(10)
+    row = execution(aws, parent)
+    assert row["AutomationExecutionStatus"] == "Failed"
+    assert "AssumeRole" in row["StepExecutions"][0]["FailureMessage"]
+    assert children(aws, parent) == []
+
+
 def test_the_same_token_starts_one_parent(aws):
     token = "11111111-2222-4333-8444-5555555555aa"
     document = runbook(aws)

@@ -283,13 +283,17 @@ def test_coverage_says_why_a_host_is_not_scanned(aws):
     assert coverage(aws)[lost, "PACKAGE"]["scanStatus"] == {"statusCode": "INACTIVE", "reason": "STALE_INVENTORY"}
 
 
-def test_a_host_excluded_by_tag_has_neither_scan_nor_findings(aws):
+def test_a_host_excluded_by_tag_is_not_scanned_and_its_findings_close(aws):
     host = aws.hosts("web")[0]
     aws.ec2.create_tags(Resources=[host], Tags=[{"Key": "InspectorEc2Exclusion", "Value": "true"}])
     row = coverage(aws, resourceId=equals(host))[host, "PACKAGE"]
     assert row["scanStatus"] == {"statusCode": "INACTIVE", "reason": "EXCLUDED_BY_TAG"}
     assert "lastScannedAt" not in row
-    assert findings(aws, resourceId=equals(host)) == []
+    assert {row["status"] for row in findings(aws, resourceId=equals(host))} == {"CLOSED"}
+    aws.ec2.delete_tags(Resources=[host], Tags=[{"Key": "InspectorEc2Exclusion"}])
+    assert {row["status"] for row in findings(aws, resourceId=equals(host))} == {"CLOSED"}, "until the next inventory"
+    aws.advance(TICK + 1)
+    assert active(aws, host)
 
 
 def test_coverage_statistics_count_what_coverage_lists(aws):
