@@ -3,9 +3,12 @@
 CreateDocument, UpdateDocument and GetDocument are answered here for format TEXT only; every other document stays moto's.
 """
 
+import json
 import re
 from datetime import UTC, datetime
 from typing import Any
+
+import yaml
 
 from awsim import calendars, estate_ssm
 from awsim.calendars import BadCalendar, Calendar
@@ -26,6 +29,7 @@ _ARN = re.compile(r"arn:aws[a-z-]*:ssm:([a-z0-9-]*):(\d{12}):document/(.+)")
 def create_document(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | Answer:
     calendar = params.get("DocumentType") == "ChangeCalendar"
     if not calendar and params.get("DocumentFormat") != "TEXT":
+        _check_mapping(params)
         return ctx.moto_answer()
     if not calendar or params.get("DocumentFormat") not in (None, "TEXT"):
         raise AwsError("InvalidDocumentContent", "Format TEXT is that of documents of type ChangeCalendar, and theirs only.")
@@ -47,6 +51,17 @@ def create_document(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | An
     return {"DocumentDescription": _dated(ctx, told)}
 
 
+def _check_mapping(params: dict[str, Any]) -> None:
+    """moto breaks on content that is no mapping."""
+    read = json.loads if params.get("DocumentFormat") in (None, "JSON") else yaml.safe_load
+    try:
+        content = read(params.get("Content") or "{}")
+    except (ValueError, yaml.YAMLError):
+        return  # moto refuses it
+    if not isinstance(content, dict):
+        raise AwsError("InvalidDocumentContent", "The content for the document is not valid.")
+
+
 def _check(content: str) -> None:
     if len(content.encode()) > _LIMIT:
         raise AwsError("MaxDocumentSizeExceeded", f"A document has at most {_LIMIT} bytes.")
@@ -64,6 +79,7 @@ def _dated(ctx: Context, told: dict[str, Any]) -> dict[str, Any]:
 def update_document(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | Answer:
     name = params.get("Name") or ""
     if estate_ssm.text_document(ctx.account, ctx.region, name) is None:
+        _check_mapping(params)
         return ctx.moto_answer()
     if params.get("DocumentFormat") not in (None, "TEXT"):
         raise AwsError("InvalidDocumentContent", "Format TEXT is that of documents of type ChangeCalendar.")

@@ -731,7 +731,8 @@ def _for_targets(ctx: Context, params: dict[str, Any]) -> list[Any]:
         lists = [
             target.targets for target in window.targets.values() if target.resource_type in (None, params.get("ResourceType"))
         ]
-        lists += [[entry] for task in window.tasks.values() for entry in task.targets or [] if entry["Key"] != "WindowTargetIds"]
+        direct = [entry for task in window.tasks.values() for entry in task.targets or []]
+        lists += [[entry] for entry in direct if entry.get("Key") != "WindowTargetIds"]
         if any(_concerns(ctx, targets, wanted, asked) for targets in lists):
             found.append(window)
     return found
@@ -740,6 +741,6 @@ def _for_targets(ctx: Context, params: dict[str, Any]) -> list[Any]:
 def _concerns(ctx: Context, targets: list[dict[str, Any]], wanted: list[dict[str, Any]], asked: set[str]) -> bool:
     for entry in wanted:
         for target in targets:
-            if target["Key"] == entry["Key"] and set(target.get("Values") or []) & set(entry.get("Values") or []):
+            if target.get("Key") == entry.get("Key") and set(target.get("Values") or []) & set(entry.get("Values") or []):
                 return True
     return bool(asked) and any(host.id in asked for host in runcommand.select(ctx.world, ctx.account, ctx.region, targets))
