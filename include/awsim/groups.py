@@ -92,6 +92,12 @@ def _member(state: Any) -> Member:
     )
 
 
+def asks_balancers(account: str, region: str, name: str) -> bool:
+    """Whether the group's health checks include those of its load balancers."""
+    found = autoscaling_backends[account][region].autoscaling_groups.get(name)
+    return found is not None and found.health_check_type == "ELB"
+
+
 def set_lifecycle(account: str, region: str, name: str, identifier: str, lifecycle: str) -> None:
     for state in autoscaling_backends[account][region].autoscaling_groups[name].instance_states:
         if state.instance.id == identifier:
@@ -319,7 +325,7 @@ def make_target_group(account: str, region: str, *, name: str, vpc: str, subnets
     """A target group behind a load balancer of the same name, with a listener, so that its targets are in use."""
     elb, ec2 = elbv2_backends[account][region], ec2_backends[account][region]
     group_made = elb.create_target_group(name=name, vpc_id=vpc, protocol="HTTP", port=str(port), healthcheck_path="/")
-    group_made.attributes["deregistration_delay.timeout_seconds"] = str(delay)
+    group_made.attributes["deregistration_delay.timeout_seconds"] = delay
     security = ec2.create_security_group(f"{name}-lb", f"load balancer of {name}", vpc_id=vpc)
     balancer = elb.create_load_balancer(name, [security.id], list(subnets))
     elb.create_listener(

@@ -448,6 +448,65 @@ def test_events_of_a_refresh_reach_a_queue(aws):
     assert told[0]["region"] == REGION
 
 
+BALANCED = GROUP.replace(
+    "auto_scaling_group: {name: app, min: 8, max: 12}",
+    "auto_scaling_group: {name: app, min: 8, max: 12, health_check: ELB}\n"
+    "    target_group: {name: app, deregistration_delay: 120}",
+)
+
+
+def targets(aws: Aws) -> dict[str, str]:
+    client = aws.client("elbv2")
+    arn = client.describe_target_groups(Names=["app"])["TargetGroups"][0]["TargetGroupArn"]
+    rows = client.describe_target_health(TargetGroupArn=arn)["TargetHealthDescriptions"]
+    return {row["Target"]["Id"]: row["TargetHealth"]["State"] for row in rows}
+
+
+def test_a_refresh_drains_the_old_and_waits_for_the_new_to_pass_the_load_balancer(start):
+    """Terminating for the whole delay; done counts only what is healthy there."""
+    aws = start(BALANCED)
+    assert set(targets(aws).values()) == {"healthy"}
+    old = set(members(aws))
+    refresh(aws, MinHealthyPercentage=50, InstanceWarmup=0, CheckpointPercentages=[20, 100], CheckpointDelay=60)
+    aws.advance(70)
+    assert len(members(aws, "Terminating")) == 2
+    assert sorted(targets(aws).values()).count("draining") == 2
+    assert row(aws)["PercentageComplete"] == 0
+    assert set(targets(aws)) >= old
+    aws.advance(40)
+    assert row(aws)["PercentageComplete"] == 20
+    until(aws, "Successful")
+    aws.advance(180)
+    assert set(targets(aws)) == set(members(aws))
+    assert set(targets(aws).values()) == {"healthy"}
+
+
+def test_standby_lasts_as_long_as_draining_and_leaves_the_target_group(start):
+    """EnteringStandby for the delay; back through initial to healthy."""
+    aws = start(BALANCED)
+    client, host = aws.client("autoscaling"), members(aws)[0]
+    client.enter_standby(InstanceIds=[host], AutoScalingGroupName="app", ShouldDecrementDesiredCapacity=True)
+    aws.advance(110)
+    assert (members(aws, "EnteringStandby"), targets(aws)[host]) == ([host], "draining")
+    aws.advance(20)
+    assert members(aws, "Standby") == [host]
+    assert host not in targets(aws)
+    client.exit_standby(InstanceIds=[host], AutoScalingGroupName="app")
+    aws.advance(30)
+    assert targets(aws)[host] == "initial"
+    aws.advance(60)
+    assert targets(aws)[host] == "healthy"
+
+
+def test_a_host_that_the_load_balancer_finds_unhealthy_is_replaced(start):
+    """With health checks of type ELB a reboot is enough."""
+    aws = start(BALANCED.replace("reboot: [90, 90]", "reboot: [400, 400]"))
+    host = members(aws)[0]
+    aws.ec2.reboot_instances(InstanceIds=[host])
+    aws.advance(300)
+    assert host not in members(aws)
+
+
 # --- standby ---
 
 

@@ -124,7 +124,7 @@ def need(account: str, region: str, name: str) -> Group:
     """
     found = groups.group(account, region, name)
     if found is None:
-        raise AwsError("ValidationError", f"AutoScalingGroup name not found - AutoScalingGroup '{name}' not found")
+        raise AwsError("ValidationError", "AutoScalingGroup name not found - null")
     return found
 
 
@@ -332,8 +332,14 @@ def _down(world: World, host: Host) -> None:
         return
     state = scaling(world, host.account, host.region)
     state.impaired_since[host.id] = world.now
-    for after in (UNHEALTHY_AFTER, IMPAIRED_FOR + UNHEALTHY_AFTER, 120 + UNHEALTHY_AFTER):
-        world.at(world.now + after, lambda _: check(world, host.account, host.region, host.group or ""))
+
+    def look(_: float) -> None:
+        name = host.group or ""
+        if host.state != "running" or host.rebooting or groups.asks_balancers(host.account, host.region, name):
+            check(world, host.account, host.region, name)
+
+    for after in (UNHEALTHY_AFTER, 120 + UNHEALTHY_AFTER, IMPAIRED_FOR + UNHEALTHY_AFTER):
+        world.at(world.now + after, look)
 
 
 def check(world: World, account: str, region: str, name: str) -> None:
@@ -557,7 +563,7 @@ def exit_standby(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     for member in ids:
         if lifecycle(world, ctx.account, ctx.region, member) != "Standby":
             raise AwsError("ValidationError", f"The instance {member.id} is not in Standby.")
-    if group.desired + len(ids) > group.most:
+    if group.desired + len(ids) > group.most and _paced_group(ctx, group):
         raise AwsError(
             "ValidationError",
             f"{_sizes(group)} To move"

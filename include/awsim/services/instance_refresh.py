@@ -143,7 +143,7 @@ def active(world: World, account: str, region: str, name: str) -> Refresh | None
 def start_instance_refresh(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     """One a group at a time; what it will do is decided by preferences that are checked here."""
     name, world = params["AutoScalingGroupName"], ctx.world
-    group = _group(ctx, name)
+    group = need(ctx.account, ctx.region, name)
     if params.get("Strategy") == "ReplaceRootVolume":
         raise AwsError("ValidationError", "The ReplaceRootVolume strategy is not simulated; use Rolling.")
     if active(world, ctx.account, ctx.region, name) is not None:
@@ -171,13 +171,6 @@ def start_instance_refresh(ctx: Context, params: dict[str, Any]) -> dict[str, An
     world.state(ctx.account, ctx.region, Refreshes).of.setdefault(name, []).append(refresh)
     world.at(ctx.at + PENDING, lambda _: _begin(world, refresh))
     return {"InstanceRefreshId": refresh.id}
-
-
-def _group(ctx: Context, name: str) -> Group:
-    found = groups.group(ctx.account, ctx.region, name)
-    if found is None:
-        raise AwsError("ValidationError", "AutoScalingGroup name not found - null")
-    return found
 
 
 def _identifier(ctx: Context, name: str) -> str:
@@ -273,7 +266,7 @@ def _irreversible(ctx: Context, group: Group) -> str | None:
 def describe_instance_refreshes(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     """Newest first, for six weeks."""
     name, wanted, size = params["AutoScalingGroupName"], params.get("InstanceRefreshIds"), params.get("MaxRecords")
-    _group(ctx, name)
+    need(ctx.account, ctx.region, name)
     if size is not None and not 1 <= size <= 100:
         raise AwsError("ValidationError", autoscaling.above(size, 100))
     rows = [
@@ -286,7 +279,7 @@ def describe_instance_refreshes(ctx: Context, params: dict[str, Any]) -> dict[st
 
 
 def _running(ctx: Context, name: str) -> Refresh:
-    _group(ctx, name)
+    need(ctx.account, ctx.region, name)
     found = active(ctx.world, ctx.account, ctx.region, name)
     if found is None:
         raise AwsError(
@@ -537,8 +530,8 @@ def _complete(world: World, refresh: Refresh) -> bool:
 
 def _step(world: World, refresh: Refresh, group: Group) -> None:
     """Replace as many instances as the limits and the next checkpoint allow."""
-    stopped = group.suspended & {"Launch", "Terminate", "HealthCheck", "ReplaceUnhealthy"}
-    if stopped & {"Launch", "Terminate"}:
+    stopped = group.suspended & {"Launch", "Terminate", "HealthCheck"}
+    if stopped:
         refresh.reason = f"The process {sorted(stopped)[0]} is suspended."
         return
     _warm_step(world, refresh)
