@@ -325,7 +325,7 @@ def make_target_group(account: str, region: str, *, name: str, vpc: str, subnets
     """A target group behind a load balancer of the same name, with a listener, so that its targets are in use."""
     elb, ec2 = elbv2_backends[account][region], ec2_backends[account][region]
     group_made = elb.create_target_group(name=name, vpc_id=vpc, protocol="HTTP", port=str(port), healthcheck_path="/")
-    group_made.attributes["deregistration_delay.timeout_seconds"] = delay
+    group_made.attributes["deregistration_delay.timeout_seconds"] = str(delay)
     security = ec2.create_security_group(f"{name}-lb", f"load balancer of {name}", vpc_id=vpc)
     balancer = elb.create_load_balancer(name, [security.id], list(subnets))
     elb.create_listener(
