@@ -1,4 +1,7 @@
-"""`python -m awsim [--world FILE] [--port N] [--speed X] [--seed S] [--host H]`: start the simulated AWS."""
+"""`python -m awsim [--world FILE] [--port N] [--speed X] [--seed S] [--host H]`: start the simulated AWS.
+
+`python -m awsim record --region R --out FILE` writes a world file from a real account instead.
+"""
 
 import argparse
 import gc
@@ -14,7 +17,12 @@ from awsim.world_file import WorldFileError
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit status: 0 after SIGTERM or SIGINT, 2 when it could not start."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["record"]:
+        from awsim import record  # boto3 is needed for nothing else
+
+        return record.main(given[1:])
+    options = _parser().parse_args(given)
     base = datetime.fromisoformat(options.base).replace(tzinfo=UTC).timestamp() if options.base else None
     try:
         simulator = Simulator(world=options.world, speed=options.speed, seed=options.seed, base=base)

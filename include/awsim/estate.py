@@ -51,6 +51,15 @@ class Network:
     subnets: tuple[str, ...]
     profile_arn: str
     images: dict[str, str]
+    further: tuple[tuple[str, ...], ...] = ()
+    """Subnets of further VPCs, where there are more machines than one VPC has addresses."""
+
+    def subnets_for(self, machines: int) -> tuple[str, ...]:
+        """Where the next machine of a cell goes that has so many already."""
+        return (self.subnets, *self.further)[min(machines // MACHINES_IN_A_VPC, len(self.further))]
+
+
+MACHINES_IN_A_VPC = 40_000
 
 
 def reset(seed: int) -> None:
@@ -74,19 +83,27 @@ def account_of_key(access_key: str) -> str | None:
     return None
 
 
-def build_network(account: str, region: str, images: dict[str, str], zones: int = 3) -> Network:
-    """A VPC with a subnet in each of up to three zones, an instance profile, and an image a platform."""
+def build_network(account: str, region: str, images: dict[str, str], zones: int = 3, machines: int = 0) -> Network:
+    """A VPC (more, for very many machines) with a subnet in each of up to three zones, a profile, and an image a platform."""
     ec2 = ec2_backends[account][region]
     vpc = ec2.create_vpc(cidr_block="10.20.0.0/16")
     names = [zone.name for zone in ec2.describe_availability_zones()][:zones]
-    subnets = tuple(
-        ec2.create_subnet(vpc_id=vpc.id, cidr_block=f"10.20.{64 * number}.0/18", availability_zone=name).id
-        for number, name in enumerate(names)
+    subnets = _subnets(ec2, vpc.id, 20, names)
+    further = tuple(
+        _subnets(ec2, ec2.create_vpc(cidr_block=f"10.{block}.0.0/16").id, block, names)
+        for block in range(21, 21 + max(0, machines - 1) // MACHINES_IN_A_VPC)
     )
     registered = {
         platform: ec2.register_image(name=name, description=f"awsim {platform}").id for platform, name in sorted(images.items())
     }
-    return Network(vpc=vpc.id, subnets=subnets, profile_arn=_instance_profile(account), images=registered)
+    return Network(vpc=vpc.id, subnets=subnets, profile_arn=_instance_profile(account), images=registered, further=further)
+
+
+def _subnets(ec2: Any, vpc: str, block: int, zones: list[str]) -> tuple[str, ...]:
+    return tuple(
+        str(ec2.create_subnet(vpc_id=vpc, cidr_block=f"10.{block}.{64 * number}.0/18", availability_zone=name).id)
+        for number, name in enumerate(zones)
+    )
 
 
 def _instance_profile(account: str) -> str:
@@ -136,6 +153,7 @@ def launch(
     region: str,
     network: Network,
     *,
+    subnets: tuple[str, ...],
     platform: str,
     instance_type: str,
     tags: dict[str, str],
@@ -157,7 +175,7 @@ def launch(
             instance_type=instance_type,
             is_instance_type_default=True,  # spares the search in the table of offerings
             region_name=region,
-            subnet_id=network.subnets[number % min(zones, len(network.subnets))],
+            subnet_id=subnets[number % min(zones, len(subnets))],
             tags={},
         )
     finally:

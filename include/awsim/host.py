@@ -25,6 +25,9 @@ class PatchState(StrEnum):
     NOT_APPLICABLE = "NotApplicable"
 
 
+_FAILING = frozenset({PatchState.MISSING, PatchState.FAILED, PatchState.REJECTED, PatchState.PENDING_REBOOT})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
     """A package went from one level to another."""
@@ -65,14 +68,21 @@ class PatchReport:
     command_id: str | None
     execution_id: str
     rows: tuple[PatchRow, ...]
+    _counted: dict[PatchState, int] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Filled when first asked for: fleets are listed much more often than reports arrive."""
 
     def count(self, state: PatchState) -> int:
-        return sum(row.state == state for row in self.rows)
+        if not self._counted:
+            self._counted.update(dict.fromkeys(PatchState, 0))
+            for row in self.rows:
+                self._counted[row.state] += 1
+        return self._counted[state]
 
     def failing(self) -> list[PatchRow]:
         """Rows that make the node NON_COMPLIANT."""
-        bad = (PatchState.MISSING, PatchState.FAILED, PatchState.REJECTED, PatchState.PENDING_REBOOT)
-        return [row for row in self.rows if row.state in bad]
+        if not any(self.count(state) for state in _FAILING):
+            return []
+        return [row for row in self.rows if row.state in _FAILING]
 
     @property
     def compliant(self) -> bool:

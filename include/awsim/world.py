@@ -486,7 +486,9 @@ class World:
         for account in file.accounts:
             for region in file.regions:
                 self.cells[account.id, region] = {}
-                self.networks[account.id, region] = estate.build_network(account.id, region, images)
+                place = (account.id, region)
+                machines = sum(fleet.count for fleet in file.fleets if (fleet.account, fleet.region) == place)
+                self.networks[place] = estate.build_network(*place, images, machines=machines)
                 for baseline in file.baselines:
                     baselines.create(account.id, region, baseline)
         for fleet in file.fleets:
@@ -514,7 +516,7 @@ class World:
         cell, network = self.cells[fleet.account, fleet.region], self.networks[fleet.account, fleet.region]
         unlike = {exception.host: exception for exception in fleet.exceptions}
         made: list[Host] = []
-        for number, template_name in enumerate(_templates(fleet), start=1):
+        for number, template_name in enumerate(templates_of(fleet), start=1):
             template, exception = file.templates[template_name], unlike.get(number, Unlike(host=number))
             name = f"{fleet.name}/{number}"
             launched = self.clock.base - self.random(name, "launched").uniform(20, 60) * DAY
@@ -523,6 +525,7 @@ class World:
                 fleet.account,
                 fleet.region,
                 network,
+                subnets=network.subnets_for(len(cell)),
                 platform=template.os,
                 instance_type=template.instance_type,
                 tags=tags,
@@ -545,7 +548,7 @@ class World:
             made.append(host)
         estate.attach_profile(fleet.account, fleet.region, network, [host.id for host in made])
         if fleet.auto_scaling_group:
-            group, first = fleet.auto_scaling_group, file.templates[_templates(fleet)[0]]
+            group, first = fleet.auto_scaling_group, file.templates[templates_of(fleet)[0]]
             estate.group_up(
                 fleet.account,
                 fleet.region,
@@ -677,7 +680,7 @@ def _silences(host: Host) -> list[tuple[float, float]]:
     return host.silences if host.disconnected is None else [*host.silences, (host.disconnected, float("inf"))]
 
 
-def _templates(fleet: Fleet) -> list[str]:
+def templates_of(fleet: Fleet) -> list[str]:
     """The template of each host of a fleet: counts first, then shares, spread evenly over the numbers."""
     if fleet.template:
         return [fleet.template] * fleet.count
