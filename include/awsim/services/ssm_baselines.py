@@ -251,7 +251,9 @@ def told(ctx: Context, found: baselines.Baseline) -> dict[str, Any]:
         "Name": found.name,
         "OperatingSystem": found.operating_system,
         "GlobalFilters": definition.get("GlobalFilters") or {"PatchFilters": []},
-        "ApprovalRules": definition.get("ApprovalRules") or {"PatchRules": []},
+        "ApprovalRules": {
+            "PatchRules": [_rule(rule) for rule in (definition.get("ApprovalRules") or {}).get("PatchRules") or []]
+        },
         "ApprovedPatches": definition.get("ApprovedPatches") or [],
         "ApprovedPatchesComplianceLevel": definition.get("ApprovedPatchesComplianceLevel") or "UNSPECIFIED",
         "ApprovedPatchesEnableNonSecurity": bool(definition.get("ApprovedPatchesEnableNonSecurity")),
@@ -262,6 +264,15 @@ def told(ctx: Context, found: baselines.Baseline) -> dict[str, Any]:
         "Description": definition.get("BaselineDescription") or definition.get("Description") or "",
         "Sources": definition.get("Sources") or [],
         "AvailableSecurityUpdatesComplianceStatus": ledger.extra.get(found.id),
+    }
+
+
+def _rule(rule: dict[str, Any]) -> dict[str, Any]:
+    """What a caller leaves out has a value nevertheless."""
+    return {
+        **rule,
+        "ComplianceLevel": rule.get("ComplianceLevel") or "UNSPECIFIED",
+        "EnableNonSecurity": bool(rule.get("EnableNonSecurity")),
     }
 
 
