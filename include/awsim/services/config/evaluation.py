@@ -32,10 +32,16 @@ SILENT = 300.0
 
 @dataclass(kw_only=True, slots=True)
 class Asked:
-    """When a rule came to be, and when it was asked to evaluate everything."""
+    """When a rule came to be and was changed, and when it was asked to evaluate everything."""
 
     created: float
+    changes: list[float] = field(default_factory=list)
     starts: list[float] = field(default_factory=list)
+
+    @property
+    def moments(self) -> list[float]:
+        """When everything began to be evaluated."""
+        return [self.created, *self.changes, *self.starts]
 
 
 @dataclass(slots=True)
@@ -103,8 +109,9 @@ def asked_of(world: World, account: str, region: str, rule: str) -> Asked:
 
 
 def evaluating(world: World, account: str, region: str, rule: str) -> bool:
+    """Does the state of the rule say so? Only after StartConfigRulesEvaluation; a rule just put is ACTIVE."""
     asked = asked_of(world, account, region, rule)
-    return any(start <= world.now < start + times_of(world).evaluation_takes for start in [asked.created, *asked.starts])
+    return any(start <= world.now < start + times_of(world).evaluation_takes for start in asked.starts)
 
 
 def results(world: World, account: str, region: str, rule: ConfigRule, *, now: float | None = None) -> list[Result]:
@@ -120,7 +127,7 @@ def results(world: World, account: str, region: str, rule: ConfigRule, *, now: f
 
 def _result(world: World, rule: ConfigRule, subject: Subject, asked: Asked, now: float) -> Result | None:
     times = times_of(world)
-    evaluations = [(start + times.evaluation_takes, start, start) for start in [asked.created, *asked.starts]]
+    evaluations = [(start + times.evaluation_takes, start, start) for start in asked.moments]
     for change in subject.changes:
         end = change + times.evaluated_after
         evaluations.append((end, max(change + times.recorded_after, end - 1), end))

@@ -60,7 +60,7 @@ def put_config_rule(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
             asked[name] = Asked(created=ctx.at)
             remediation.after_evaluation(ctx.world, ctx.account, ctx.region, name)
     if changed in before:
-        asked_of(ctx.world, ctx.account, ctx.region, changed).starts.append(ctx.at)
+        asked_of(ctx.world, ctx.account, ctx.region, changed).changes.append(ctx.at)
         remediation.after_evaluation(ctx.world, ctx.account, ctx.region, changed)
     return answer
 
@@ -109,7 +109,7 @@ def describe_config_rule_evaluation_status(ctx: Context, params: dict[str, Any])
 def _evaluation_status(ctx: Context, rule: ConfigRule) -> dict[str, Any]:
     asked = asked_of(ctx.world, ctx.account, ctx.region, rule.name)
     takes = times_of(ctx.world).evaluation_takes
-    done = [start for start in [asked.created, *asked.starts] if start + takes <= ctx.at]
+    done = [start for start in asked.moments if start + takes <= ctx.at]
     found = results(ctx.world, ctx.account, ctx.region, rule)
     invoked = max([*done, *(result.invoked for result in found)], default=None)
     ended = max([*(start + takes for start in done), *(result.recorded for result in found)], default=None)
@@ -132,7 +132,7 @@ def start_config_rules_evaluation(ctx: Context, params: dict[str, Any]) -> dict[
     rules = named_rules(ctx, names)
     for rule in rules:
         asked = asked_of(ctx.world, ctx.account, ctx.region, rule.name)
-        if any(ctx.at - start < CALM for start in asked.starts):
+        if any(ctx.at - start < CALM for start in [*asked.changes, *asked.starts]):
             raise AwsError(
                 "LimitExceededException",
                 f"An evaluation of the rule {rule.name} is in progress, or one was started less than a minute ago.",

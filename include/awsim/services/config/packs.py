@@ -160,8 +160,14 @@ def _resources(
         if resource.get("Type") == "AWS::Config::ConfigRule":
             if not (properties.get("Source") or {}).get("Owner"):
                 raise BadTemplate(f"The rule {logical} has no Source.")
-            rules[str(properties.get("ConfigRuleName") or logical)] = properties
+            rules[str(properties.get("ConfigRuleName") or logical)] = {
+                **properties,
+                "InputParameters": _inputs(logical, properties),
+            }
         elif resource.get("Type") == "AWS::Config::RemediationConfiguration":
+            given_parameters = properties.get("Parameters") or {}
+            if not properties.get("TargetId") or not all(isinstance(value, dict) for value in given_parameters.values()):
+                raise BadTemplate(f"The remediation {logical} has no TargetId, or parameters of another form.")
             remedies.append(properties)
         else:
             raise BadTemplate(f"{logical}: resources of type {resource.get('Type')} are not allowed in a conformance pack.")
@@ -171,6 +177,17 @@ def _resources(
     if wrong:
         raise BadTemplate(f"Remediation of rules that the template does not have: {', '.join(wrong)}.")
     return rules, remedies
+
+
+def _inputs(logical: str, properties: dict[str, Any]) -> dict[str, Any]:
+    found = properties.get("InputParameters") or {}
+    try:
+        parameters = json.loads(found) if isinstance(found, str) else found
+    except ValueError:
+        parameters = None
+    if not isinstance(parameters, dict):
+        raise BadTemplate(f"InputParameters of the rule {logical} are no mapping.")
+    return parameters
 
 
 def _make(
@@ -187,9 +204,7 @@ def _make(
         full = f"{name}-{pack.id}"
         identifier = f"config-rule-{_mark(world, account, region, full)[:6]}"
         arn = f"arn:aws:config:{region}:{account}:config-rule/aws-service-rule/config-conforms.amazonaws.com/{identifier}"
-        parameters = properties.get("InputParameters") or {}
-        if isinstance(parameters, str):
-            parameters = json.loads(parameters)
+        parameters = properties["InputParameters"]
         source = dict(properties["Source"])
         state.pack_rules[full] = ConfigRule(
             name=full,

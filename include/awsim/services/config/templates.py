@@ -53,6 +53,8 @@ def expanded(text: str, given: dict[str, str], *, account: str, region: str) -> 
     if not isinstance(template, dict) or not isinstance(template.get("Resources"), dict):
         raise BadTemplate("The template has no Resources.")
     declared = template.get("Parameters") or {}
+    if not isinstance(declared, dict) or not isinstance(template.get("Conditions") or {}, dict):
+        raise BadTemplate("Parameters and Conditions must be mappings.")
     unknown = sorted(set(given) - set(declared))
     if unknown:
         raise BadTemplate(f"The template does not declare the parameters {', '.join(unknown)}.")
@@ -62,8 +64,17 @@ def expanded(text: str, given: dict[str, str], *, account: str, region: str) -> 
             raise BadTemplate(f"The parameter {name} has no value and no default.")
         values[name] = given.get(name, (declaration or {}).get("Default"))
     reader = _Reader(values, template.get("Conditions") or {}, template["Resources"])
+    try:
+        return _read_all(template["Resources"], reader)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError) as wrong:
+        if isinstance(wrong, BadTemplate):
+            raise
+        raise BadTemplate(f"The template cannot be read: {wrong}") from wrong
+
+
+def _read_all(resources: dict[str, Any], reader: "_Reader") -> dict[str, dict[str, Any]]:
     found = {}
-    for logical, resource in template["Resources"].items():
+    for logical, resource in resources.items():
         if "Condition" in resource and not reader.holds({"Condition": resource["Condition"]}):
             continue
         found[logical] = reader.read(resource)
