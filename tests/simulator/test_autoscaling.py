@@ -1,12 +1,16 @@
 """Auto Scaling groups: standby, health, capacity, and instance refreshes from preferences to rollback."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.simulator.conftest import FEW, REGION, Aws
+
+SAMPLES = Path("/work/shared/data/aws-cli-examples/autoscaling")
 
 GROUP = FEW.replace(
     "fleets:",
@@ -672,6 +676,32 @@ def test_members_are_listed_fifty_a_page_at_most(aws):
     pages = client.get_paginator("describe_auto_scaling_instances").paginate(PaginationConfig={"PageSize": 4})
     assert [len(page["AutoScalingInstances"]) for page in pages] == [4, 4, 2]
     assert refused(client.describe_auto_scaling_instances, MaxRecords=51)[0] == "ValidationError"
+    assert {one["HealthStatus"] for one in client.describe_auto_scaling_instances()["AutoScalingInstances"]} == {"HEALTHY"}
+
+
+@pytest.mark.skipif(not SAMPLES.exists(), reason="the samples of the AWS CLI are not there")
+def test_answers_have_the_members_of_the_samples(aws):
+    """Same keys and types in the same state; StartTime and the newer members of a refresh come on top."""
+    client, host = aws.client("autoscaling"), members(aws)[0]
+
+    def sample(operation: str) -> dict[str, Any]:
+        return dict(json.loads((SAMPLES / operation / "01.output.json").read_text(encoding="utf-8")))
+
+    given = {"InstanceIds": [host], "AutoScalingGroupName": "app"}
+    for name, answer in (
+        ("enter-standby", client.enter_standby(**given, ShouldDecrementDesiredCapacity=True)),
+        ("exit-standby", aws.advance(60) or client.exit_standby(**given)),
+        ("describe-scaling-activities", aws.advance(60) or client.describe_scaling_activities(AutoScalingGroupName="app")),
+    ):
+        assert set(answer["Activities"][0]) == set(sample(name)["Activities"][0]), name
+    refresh(aws, MinHealthyPercentage=90, InstanceWarmup=300)
+    aws.advance(120)
+    (shown,) = sample("describe-instance-refreshes")["InstanceRefreshes"][:1]
+    missing = set(shown) - set(row(aws)) - {"EndTime"}  # the sample is still InProgress: its EndTime is from another moment
+    assert not missing
+    assert set(row(aws)) - set(shown) == {"StartTime", "ProgressDetails", "Strategy"}
+    warming = r"Waiting for instances to warm up before continuing. For example: i-[0-9a-f]{17} is warming up."
+    assert re.fullmatch(warming, row(aws)["StatusReason"])
 
 
 def test_in_an_empty_aws_a_group_without_profiles_behaves_as_in_moto(start):

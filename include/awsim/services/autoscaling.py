@@ -75,7 +75,6 @@ class Activity:
             "StatusMessage": self.failed,
             "Progress": 100 if over or self.failed else 50 if self.before == "InProgress" else 30,
             "Details": json.dumps(self.details, separators=(",", ":")),
-            "AutoScalingGroupARN": self.group_arn,
         }
 
 
@@ -477,6 +476,9 @@ def describe_auto_scaling_instances(ctx: Context, params: dict[str, Any]) -> dic
         by_group.setdefault(row["AutoScalingGroupName"], []).append(row)
     for name, members in by_group.items():
         _amend(ctx, need(ctx.account, ctx.region, name), members)
+        for row in members:
+            if elbv2.paced(ctx.world, ctx.world.host(ctx.account, ctx.region, row["InstanceId"])):
+                row["HealthStatus"] = row["HealthStatus"].upper()  # as AWS spells it in this operation
     listed, token = ctx.page(rows, params, default=50, size="MaxRecords")
     return {"AutoScalingInstances": listed, "NextToken": token}
 
@@ -767,18 +769,34 @@ def _fill_warm_pool(world: World, account: str, region: str, name: str) -> None:
     prepared = group.most if pool.most is None else pool.most
     kept = scaling(world, account, region).warm.setdefault(name, [])
     while len(kept) < max(pool.least, prepared - group.desired):
-        kept.append(launch_warm(world, account, region, name, stopped=pool.state != "Running"))
+        made = launch_warm(world, account, region, name, stopped=pool.state != "Running")
+        if made is None:
+            return
+        kept.append(made)
 
 
-def launch_warm(world: World, account: str, region: str, name: str, *, stopped: bool) -> Warm:
-    """An instance for the warm pool, made by the launch template in force."""
+def launch_warm(world: World, account: str, region: str, name: str, *, stopped: bool) -> Warm | None:
+    """An instance for the warm pool, made by the launch template in force; None when it cannot be made."""
     state = scaling(world, account, region)
     template = state.in_force.get(name) or _template(account, region, name)
     made_by = groups.template_version(account, region, template) if template else None
     profile = (made_by.profile if made_by else None) or groups.group_profile(account, region, name)
     state.number += 1
-    with groups.with_template(account, region, name, state.in_force.get(name)):
-        identifier = groups.launch_warm(account, region, name, stopped=stopped, profile=profile, number=state.number)
+    try:
+        with groups.with_template(account, region, name, state.in_force.get(name)):
+            identifier = groups.launch_warm(account, region, name, stopped=stopped, profile=profile, number=state.number)
+    except Exception as refused:  # noqa: BLE001 - as in `launch`
+        why = "an instance was started for the warm pool."
+        _note(
+            world,
+            account,
+            region,
+            name,
+            f"Launching a new EC2 instance into warm pool.  Status Reason: {refused}",
+            why,
+            failed=str(refused),
+        )
+        return None
     host = world.arrived(account, region, identifier)
     host.out = True
     return Warm(id=identifier, since=world.now, configuration=_configuration(made_by) if made_by else None)

@@ -641,6 +641,8 @@ def _warm_step(world: World, refresh: Refresh) -> None:
         if pool is None:
             continue
         new = autoscaling.launch_warm(world, refresh.account, refresh.region, refresh.group, stopped=pool.state != "Running")
+        if new is None:
+            continue
         kept.append(new)
         if host is not None:
             world.retired(host, cause=refresh.cause, replaced_by=new.id)
