@@ -30,6 +30,9 @@ from werkzeug.exceptions import HTTPException
 SERVICE_OF_SCOPE = {"monitoring": "cloudwatch", "elasticloadbalancing": "elbv2"}
 """Where the name in the signature's scope is not botocore's name of the service."""
 
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+"""What no XML document may hold; a refusal that repeats the caller's value must not become unreadable by it."""
+
 _CREDENTIAL = re.compile(r"Credential=([^/,\s]+)/\d+/([^/,\s]+)/([^/,\s]+)/aws4_request")
 
 
@@ -212,6 +215,8 @@ def error_of_service(
     status: int | None = None,
     members: dict[str, Any] | None = None,
 ) -> Answer:
+    if protocol in ("query", "ec2", "rest-xml"):
+        message = _NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", message)
     error = _Refusal(message)
     error.code = code
     for name, value in {"message": message, "Message": message, **(members or {})}.items():
