@@ -1,7 +1,7 @@
 # Patchwave: everything a person calls. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint docs up down test-compose lock clean
+.PHONY: help venv demo test test-moto test-moto-baseline lint docs up down test-compose lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-from-requirements
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make demo takes: APPROVE=yes EXIT=yes PORT=8080 AWSIM_PORT=5005 SPEED=240 SEED=1 CAMPAIGN=weekly-linux WORLD=FILE"
 
@@ -34,6 +34,12 @@ demo: $(STAMP) ## start Airflow and a simulated AWS here, run a campaign, show i
 
 test: $(STAMP) ## every test that needs no docker
 	@$(BIN)/python -m pytest -m "not compose"
+
+test-moto: $(STAMP) ## moto's own tests against awsim: nothing that passes on stock moto may fail
+	@$(BIN)/python tests/moto/run.py $(SERVICES)
+
+test-moto-baseline: $(STAMP) ## run moto's own tests against stock moto and store the outcomes
+	@$(BIN)/python tests/moto/run.py --baseline $(SERVICES)
 
 lint: $(STAMP) ## ruff, mypy (strict on include/), import contracts
 	$(BIN)/ruff check .
