@@ -18,6 +18,11 @@ def aggregator(account: str, region: str, name: str) -> dict[str, Any] | None:
     return found.to_dict() if found is not None else None
 
 
+def has_region(region: str) -> bool:
+    """Whether AWS Config is there."""
+    return region in config_backends["123456789012"].regions
+
+
 def aggregation_allowed(source: str, region: str, by: str, by_region: str) -> bool:
     """Whether the source account lets that account aggregate its data there."""
     return f"{by}/{by_region}" in config_backends[source][region].aggregation_authorizations

@@ -333,7 +333,7 @@ def test_an_instance_is_stopped_started_and_restarted(aws):
 def test_a_snapshot_is_created(aws):
     (volume,) = aws.ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [aws.hosts("web")[0]]}])["Volumes"]
     identifier = begin(aws, "AWS-CreateSnapshot", Parameters={"VolumeId": [volume["VolumeId"]]})
-    aws.advance(60)
+    aws.advance(1800)
     assert status(aws, identifier) == "Success"
     (snapshot,) = execution(aws, identifier)["Outputs"]["createSnapshot.SnapshotId"]
     assert aws.ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]["VolumeId"] == volume["VolumeId"]
@@ -441,3 +441,32 @@ def test_a_new_image_is_made_of_an_updated_instance(aws):
     (instance,) = outputs(aws, identifier, "launchInstance")["InstanceIds"]
     states = aws.ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]["State"]["Name"]
     assert states == "terminated"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"name": "Bad", "action": "aws:branch", "inputs": {"Choices": [{"Variable": "a", "StringEquals": "a"}]}},
+        {"name": "Bad", "action": "aws:runCommand", "inputs": ["a"]},
+        {"name": "Bad", "action": "aws:approve", "inputs": {"Approvers": ["a"], "MinRequiredApprovals": "many"}},
+        {"name": "Bad", "action": "aws:sleep", "timeoutSeconds": "soon", "maxAttempts": "often", "inputs": {"Timestamp": "x"}},
+        api("Bad", "ec2", "DescribeInstances", [{"Name": "A", "Selector": "$[[", "Type": "String"}]),
+    ],
+)
+def test_a_step_that_is_not_written_well_fails_and_nothing_else(aws, step):
+    """Other requests are answered as ever."""
+    identifier = begin(aws, write(aws, "Bad", step))
+    aws.advance(30)
+    assert status(aws, identifier) == "Failed"
+    assert steps(aws, identifier) == {"Bad": "Failed"}
+
+
+def test_throttling_delays_a_step_that_waits(aws):
+    host = aws.hosts("web")[0]
+    identifier = begin(aws, "AWS-StartEC2Instance", Parameters={"InstanceId": [host]})
+    fault = {"kind": "throttle", "service": "ec2", "operation": "DescribeInstances", "times": 3}
+    aws.control("faults", fault)
+    aws.advance(8)
+    assert status(aws, identifier) == "InProgress"
+    aws.advance(30)
+    assert status(aws, identifier) == "Success"

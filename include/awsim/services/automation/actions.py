@@ -151,7 +151,7 @@ def execute_automation(world: World, execution: Execution, step: Step) -> None:
 
     child.on_end = ended
     if child.fan is None:
-        later(world, step, flow.BEGINS_AFTER, lambda: flow.run(world, child) if child.status == "Pending" else None)
+        later(world, execution, step, flow.BEGINS_AFTER, lambda: flow.run(world, child) if child.status == "Pending" else None)
 
 
 def outputs_of(execution: Execution) -> dict[str, list[str]]:
@@ -175,7 +175,7 @@ def sleep(world: World, execution: Execution, step: Step) -> None:
     except ValueError as wrong:
         failed(world, execution, step, str(wrong))
         return
-    later(world, step, until - world.now, lambda: succeeded(world, execution, step))
+    later(world, execution, step, until - world.now, lambda: succeeded(world, execution, step))
 
 
 def _wakes(world: World, inputs: dict[str, Any]) -> float:
@@ -301,7 +301,7 @@ def call_api(world: World, execution: Execution, step: Step) -> None:
     except (AwsError, Unaskable, selectors.BadSelector) as refused:
         failed(world, execution, step, f"{_CALL} An error occurred when calling the {operation} operation: {refused}")
         return
-    later(world, step, ANSWERED_AFTER, lambda: succeeded(world, execution, step))
+    later(world, execution, step, ANSWERED_AFTER, lambda: succeeded(world, execution, step))
 
 
 def _property(world: World, execution: Execution, step: Step) -> tuple[str | None, bool]:
@@ -330,7 +330,7 @@ def assert_property(world: World, execution: Execution, step: Step) -> None:
             desired = step.inputs.get("DesiredValues")
             failed(world, execution, step, f"Desired value is not in {desired}: the property is {value}.")
 
-    later(world, step, ANSWERED_AFTER, tell)
+    later(world, execution, step, ANSWERED_AFTER, tell)
 
 
 @action("aws:waitForAwsResourceProperty", timed=True)
@@ -338,22 +338,13 @@ def wait_for_property(world: World, execution: Execution, step: Step) -> None:
     """Asks until the property has a desired value or the step's time is up. A refusal fails it, throttling does not."""
 
     def look() -> None:
-        try:
-            _, held = _property(world, execution, step)
-        except AwsError as refused:
-            if "hrottl" not in refused.code and "RequestLimit" not in refused.code:
-                failed(world, execution, step, f"{_CALL} {refused}")
-                return
-            held = False
-        except (Unaskable, selectors.BadSelector) as wrong:
-            failed(world, execution, step, f"{_CALL} {wrong}")
-            return
+        _, held = _property(world, execution, step)
         if held:
             succeeded(world, execution, step)
         else:
-            later(world, step, LOOKS_EVERY, look)
+            later(world, execution, step, LOOKS_EVERY, look)
 
-    later(world, step, ANSWERED_AFTER, look)
+    later(world, execution, step, ANSWERED_AFTER, look)
 
 
 def _ids(value: Any) -> list[str]:
@@ -384,9 +375,9 @@ def change_instance_state(world: World, execution: Execution, step: Step) -> Non
             step.outputs["InstanceStates"] = states
             succeeded(world, execution, step)
         else:
-            later(world, step, LOOKS_EVERY, look)
+            later(world, execution, step, LOOKS_EVERY, look)
 
-    later(world, step, ANSWERED_AFTER, look)
+    later(world, execution, step, ANSWERED_AFTER, look)
 
 
 def _states(world: World, execution: Execution, ids: list[str]) -> list[str]:
@@ -417,9 +408,9 @@ def run_instances(world: World, execution: Execution, step: Step) -> None:
             step.outputs["InstanceStates"] = states
             succeeded(world, execution, step)
         else:
-            later(world, step, LOOKS_EVERY, look)
+            later(world, execution, step, LOOKS_EVERY, look)
 
-    later(world, step, ANSWERED_AFTER, look)
+    later(world, execution, step, ANSWERED_AFTER, look)
 
 
 @action("aws:createImage", timed=True)
@@ -459,11 +450,7 @@ def copy_image(world: World, execution: Execution, step: Step) -> None:
 
 def _until_available(world: World, execution: Execution, step: Step, image: str) -> None:
     def look() -> None:
-        try:
-            answer = _ask(world, execution, "ec2", "DescribeImages", {"ImageIds": [image]})
-        except AwsError as refused:
-            failed(world, execution, step, f"{_CALL} {refused}")
-            return
+        answer = _ask(world, execution, "ec2", "DescribeImages", {"ImageIds": [image]})
         state = str((answer.get("Images") or [{}])[0].get("State", "pending"))
         step.outputs["ImageState"] = [state]
         if state == "available":
@@ -471,9 +458,9 @@ def _until_available(world: World, execution: Execution, step: Step, image: str)
         elif state in ("failed", "error", "invalid"):
             failed(world, execution, step, f"The image {image} is {state}.")
         else:
-            later(world, step, LOOKS_EVERY, look)
+            later(world, execution, step, LOOKS_EVERY, look)
 
-    later(world, step, LOOKS_EVERY, look)
+    later(world, execution, step, LOOKS_EVERY, look)
 
 
 @action("aws:deleteImage", timed=True)
@@ -497,7 +484,7 @@ def _one_call(world: World, execution: Execution, step: Step, service: str, oper
     except (AwsError, Unaskable) as refused:
         failed(world, execution, step, f"{_CALL} {refused}")
         return
-    later(world, step, ANSWERED_AFTER, lambda: succeeded(world, execution, step))
+    later(world, execution, step, ANSWERED_AFTER, lambda: succeeded(world, execution, step))
 
 
 @action("aws:invokeLambdaFunction", timed=True)
@@ -514,4 +501,4 @@ def invoke_function(world: World, execution: Execution, step: Step) -> None:
         failed(world, execution, step, f"{_CALL} {refused}")
         return
     step.outputs |= {"StatusCode": ["200"], **outputs}
-    later(world, step, seconds, lambda: succeeded(world, execution, step))
+    later(world, execution, step, seconds, lambda: succeeded(world, execution, step))

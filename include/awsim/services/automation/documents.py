@@ -47,7 +47,24 @@ def find(account: str, region: str, document: str, version: str | None = None) -
         raise AwsError(
             "AutomationDefinitionNotFoundException", f"An Automation document with the name {name} could not be found."
         )
+    _check_shape(name, found["Content"])
     return found
+
+
+def _check_shape(name: str, content: Any) -> None:
+    """moto stores whatever it is given."""
+    steps = content.get("mainSteps") if isinstance(content, dict) else None
+    declared = (content.get("parameters") or {}) if isinstance(content, dict) else None
+    if (
+        not isinstance(steps, list)
+        or not all(isinstance(step, dict) for step in steps)
+        or not isinstance(declared, dict)
+        or not all(isinstance(entry, dict) for entry in declared.values())
+    ):
+        raise AwsError(
+            "InvalidAutomationExecutionParametersException",
+            f"The Automation document {name} is not a valid runbook of schema 0.3.",
+        )
 
 
 def _no_version(name: str, version: str) -> AwsError:

@@ -12,6 +12,13 @@ STEP_TIMEOUT = 3600.0
 TERMINAL = frozenset({"Success", "Failed", "TimedOut", "Cancelled"})
 
 
+def _number(value: Any, default: float) -> float:
+    try:
+        return float(value) if value else default
+    except (TypeError, ValueError):
+        return default
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class Step:
     """One step of an execution; Pending until its turn comes."""
@@ -39,7 +46,11 @@ class Step:
 
     @property
     def timeout(self) -> float:
-        return float(self.definition.get("timeoutSeconds") or self.default_timeout)
+        return _number(self.definition.get("timeoutSeconds"), self.default_timeout)
+
+    @property
+    def attempts(self) -> int:
+        return int(_number(self.definition.get("maxAttempts"), 1))
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ from typing import Any
 
 from awsim import runcommand
 from awsim.clock import iso
+from awsim.inside import Unaskable
 from awsim.journal import Cause
 from awsim.registry import AwsError
 from awsim.services.automation import documents
@@ -20,6 +21,10 @@ from awsim.world import World
 BEGINS_AFTER = 0.5
 CONCURRENT = 100
 QUEUED = 1000
+THROTTLED_FOR = 5.0
+POLLING = "Step fails when it is Poll action status for completion."
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
+"""What a runbook that is not written well makes an action raise."""
 FANS = 25
 """So many rate-controlled and multi-account parents run at once."""
 
@@ -175,7 +180,8 @@ def begin(world: World, execution: Execution, step: Step) -> None:
     step.started = world.now if step.started is None else step.started
     step.ended = None
     step.attempt += 1
-    step.inputs = filled(execution, world, step.definition.get("inputs") or {})
+    given = filled(execution, world, step.definition.get("inputs") or {})
+    step.inputs = given if isinstance(given, dict) else {}
     carry_out = ACTIONS.get(step.action)
     if carry_out is None:
         failed(world, execution, step, f"The action {step.action} is not simulated by awsim.")
@@ -185,7 +191,10 @@ def begin(world: World, execution: Execution, step: Step) -> None:
         step.default_timeout = 7 * 86_400.0
     if "timeoutSeconds" in step.definition or step.action in TIMED:
         world.at(world.now + step.timeout, lambda _: _time_out(world, execution, step, attempt))
-    carry_out(world, execution, step)
+    try:
+        carry_out(world, execution, step)
+    except MALFORMED as wrong:
+        failed(world, execution, step, f"The inputs of the step are not valid: {type(wrong).__name__}: {wrong}")
 
 
 def under_way(step: Step, attempt: int) -> bool:
@@ -193,10 +202,24 @@ def under_way(step: Step, attempt: int) -> bool:
     return step.attempt == attempt and step.status in ("InProgress", "Waiting")
 
 
-def later(world: World, step: Step, seconds: float, then: Callable[[], None]) -> None:
-    """`then()` after so many seconds, unless the step is over by then."""
+def later(world: World, execution: Execution, step: Step, seconds: float, then: Callable[[], None]) -> None:
+    """`then()` after so many seconds, unless the step is over by then; what it raises fails the step, throttling delays it."""
     attempt = step.attempt
-    world.at(world.now + seconds, lambda _: then() if under_way(step, attempt) else None)
+
+    def look(_: float) -> None:
+        if not under_way(step, attempt):
+            return
+        try:
+            then()
+        except AwsError as refused:
+            if "hrottl" in refused.code or "RequestLimit" in refused.code:
+                later(world, execution, step, THROTTLED_FOR, then)
+            else:
+                failed(world, execution, step, f"{POLLING} {refused}")
+        except (Unaskable, *MALFORMED) as wrong:
+            failed(world, execution, step, f"{POLLING} {wrong}")
+
+    world.at(world.now + seconds, look)
 
 
 def wait(world: World, execution: Execution, step: Step) -> None:
@@ -255,7 +278,7 @@ def failed(world: World, execution: Execution, step: Step, sentence: str, *, sta
     if execution.stopping is not None and not execution.cleaning:
         end(world, execution, "Cancelled")
         return
-    if step.attempt < int(step.definition.get("maxAttempts") or 1):
+    if step.attempt < step.attempts:
         world.at(world.now + 1, lambda _: None if execution.terminal else begin(world, execution, step))
         step.status = "InProgress"
         return

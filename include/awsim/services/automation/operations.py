@@ -127,7 +127,7 @@ def _step_row(step: Step) -> dict[str, Any]:
         "Action": step.action,
         "TimeoutSeconds": int(step.timeout),
         "OnFailure": definition.get("onFailure", "Abort"),
-        "MaxAttempts": int(definition.get("maxAttempts") or 1),
+        "MaxAttempts": step.attempts,
         "ExecutionStartTime": moment(step.started) if step.started is not None else None,
         "ExecutionEndTime": moment(step.ended) if step.ended is not None else None,
         "StepStatus": step.status,

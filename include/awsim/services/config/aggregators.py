@@ -51,7 +51,7 @@ def _sources(ctx: Context, aggregator: dict[str, Any]) -> list[tuple[str, str, s
         there = regions if organization.get("AllAwsRegions") else organization.get("AwsRegions") or []
         known = packs.members(ctx.world, ctx.account, ctx.region) or sorted({account for account, _ in ctx.world.cells})
         found += [(account, "ORGANIZATION", region, True) for account in known for region in there]
-    return found
+    return [row for row in found if estate_config.has_region(row[2])]
 
 
 def _cells(ctx: Context, name: str, filters: dict[str, Any] | None = None) -> list[tuple[str, str]]:
