@@ -50,6 +50,8 @@ HOOK_STEPS = (
     "OnExitHook",
 )
 """AWS's guide numbers the eight steps of the hooks document; their names are ours."""
+HOOKS_AGENT = (3, 0, 502)
+"""The hooks document fails on older agents."""
 ALARM_POLL = 15.0
 """Seconds between two looks at the alarm of a command."""
 _PATCH_STEPS = (("PatchWindows", "Windows"), ("PatchLinux", "Linux"), ("PatchMacOS", "MacOS"))
@@ -1055,6 +1057,9 @@ class _Hooks:
         if self.host.patching is not None:  # the agent's lock is taken before the first step begins
             _Patch(self.world, self.invocation, operation="Scan", done=lambda code, text: self._end(0, code, text)).begin()
             return
+        if _version(self.host.agent_version) < HOOKS_AGENT:
+            self._end(0, 1, f"{HOOKS_DOCUMENT} needs SSM Agent {'.'.join(map(str, HOOKS_AGENT))} or later")
+            return
         self._start(0)
         _Patch(self.world, self.invocation, operation="Scan", done=self._scanned).begin()
 
@@ -1191,6 +1196,10 @@ class _Hooks:
     def _leave(self, code: int) -> None:
         text = "".join(f"{step.output}\n" for step in self.results if step.output)
         _finish(self.world, self.invocation, code, text)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
 def _mappings(entries: Any) -> list[dict[str, Any]]:

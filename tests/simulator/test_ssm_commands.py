@@ -254,3 +254,15 @@ def test_a_host_that_does_not_come_back_stays_in_the_seventh_step(aws):
     aws.advance(1200)
     assert aws.details(command) == {host: "InProgress"}
     assert [row["Status"] for row in steps(aws, command, host)][5:] == ["Success", "InProgress", "Pending"]
+
+
+def test_cancelled_hooks_end_with_their_command(aws):
+    """Steps that were cut short or never came are Cancelled; nothing is rebooted."""
+    host = aws.hosts("web")[0]
+    command = hooked(aws, host)
+    aws.advance(10)
+    aws.ssm.cancel_command(CommandId=command)
+    aws.advance(600)
+    assert aws.details(command) == {host: "Cancelled"}
+    assert {row["Status"] for row in steps(aws, command, host)} == {"Cancelled"}
+    assert aws.events(host) == ["command_begun", "command_ended"]

@@ -307,3 +307,21 @@ def test_an_automation_task_starts_an_execution(aws):
     )["WindowExecutionTaskInvocationIdentities"]
     found = aws.ssm.get_automation_execution(AutomationExecutionId=invocation["ExecutionId"])["AutomationExecution"]
     assert (found["AutomationExecutionStatus"], invocation["Status"]) == ("Success", "SUCCESS")
+
+
+def test_targets_and_tasks_are_changed_in_place(aws):
+    """What is not given stays, unless Replace says otherwise."""
+    identifier = window(aws)
+    target = registered(aws, identifier)
+    found = task(aws, identifier, target, Priority=3)
+    changed = aws.ssm.update_maintenance_window_target(
+        WindowId=identifier, WindowTargetId=target, Targets=[{"Key": "InstanceIds", "Values": aws.hosts("web")[:1]}]
+    )
+    assert changed["OwnerInformation"] == "shop"
+    changed = aws.ssm.update_maintenance_window_task(WindowId=identifier, WindowTaskId=found, MaxErrors="5")
+    assert (changed["MaxErrors"], changed["Priority"], changed["TaskArn"]) == ("5", 3, "AWS-RunShellScript")
+    aws.advance(HOUR + 60)
+    assert {line["host"] for line in aws.journal()} == set(aws.hosts("web")[:1])
+    with pytest.raises(ClientError) as refused:
+        aws.ssm.update_maintenance_window_task(WindowId=identifier, WindowTaskId=found, Replace=True)
+    assert code(refused) == "ValidationException"

@@ -159,8 +159,8 @@ def _step_answer(command: Command, row: Invocation, step: StepResult) -> dict[st
         "ExecutionStartDateTime": iso(step.started) if step.started else "",
         "ExecutionElapsedTime": _elapsed(step.started, step.finished) if done else "",
         "ExecutionEndDateTime": iso(step.finished) if step.finished else "",
-        "Status": step.status,
-        "StatusDetails": step.status,
+        "Status": _step_status(row, step),
+        "StatusDetails": _step_status(row, step),
         "StandardOutputContent": step.output[:24_000],
         "StandardOutputUrl": _url(command, row, "stdout"),
         "StandardErrorContent": "",
@@ -288,8 +288,8 @@ def _step(command: Command, row: Invocation, step: StepResult) -> dict[str, Any]
     """A step of the hooks document: skipped ones say Success, so the list does not tell whether the install ran."""
     return {
         "Name": step.name,
-        "Status": step.status,
-        "StatusDetails": step.status,
+        "Status": _step_status(row, step),
+        "StatusDetails": _step_status(row, step),
         "ResponseCode": step.exit_code,
         "ResponseStartDateTime": moment(step.started) if step.started else None,
         "ResponseFinishDateTime": moment(step.finished) if step.finished else None,
@@ -300,6 +300,11 @@ def _step(command: Command, row: Invocation, step: StepResult) -> dict[str, Any]
         "OutputS3BucketName": command.request.get("OutputS3BucketName") or "",
         "OutputS3KeyPrefix": command.request.get("OutputS3KeyPrefix") or "",
     }
+
+
+def _step_status(row: Invocation, step: StepResult) -> str:
+    """A step that was cut short, or never came, ends as its invocation did."""
+    return row.status if not row.open and step.finished is None else step.status
 
 
 def _speaker(command: Command, names: list[str]) -> str:

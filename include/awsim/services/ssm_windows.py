@@ -276,6 +276,58 @@ def get_maintenance_window_task(ctx: Context, params: dict[str, Any]) -> dict[st
     }
 
 
+_TARGET_FIELDS = {
+    "Targets": "targets",
+    "OwnerInformation": "owner_information",
+    "Name": "name",
+    "Description": "description",
+}
+_TASK_FIELDS = {
+    "Targets": "targets",
+    "TaskArn": "task_arn",
+    "ServiceRoleArn": "service_role_arn",
+    "TaskParameters": "task_parameters",
+    "TaskInvocationParameters": "task_invocation_parameters",
+    "Priority": "priority",
+    "MaxConcurrency": "max_concurrency",
+    "MaxErrors": "max_errors",
+    "LoggingInfo": "logging_info",
+    "Name": "name",
+    "Description": "description",
+    "CutoffBehavior": "cutoff_behavior",
+}
+
+
+def _change(found: Any, params: dict[str, Any], fields: dict[str, str], needed: tuple[str, ...]) -> None:
+    if params.get("Replace") and any(params.get(name) is None for name in needed):
+        raise AwsError("ValidationException", f"With Replace, {', '.join(needed)} are required.")
+    for name, attribute in fields.items():
+        if name in params or params.get("Replace"):
+            setattr(found, attribute, params.get(name))
+
+
+@operation("ssm", "UpdateMaintenanceWindowTarget")
+def update_maintenance_window_target(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
+    found = _window(ctx, params["WindowId"]).targets.get(params["WindowTargetId"])
+    if found is None:
+        raise AwsError("DoesNotExistException", f"Window target {params['WindowTargetId']} does not exist")
+    _change(found, params, _TARGET_FIELDS, ("Targets",))
+    told = {name: getattr(found, attribute) or "" for name, attribute in _TARGET_FIELDS.items()}
+    return {"WindowId": params["WindowId"], "WindowTargetId": params["WindowTargetId"], **told}
+
+
+@operation("ssm", "UpdateMaintenanceWindowTask")
+def update_maintenance_window_task(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
+    """An execution that runs keeps the task as it was."""
+    found = _window(ctx, params["WindowId"]).tasks.get(params["WindowTaskId"])
+    if found is None:
+        raise AwsError("DoesNotExistException", f"Maintenance window task {params['WindowTaskId']} does not exist")
+    _change(found, params, _TASK_FIELDS, ("TaskArn",))
+    told = {name: getattr(found, attribute) for name, attribute in _TASK_FIELDS.items()}
+    told["TaskParameters"] = told["TaskParameters"] or {}
+    return {"WindowId": params["WindowId"], "WindowTaskId": params["WindowTaskId"], **told}
+
+
 # --- opening ---
 
 
