@@ -127,9 +127,7 @@ class Catalogue:
     not_patchable: dict[str, NotPatchable]
 
     def advisories(self) -> frozenset[str]:
-        return frozenset(
-            u.advisory for p in self.platforms.values() for package in p.packages.values() for u in package.updates
-        )
+        return frozenset(u.advisory for p in self.platforms.values() for package in p.packages.values() for u in package.updates)
 
     def newest_release(self) -> float:
         return max(u.released for p in self.platforms.values() for package in p.packages.values() for u in package.updates)
