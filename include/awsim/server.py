@@ -200,7 +200,9 @@ def _body(environ: dict[str, Any]) -> bytes:
 
 def _reset(environ: dict[str, Any]) -> ConnectionResetError:
     """The client gets no answer but a reset; what is to be raised so that the server says nothing more."""
-    environ["werkzeug.socket"].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection: socket.socket = environ["werkzeug.socket"]
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.shutdown(socket.SHUT_RDWR)  # else the client would wait for a connection that is kept alive
     return ConnectionResetError("a fault resets the connection")
 
 

@@ -271,7 +271,9 @@ class World:
 
         self.at(host.healthy_from, in_service)
         silent, host.hibernates = host.hibernates, 0.0
-        self.at(self.now + silent + self.random(host.name, "agent", boots).uniform(3, 8), lambda _: self._agent_up(host, boots))
+        if silent:
+            self.agent_dies(host, lasts=silent)
+        self.at(self.now + self.random(host.name, "agent", boots).uniform(3, 8), lambda _: self._agent_up(host, boots))
 
     def _agent_up(self, host: Host, boots: int) -> None:
         if host.connected and len(host.boots) == boots:
