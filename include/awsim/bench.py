@@ -5,6 +5,7 @@ Each size is a process of its own, measured from outside as a caller meets it; a
 """
 
 import argparse
+import os
 import resource
 import statistics
 import subprocess
@@ -51,8 +52,12 @@ fleets:
 class Measured:
     hosts: int
     start: float
+    start_processor: float
+    """Of `start`, the seconds that the processor worked for it: what a machine with nothing else to do would need."""
     memory: float
     answer: float
+    answer_processor: float
+    """Of the server alone."""
 
     def broken(self) -> list[str]:
         seconds, mebibytes = LIMITS.get(self.hosts, (None, None))
@@ -68,7 +73,9 @@ class Measured:
         return found
 
     def row(self) -> str:
-        return f"| {self.hosts:,} | {self.start:.1f} s | {self.memory:,.0f} MiB | {self.answer * 1000:.1f} ms |"
+        start = f"{self.start:.1f} s | {self.start_processor:.1f} s"
+        answer = f"{self.answer * 1000:.1f} ms | {self.answer_processor * 1000:.1f} ms"
+        return f"| {self.hosts:,} | {start} | {self.memory:,.0f} MiB | {answer} |"
 
 
 def measure(hosts: int) -> Measured:
@@ -83,12 +90,16 @@ def measure(hosts: int) -> Measured:
             start = time.perf_counter() - begun
             if not ready.startswith("awsim ready: "):
                 raise RuntimeError(f"awsim did not start: {ready!r}")
+            worked = _processor(process.pid)
             answer = _answer(ready.split()[2])
+            answer_processor = (_processor(process.pid) - worked) / CALLS
             memory = _memory(process.pid)
         finally:
             process.terminate()
             process.wait(timeout=60)
-    return Measured(hosts=hosts, start=start, memory=memory, answer=answer)
+    return Measured(
+        hosts=hosts, start=start, start_processor=worked, memory=memory, answer=answer, answer_processor=answer_processor
+    )
 
 
 def _answer(url: str) -> float:
@@ -112,6 +123,15 @@ def _answer(url: str) -> float:
     return statistics.median(taken)
 
 
+def _processor(pid: int) -> float:
+    """Seconds of processor time of a process so far (0 where there is no /proc)."""
+    status = Path(f"/proc/{pid}/stat")
+    if not status.exists():
+        return 0.0
+    fields = status.read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _memory(pid: int) -> float:
     """The most that the process ever had in memory, in MiB."""
     status = Path(f"/proc/{pid}/status")
@@ -125,8 +145,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m awsim.bench", description="Measure awsim with worlds of these sizes.")
     parser.add_argument("hosts", type=int, nargs="*", default=sorted(LIMITS), help="default: %(default)s")
     options = parser.parse_args(arguments)
-    print("| hosts | start | memory, at most | 50 patch states, median |")
-    print("|---|---|---|---|", flush=True)
+    print("| hosts | start | of it processor | memory, at most | 50 patch states, median | of it the server's processor, mean |")
+    print("|---|---|---|---|---|---|", flush=True)
     broken = []
     for hosts in options.hosts:
         measured = measure(hosts)
