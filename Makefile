@@ -1,7 +1,7 @@
 # Patchwave: everything a person calls. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-moto test-moto-baseline lint docs up down test-compose lock clean
+.PHONY: help venv demo test test-moto test-moto-baseline bench-awsim lint docs up down test-compose lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -40,6 +40,9 @@ test-moto: $(STAMP) ## moto's own tests against awsim: nothing that passes on st
 
 test-moto-baseline: $(STAMP) ## run moto's own tests against stock moto and store the outcomes
 	@$(BIN)/python tests/moto/run.py --baseline $(SERVICES)
+
+bench-awsim: $(STAMP) ## measure awsim with 10,000 and 100,000 hosts (HOSTS="10000" for others)
+	@$(BIN)/python -m awsim.bench $(HOSTS)
 
 lint: $(STAMP) ## ruff, mypy (strict on include/), import contracts
 	$(BIN)/ruff check .

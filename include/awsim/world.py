@@ -496,9 +496,9 @@ class World:
         for fleet in file.fleets:
             with estate.building(fleet.account, fleet.region):
                 self._launch(fleet, file)
-        for owner, place in self.cells:
+        for cell in self.cells:
             for alarm in file.alarms:
-                groups.make_alarm(owner, place, name=alarm, description="its state changes when a fault says so")
+                groups.make_alarm(*cell, name=alarm, description="its state changes when a fault says so")
         for throttle in file.throttles:
             self.throttles.add(throttle)
         for advisory, seconds in file.catalogue.withdrawn.items():
