@@ -53,7 +53,10 @@ def put_config_rule(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     before = set(estate.config_rules(ctx.account, ctx.region))
     changed = str((params.get("ConfigRule") or {}).get("ConfigRuleName"))
     _not_of_a_pack(ctx, changed)
-    answer = ctx.call_moto()
+    try:
+        answer = ctx.call_moto()
+    except (KeyError, TypeError, AttributeError) as unread:  # moto does not check what it reads
+        raise AwsError("InvalidParameterValueException", f"The rule cannot be read: {unread}.") from unread
     asked = ctx.state(ConfigState).asked
     for name in estate.config_rules(ctx.account, ctx.region):
         if name not in before:

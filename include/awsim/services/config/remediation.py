@@ -327,6 +327,14 @@ def _remedy_row(remedy: Remedy) -> dict[str, Any]:
 # --- exceptions ---
 
 
+def _keys(params: dict[str, Any]) -> list[tuple[str, str]]:
+    """Type and id of the resources; the model requires neither, the service both."""
+    keys = params.get("ResourceKeys") or []
+    if any(not key.get("ResourceType") or not key.get("ResourceId") for key in keys):
+        raise AwsError("InvalidParameterValueException", "Each resource key needs a ResourceType and a ResourceId.")
+    return [(key["ResourceType"], key["ResourceId"]) for key in keys]
+
+
 @operation("config", "PutRemediationExceptions")
 def put_remediation_exceptions(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     """For resources that the rule finds NON_COMPLIANT only; the others are told back."""
@@ -336,11 +344,11 @@ def put_remediation_exceptions(ctx: Context, params: dict[str, Any]) -> dict[str
     if expires is not None and expires <= ctx.at:
         raise AwsError("InvalidParameterValueException", "ExpirationTime must lie in the future.")
     failed = []
-    for key in params["ResourceKeys"]:
+    for kind, identifier in _keys(params):
         exempt = Exempt(
             rule=name,
-            resource_type=key["ResourceType"],
-            resource_id=key["ResourceId"],
+            resource_type=kind,
+            resource_id=identifier,
             message=params.get("Message") or "",
             expires=expires,
         )
@@ -361,7 +369,7 @@ def _epoch(when: Any) -> float | None:
 @operation("config", "DescribeRemediationExceptions")
 def describe_remediation_exceptions(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     state, name = ctx.state(Remediations), params["ConfigRuleName"]
-    keys = {(key["ResourceType"], key["ResourceId"]) for key in params.get("ResourceKeys") or []}
+    keys = set(_keys(params))
     rows = [
         _exempt_row(found)
         for found in state.exempt.values()
@@ -386,7 +394,7 @@ def _exempt_row(exempt: Exempt) -> dict[str, Any]:
 @operation("config", "DeleteRemediationExceptions")
 def delete_remediation_exceptions(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     state, name = ctx.state(Remediations), params["ConfigRuleName"]
-    keys = [(name, key["ResourceType"], key["ResourceId"]) for key in params["ResourceKeys"]]
+    keys = [(name, kind, identifier) for kind, identifier in _keys(params)]
     if not any(key in state.exempt for key in keys):
         raise AwsError("NoSuchRemediationExceptionException", f"The rule {name} has no remediation exception for the resources.")
     missing = [key for key in params["ResourceKeys"] if (name, key["ResourceType"], key["ResourceId"]) not in state.exempt]
