@@ -830,6 +830,8 @@ def describe_warm_pool(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
 
 @operation("autoscaling", "DeleteWarmPool", check=False)
 def delete_warm_pool(ctx: Context, params: dict[str, Any]) -> Answer:
+    if groups.group(ctx.account, ctx.region, params.get("AutoScalingGroupName") or "") is None:
+        raise AwsError("ValidationError", "AutoScalingGroup name not found - null")
     answer = ctx.moto_answer()
     if answer.status == 200:
         name = params["AutoScalingGroupName"]

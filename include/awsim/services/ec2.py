@@ -169,6 +169,8 @@ def describe_instance_status(ctx: Context, params: dict[str, Any]) -> dict[str, 
 @operation("ec2", "CreateLaunchTemplateVersion", check=False)
 def create_launch_template_version(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     """A version made from another one inherits what it does not say itself."""
+    if not params.get("LaunchTemplateId") and not params.get("LaunchTemplateName"):
+        raise AwsError("MissingParameter", "Either a launch template ID or a launch template name must be specified in the request")
     source = params.get("SourceVersion")
     named = {key: params[key] for key in ("LaunchTemplateId", "LaunchTemplateName") if params.get(key)}
     exists = bool(named) and groups.template_version(ctx.account, ctx.region, named) is not None
@@ -220,7 +222,11 @@ def register_image(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
 @operation("ec2", "CopyImage", check=False)
 def copy_image(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     """What is on the source is on the copy."""
-    told = ctx.call_moto()
+    try:
+        told = ctx.call_moto()
+    except KeyError:  # moto knows no such region
+        told_wrong = f"Value ({params.get('SourceRegion')}) for parameter sourceRegion is invalid."
+        raise AwsError("InvalidParameterValue", told_wrong) from None
     source = content(ctx.world, ctx.account, params.get("SourceRegion") or ctx.region, params.get("SourceImageId") or "")
     if source is not None:
         ctx.state(Disks).contents[told["ImageId"]] = source
