@@ -17,7 +17,11 @@ from tests.simulator.conftest import ACCOUNT, FEW, SMALL
     ("old", "new", "said"),
     [
         ("name: few", "nam: few", "nam: Extra inputs are not permitted"),
-        ("os: ubuntu-24.04", "os: ubuntu-26.10", "templates.ubuntu.os: 'ubuntu-26.10' is not one of amazon-linux-2, amazon-linux-2023"),
+        (
+            "os: ubuntu-24.04",
+            "os: ubuntu-26.10",
+            "templates.ubuntu.os: 'ubuntu-26.10' is not one of amazon-linux-2, amazon-linux-2023",
+        ),
         ("template: ubuntu", "template: debian", "template: 'debian' is not one of amazon, ubuntu"),
         ("scan: [20, 20]", "scan: [20, 10]", "timings.scan: [20.0, 10.0] is not a range"),
         ("{host: 1, agent: connection_lost}", "{host: 9, agent: connection_lost}", "host 9 does not exist, the fleet has 5"),
