@@ -322,7 +322,7 @@ def test_an_instance_is_stopped_started_and_restarted(aws):
     host = aws.hosts("web")[0]
     for name, state in (("Stop", "stopped"), ("Start", "running"), ("Restart", "running")):
         identifier = begin(aws, f"AWS-{name}EC2Instance", Parameters={"InstanceId": [host]})
-        aws.advance(300)  # a snapshot takes its minutes
+        aws.advance(60)
         assert status(aws, identifier) == "Success"
         answer = aws.ec2.describe_instances(InstanceIds=[host])
         assert answer["Reservations"][0]["Instances"][0]["State"]["Name"] == state

@@ -13,7 +13,7 @@ from awsim import groups
 from awsim.journal import Cause
 from awsim.registry import AwsError, Context, on_world, operation
 from awsim.services import elbv2
-from awsim.wire import Answer
+from awsim.wire import Answer, MotoTripped
 from awsim.world import ImageContent, World
 from awsim.world_file import Template
 
@@ -84,8 +84,8 @@ def _platform(world: World, name: str) -> str:
     return "amazon-linux-2023"
 
 
-def _check_ids(ids: list[str] | None) -> None:
-    for identifier in ids or []:
+def _check_ids(params: dict[str, Any]) -> None:
+    for identifier in [] if params.get("DryRun") else params.get("InstanceIds") or []:
         if not _INSTANCE.fullmatch(identifier):
             raise AwsError("InvalidInstanceID.Malformed", f'Invalid id: "{identifier}"')
 
@@ -96,7 +96,7 @@ def _check_ids(ids: list[str] | None) -> None:
 @operation("ec2", "RebootInstances", check=False)
 def reboot_instances(ctx: Context, params: dict[str, Any]) -> Answer:
     """moto checks the ids; then the machines go down."""
-    _check_ids(params.get("InstanceIds"))
+    _check_ids(params)
     answer = ctx.moto_answer()
     if answer.status == 200:
         for identifier in params.get("InstanceIds") or []:
@@ -108,25 +108,25 @@ def reboot_instances(ctx: Context, params: dict[str, Any]) -> Answer:
 
 @operation("ec2", "StopInstances", check=False)
 def stop_instances(ctx: Context, params: dict[str, Any]) -> Answer:
-    _check_ids(params.get("InstanceIds"))
+    _check_ids(params)
     return ctx.moto_answer()
 
 
 @operation("ec2", "StartInstances", check=False)
 def start_instances(ctx: Context, params: dict[str, Any]) -> Answer:
-    _check_ids(params.get("InstanceIds"))
+    _check_ids(params)
     return ctx.moto_answer()
 
 
 @operation("ec2", "TerminateInstances", check=False)
 def terminate_instances(ctx: Context, params: dict[str, Any]) -> Answer:
-    _check_ids(params.get("InstanceIds"))
+    _check_ids(params)
     return ctx.moto_answer()
 
 
 @operation("ec2", "DescribeInstances", check=False)
 def describe_instances(ctx: Context, params: dict[str, Any]) -> Answer:
-    _check_ids(params.get("InstanceIds"))
+    _check_ids(params)
     return ctx.moto_answer()
 
 
@@ -142,7 +142,7 @@ def run_instances(ctx: Context, params: dict[str, Any]) -> Answer:
 @operation("ec2", "DescribeInstanceStatus", check=False)
 def describe_instance_status(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     """moto says ok always; a machine that reboots is impaired, one that just came up initializes."""
-    _check_ids(params.get("InstanceIds"))
+    _check_ids(params)
     told = ctx.call_moto()
     for row in told.get("InstanceStatuses") or []:
         host = ctx.world.host(ctx.account, ctx.region, row["InstanceId"])
@@ -160,6 +160,12 @@ def describe_instance_status(ctx: Context, params: dict[str, Any]) -> dict[str, 
     for name, part in (("instance-status.status", "InstanceStatus"), ("system-status.status", "SystemStatus")):
         if name in wanted:
             told["InstanceStatuses"] = [row for row in told["InstanceStatuses"] if row[part]["Status"] in wanted[name]]
+    return _paged(ctx, params, told, "InstanceStatuses")
+
+
+def _paged(ctx: Context, params: dict[str, Any], told: dict[str, Any], key: str) -> dict[str, Any]:
+    """moto gives all rows at once, whatever MaxResults says."""
+    told[key], told["NextToken"] = ctx.page(told.get(key) or [], params, default=1000)
     return told
 
 
@@ -170,7 +176,7 @@ def describe_instance_status(ctx: Context, params: dict[str, Any]) -> dict[str, 
 def create_launch_template_version(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     """A version made from another one inherits what it does not say itself."""
     if not params.get("LaunchTemplateId") and not params.get("LaunchTemplateName"):
-        raise AwsError("MissingParameter", "Either a launch template ID or a launch template name must be specified in the request")
+        raise AwsError("MissingParameter", "Either a launch template ID or a launch template name must be specified.")
     source = params.get("SourceVersion")
     named = {key: params[key] for key in ("LaunchTemplateId", "LaunchTemplateName") if params.get(key)}
     exists = bool(named) and groups.template_version(ctx.account, ctx.region, named) is not None
@@ -191,7 +197,6 @@ def create_launch_template_version(ctx: Context, params: dict[str, Any]) -> dict
 @operation("ec2", "CreateImage", check=False)
 def create_image(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     """The host is rebooted unless NoReboot says otherwise, and the image needs minutes to be available."""
-    _check_ids([params["InstanceId"]] if params.get("InstanceId") else [])
     told = ctx.call_moto()
     host = ctx.world.host(ctx.account, ctx.region, params.get("InstanceId") or "")
     if host is None:
@@ -224,7 +229,7 @@ def copy_image(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     """What is on the source is on the copy."""
     try:
         told = ctx.call_moto()
-    except KeyError:  # moto knows no such region
+    except MotoTripped:  # moto knows no such region
         told_wrong = f"Value ({params.get('SourceRegion')}) for parameter sourceRegion is invalid."
         raise AwsError("InvalidParameterValue", told_wrong) from None
     source = content(ctx.world, ctx.account, params.get("SourceRegion") or ctx.region, params.get("SourceImageId") or "")
@@ -237,7 +242,7 @@ def copy_image(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
 def describe_images(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | Answer:
     """moto's list as it is, unless one of its images is still being made."""
     pending = {key for key, making in ctx.state(Disks).images.items() if ctx.at < making.ends}
-    if not pending:
+    if not pending and not params.get("MaxResults") and not params.get("NextToken"):
         return ctx.moto_answer()
     told = ctx.call_moto()
     for row in told.get("Images") or []:
@@ -246,7 +251,7 @@ def describe_images(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | An
     wanted = {entry["Name"]: entry["Values"] for entry in params.get("Filters") or []}.get("state")
     if wanted:
         told["Images"] = [row for row in told["Images"] if row["State"] in wanted]
-    return told
+    return _paged(ctx, params, told, "Images")
 
 
 # --- snapshots ---
@@ -262,7 +267,7 @@ def create_snapshot(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
 @operation("ec2", "CreateSnapshots", check=False)
 def create_snapshots(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     given = params.get("InstanceSpecification") or {}
-    _check_ids([given["InstanceId"]] if given.get("InstanceId") else [])
+    _check_ids({"InstanceIds": [given["InstanceId"]] if given.get("InstanceId") else []})
     told = ctx.call_moto()
     for row in told.get("Snapshots") or []:
         _begin(ctx, row)
@@ -287,7 +292,7 @@ def _begin(ctx: Context, row: dict[str, Any]) -> None:
 def describe_snapshots(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | Answer:
     """moto's list as it is, unless a snapshot of it is still pending."""
     pending = {key: making for key, making in ctx.state(Disks).snapshots.items() if ctx.at < making.ends}
-    if not pending:
+    if not pending and not params.get("MaxResults") and not params.get("NextToken"):
         return ctx.moto_answer()
     told = ctx.call_moto()
     for row in told.get("Snapshots") or []:
@@ -297,4 +302,4 @@ def describe_snapshots(ctx: Context, params: dict[str, Any]) -> dict[str, Any] |
     wanted = {entry["Name"]: entry["Values"] for entry in params.get("Filters") or []}.get("status")
     if wanted:
         told["Snapshots"] = [row for row in told["Snapshots"] if row["State"] in wanted]
-    return told
+    return _paged(ctx, params, told, "Snapshots")
