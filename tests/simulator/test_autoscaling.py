@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from tests.simulator.conftest import FEW, REGION, Aws
 
-SAMPLES = Path("/work/shared/data/aws-cli-examples/autoscaling")
+SAMPLES = Path(__file__).resolve().parents[3] / "shared/data/aws-cli-examples/autoscaling"
 
 GROUP = FEW.replace(
     "fleets:",

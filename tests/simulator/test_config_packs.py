@@ -10,7 +10,7 @@ from awsim.services.config.query import BadQuery, parse, run
 from tests.simulator.conftest import FEW, REGION, Aws
 from tests.simulator.test_config import PREFIX, RULE, code, config, details
 
-SAMPLES = Path("/work/shared/data/conformance-packs")
+SAMPLES = Path(__file__).resolve().parents[3] / "shared/data/conformance-packs"
 RULED = FEW + f"\nconfig_rules: [{{name: {RULE}}}]\n"
 PATCH = "EC2_MANAGEDINSTANCE_PATCH_COMPLIANCE_STATUS_CHECK"
 TEMPLATE = f"""

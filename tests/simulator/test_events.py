@@ -8,7 +8,7 @@ import pytest
 
 from tests.simulator.conftest import ACCOUNT, REGION, Aws
 
-SAMPLES = Path("/work/shared/data/awsdocs-ssm/monitoring-systems-manager-event-examples")
+SAMPLES = Path(__file__).resolve().parents[3] / "shared/data/awsdocs-ssm/monitoring-systems-manager-event-examples"
 
 
 def listen(aws: Aws, pattern: dict[str, Any], region: str = REGION, **rule: Any) -> str:
