@@ -26,6 +26,55 @@ def sentence(found: list[str]) -> str:
     return f"{len(found)} validation error{'s' if len(found) > 1 else ''} detected: {'; '.join(found)}"
 
 
+_TYPES: dict[str, tuple[type, ...]] = {
+    "structure": (dict,),
+    "map": (dict,),
+    "list": (list,),
+    "string": (str,),
+    "boolean": (bool,),
+    "integer": (int,),
+    "long": (int,),
+    "float": (int, float),
+    "double": (int, float),
+}
+
+
+def mistyped(value: Any, shape: Any) -> str | None:
+    """The sentence of AWS's deserialiser for the first value of another type than its shape; None when all fit."""
+    kind = shape.type_name
+    allowed: Any = _TYPES.get(kind)
+    if allowed is None:
+        return None
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind != "boolean"):
+        return _unconvertible(value, kind)
+    if kind == "structure":
+        members = shape.members
+        parts = [(inner, members[name]) for name, inner in value.items() if inner is not None and name in members]
+    elif kind == "map":
+        parts = [(inner, shape.value) for inner in value.values()]
+    elif kind == "list":
+        parts = [(inner, shape.member) for inner in value]
+    else:
+        return None
+    for inner, of in parts:
+        found = mistyped(inner, of)
+        if found is not None:
+            return found
+    return None
+
+
+def _unconvertible(value: Any, kind: str) -> str:
+    if isinstance(value, dict):
+        return "Start of structure or map found where not expected."
+    if isinstance(value, list):
+        return "Start of list found where not expected"
+    if isinstance(value, bool):
+        name = str(value).upper()
+    else:
+        name = "NULL" if value is None else "STRING" if isinstance(value, str) else "NUMBER"
+    return f"{name}_VALUE can not be converted to {kind.capitalize()}"
+
+
 def _walk(service: str, value: Any, shape: Any, path: str, found: list[str]) -> None:
     kind = shape.type_name
     if kind == "structure":

@@ -101,10 +101,13 @@ class Context:
         return scope.access_key if scope is not None else None
 
     def call_moto(self) -> dict[str, Any]:
-        return self._call.ask_moto().parsed(self._call)
+        return self.moto_answer().parsed(self._call)
 
     def moto_answer(self) -> "wire.Answer":
-        return self._call.ask_moto()
+        try:
+            return self._call.ask_moto()
+        except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as tripped:  # moto's, over odd requests
+            raise wire.MotoTripped(f"{type(tripped).__name__}: {tripped}") from tripped
 
     def state(self, factory: Callable[[], State]) -> State:
         return self.world.state(self.account, self.region, factory)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from moto.core.base_backend import AccountSpecificBackend
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
 
@@ -25,7 +26,7 @@ from awsim.catalogue import shipped
 from awsim.clock import Clock
 from awsim.faults import CALL_KINDS, Fault, Kind
 from awsim.registry import AwsError, Context
-from awsim.wire import Answer, Call, Moto, MotoRefused, Scope, Unreadable
+from awsim.wire import Answer, Call, Moto, MotoRefused, MotoTripped, Scope, Unreadable
 from awsim.world import World
 from awsim.world_file import WorldFile, load
 
@@ -116,6 +117,7 @@ class Simulator:
                 environ.setdefault("HTTP_X_MOTO_ACCOUNT_ID", self._account(scope))
             answer = self._moto(environ)
             if path == "/moto-api/reset" and environ.get("REQUEST_METHOD") == "POST":
+                AccountSpecificBackend._generate_regions.cache_clear()  # moto's cache would keep the dropped backends alive
                 self.empty()
             return answer
         return self._signed(scope, environ)
@@ -164,6 +166,9 @@ class Simulator:
         """awsim's own answer, in the service's protocol, whatever the handler did."""
         try:
             params = call.params()
+            odd = constraints.mistyped(params, call.model.input_shape) if call.model.input_shape is not None else None
+            if odd is not None:
+                raise Unreadable(odd)
             if found.check:
                 wrong = constraints.violations(call.service, params, call.model.input_shape)
                 if wrong:
@@ -182,12 +187,14 @@ class Simulator:
             )
             result = found.handler(context, params)
         except Unreadable as unreadable:
-            error = AwsError("SerializationException", str(unreadable))
-            return _refused(call, error, request_id)
+            return _refused(call, AwsError("SerializationException", str(unreadable)), request_id)
         except AwsError as error:
             return _refused(call, error, request_id)
         except MotoRefused as refused:
             return refused.answer
+        except MotoTripped as tripped:
+            code = constraints.CODE_OF_PROTOCOL.get(call.protocol, "ValidationException")
+            return _refused(call, AwsError(code, f"The request is not valid ({tripped})."), request_id)
         return result if isinstance(result, Answer) else wire.serialize(call, result or {}, request_id)
 
 

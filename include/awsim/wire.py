@@ -72,6 +72,10 @@ class MotoRefused(Exception):
         self.answer = answer
 
 
+class MotoTripped(Exception):
+    """moto failed over the request instead of refusing it; AWS would have refused."""
+
+
 class Unreadable(Exception):
     """The request's body does not fit the operation's input."""
 
@@ -125,6 +129,8 @@ class Call:
             )
         except (RequestParserError, ValueError, TypeError, AttributeError, KeyError) as unreadable:
             raise Unreadable(str(unreadable)) from unreadable
+        if not isinstance(parsed, dict):
+            raise Unreadable("Start of structure or map expected.")
         return dict(parsed)
 
     def ask_moto(self) -> Answer:

@@ -488,7 +488,9 @@ def describe_organization_conformance_pack_statuses(ctx: Context, params: dict[s
         ]
         if any(pack is not None and pack.state.endswith("IN_PROGRESS") for pack in packs):
             row["Status"] = next(pack.state for pack in packs if pack is not None and pack.state.endswith("IN_PROGRESS"))
-    return answer
+    rows = answer.get("OrganizationConformancePackStatuses") or []
+    page, token = ctx.page(rows, params, default=100, size="Limit")
+    return {"OrganizationConformancePackStatuses": page, "NextToken": token}
 
 
 @operation("config", "GetOrganizationConformancePackDetailedStatus")
