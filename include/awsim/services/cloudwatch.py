@@ -12,7 +12,7 @@ from typing import Any
 
 from awsim import groups
 from awsim.faults import Fault, Kind
-from awsim.registry import Context, on_world, operation
+from awsim.registry import AwsError, Context, on_world, operation
 from awsim.services import elbv2, events
 from awsim.wire import Answer
 from awsim.world import World
@@ -90,6 +90,9 @@ def _set(world: World, account: str, region: str, name: str, state: str, reason:
 @operation("cloudwatch", "PutMetricAlarm", check=False)
 def put_metric_alarm(ctx: Context, params: dict[str, Any]) -> Answer:
     """moto stores it; an alarm on a metric of the world is evaluated from now on."""
+    if not params.get("AlarmName"):
+        raise AwsError("ValidationError", "1 validation error detected: Value null at 'alarmName' failed to satisfy constraint: "
+                       "Member must not be null")  # fmt: skip
     answer = ctx.moto_answer()
     if answer.status == 200:
         name, alarms = params["AlarmName"], ctx.state(Alarms)
