@@ -439,6 +439,7 @@ def describe_auto_scaling_groups(ctx: Context, params: dict[str, Any]) -> dict[s
         group = groups.group(ctx.account, ctx.region, row["AutoScalingGroupName"])
         if group is not None:
             _amend(ctx, group, row.get("Instances") or [])
+        row["TrafficSources"] = [{"Identifier": arn, "Type": "elbv2"} for arn in row.get("TargetGroupARNs") or []]
     return told
 
 

@@ -43,10 +43,13 @@ def list_accounts(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | Answ
 
 
 @operation("organizations", "DescribeAccount", check=False)
-def describe_account(ctx: Context, params: dict[str, Any]) -> Answer:
-    if ctx.world.file is not None:
-        _managed(ctx)
-    return ctx.moto_answer()
+def describe_account(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | Answer:
+    if ctx.world.file is None:
+        return ctx.moto_answer()
+    _managed(ctx)
+    told = ctx.call_moto()
+    rows = groups.organization_accounts(groups.management_account(ctx.account) or ctx.account)
+    return {"Account": next((row for row in rows if row["Id"] == params["AccountId"]), told["Account"])}
 
 
 @operation("organizations", "ListRoots", check=False)

@@ -30,7 +30,9 @@ def create_document(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | An
     calendar = params.get("DocumentType") == "ChangeCalendar"
     if not calendar and params.get("DocumentFormat") != "TEXT":
         _check_mapping(params)
-        return ctx.moto_answer()
+        made = ctx.call_moto()
+        made["DocumentDescription"]["Tags"] = params.get("Tags") or []
+        return made
     if not calendar or params.get("DocumentFormat") not in (None, "TEXT"):
         raise AwsError("InvalidDocumentContent", "Format TEXT is that of documents of type ChangeCalendar, and theirs only.")
     name, content = params.get("Name") or "", params.get("Content") or ""
