@@ -267,7 +267,8 @@ def create_snapshot(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
 @operation("ec2", "CreateSnapshots", check=False)
 def create_snapshots(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     given = params.get("InstanceSpecification") or {}
-    _check_ids({"InstanceIds": [given["InstanceId"]] if given.get("InstanceId") else []})
+    ids = [given["InstanceId"]] if given.get("InstanceId") else []
+    _check_ids({"InstanceIds": ids, "DryRun": params.get("DryRun")})
     told = ctx.call_moto()
     for row in told.get("Snapshots") or []:
         _begin(ctx, row)
