@@ -1,7 +1,7 @@
 # Patchwave: everything a person calls. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-moto test-moto-baseline bench-awsim lint docs up down test-compose lock clean
+.PHONY: help venv demo test test-moto test-moto-baseline bench-awsim aws-cli lint docs up down test-compose lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -43,6 +43,10 @@ test-moto-baseline: $(STAMP) ## run moto's own tests against stock moto and stor
 
 bench-awsim: $(STAMP) ## measure awsim with 10,000 and 100,000 hosts (HOSTS="10000" for others)
 	@$(BIN)/python -m awsim.bench $(HOSTS)
+
+aws-cli: $(STAMP) ## the AWS CLI in var/aws-cli, for the test that types its commands (the test makes it, too)
+	@test -x var/aws-cli/bin/aws || $(BIN)/uv venv --quiet --python $(BIN)/python var/aws-cli
+	@$(BIN)/uv pip install --quiet --python var/aws-cli/bin/python awscli==1.46.3
 
 lint: $(STAMP) ## ruff, mypy (strict on include/), import contracts
 	$(BIN)/ruff check .
