@@ -167,10 +167,7 @@ class Simulator:
     def _handled(self, found: registry.Operation, call: Call, account: str, region: str, request_id: str) -> Answer:
         """awsim's own answer, in the service's protocol, whatever the handler did."""
         try:
-            params = call.params()
-            odd = constraints.mistyped(params, call.model.input_shape) if call.model.input_shape is not None else None
-            if odd is not None:
-                raise Unreadable(odd)
+            params = _typed(call)
             if found.check:
                 wrong = constraints.violations(call.service, params, call.model.input_shape)
                 if wrong:
@@ -198,6 +195,20 @@ class Simulator:
             code = constraints.CODE_OF_PROTOCOL.get(call.protocol, "ValidationException")
             return _refused(call, AwsError(code, f"The request is not valid ({tripped})."), request_id)
         return result if isinstance(result, Answer) else wire.serialize(call, result or {}, request_id)
+
+
+def _typed(call: Call) -> dict[str, Any]:
+    """The parameters, once every value is known to be of its shape's type.
+
+    Raises:
+        Unreadable: one is not.
+    """
+    shape, sent = call.model.input_shape, call.as_sent()
+    params = call.params() if sent is None else {}
+    odd = constraints.mistyped(params if sent is None else sent, shape) if shape is not None else None
+    if odd is not None:
+        raise Unreadable(odd)
+    return params if sent is None else call.params()
 
 
 def _body(environ: dict[str, Any]) -> bytes:

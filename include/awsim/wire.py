@@ -6,6 +6,7 @@ is imported here (and, for state, in `estate.py`), so that a new moto breaks two
 """
 
 import io
+import json
 import re
 import warnings
 from collections.abc import Iterable
@@ -132,6 +133,15 @@ class Call:
         if not isinstance(parsed, dict):
             raise Unreadable("Start of structure or map expected.")
         return dict(parsed)
+
+    def as_sent(self) -> Any:
+        """The body before moto's parser turned text into numbers and lists; None where the protocol has no types."""
+        if self.protocol != "json" or not self.body:
+            return None
+        try:
+            return json.loads(self.body)
+        except ValueError as broken:
+            raise Unreadable(str(broken)) from broken
 
     def ask_moto(self) -> Answer:
         return self.moto(replayed(self.environ, self.body))

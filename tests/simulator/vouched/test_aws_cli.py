@@ -204,3 +204,8 @@ def test_an_operator_patches_a_fleet_with_the_aws_cli(terminal):
     assert "(ValidationError)" in unknown
 
     assert cli.typed >= 30
+
+
+def test_make_installs_the_cli_that_the_test_types_on():
+    """One version in two places."""
+    assert f"awscli=={VERSION}" in (REPOSITORY / "Makefile").read_text("utf-8")

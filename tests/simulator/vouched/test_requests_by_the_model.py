@@ -226,3 +226,21 @@ def _spoil_form(body: bytes, data: st.DataObject) -> bytes:
     garbled = data.draw(st.sampled_from(["=", "=-1", "=x", "=%00", ".1=x", ".member.1=x", ".member.x=1", "=" + "9" * 40, ""]))
     fields[where] = key + garbled
     return "&".join(fields).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b'{"InstanceIds": "i-0123456789abcdef0"}', "STRING_VALUE can not be converted to List"),
+        (b'{"InstanceIds": [{}]}', "Start of structure or map found where not expected."),
+        (b'{"InstanceIds": ["i-0123456789abcdef0"], "MaxResults": "ten"}', "STRING_VALUE can not be converted to Integer"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_a_serialization_exception(body, sentence, target):
+    """Before any other check, as AWS's deserialiser comes first."""
+    target.direct.mangle = lambda _: body
+    try:
+        told = target.ask("ssm", "DescribeInstancePatchStates", {"InstanceIds": ["i-0123456789abcdef0"]})
+    finally:
+        target.direct.mangle = None
+    assert told[:3] == (400, "SerializationException", sentence)
