@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 if "airflow" in sys.modules:
@@ -31,3 +33,8 @@ os.environ.update(
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
     }
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Journeys come last: their Airflow runs to the end of the session, and would slow down whatever followed."""
+    items.sort(key=lambda item: item.get_closest_marker("journey") is not None)
