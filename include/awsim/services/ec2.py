@@ -156,11 +156,15 @@ def describe_instance_status(ctx: Context, params: dict[str, Any]) -> dict[str, 
             "Status": system,
             "Details": [{"Name": "reachability", "Status": "passed" if system == "ok" else system}],
         }
-    wanted = {entry["Name"]: entry["Values"] for entry in params.get("Filters") or []}
+    wanted = _filters(params)
     for name, part in (("instance-status.status", "InstanceStatus"), ("system-status.status", "SystemStatus")):
         if name in wanted:
             told["InstanceStatuses"] = [row for row in told["InstanceStatuses"] if row[part]["Status"] in wanted[name]]
     return _paged(ctx, params, told, "InstanceStatuses")
+
+
+def _filters(params: dict[str, Any]) -> dict[str, list[str]]:
+    return {entry["Name"]: entry.get("Values") or [] for entry in params.get("Filters") or [] if entry.get("Name")}
 
 
 def _paged(ctx: Context, params: dict[str, Any], told: dict[str, Any], key: str) -> dict[str, Any]:
@@ -248,7 +252,7 @@ def describe_images(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | An
     for row in told.get("Images") or []:
         if row["ImageId"] in pending:
             row["State"] = "pending"
-    wanted = {entry["Name"]: entry["Values"] for entry in params.get("Filters") or []}.get("state")
+    wanted = _filters(params).get("state")
     if wanted:
         told["Images"] = [row for row in told["Images"] if row["State"] in wanted]
     return _paged(ctx, params, told, "Images")
@@ -300,7 +304,7 @@ def describe_snapshots(ctx: Context, params: dict[str, Any]) -> dict[str, Any] |
         making = pending.get(row["SnapshotId"])
         if making is not None:
             row["State"], row["Progress"] = "pending", f"{making.percent(ctx.at)}%"
-    wanted = {entry["Name"]: entry["Values"] for entry in params.get("Filters") or []}.get("status")
+    wanted = _filters(params).get("status")
     if wanted:
         told["Snapshots"] = [row for row in told["Snapshots"] if row["State"] in wanted]
     return _paged(ctx, params, told, "Snapshots")

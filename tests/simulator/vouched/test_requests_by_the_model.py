@@ -74,7 +74,7 @@ class Target:
             answer = client._make_api_call(name, request)
         except ClientError as refused:
             error, answer = refused.response.get("Error", {}), refused.response
-            return answer["ResponseMetadata"]["HTTPStatusCode"], error.get("Code", ""), error.get("Message", ""), {}
+            return answer["ResponseMetadata"]["HTTPStatusCode"], error.get("Code") or "", error.get("Message") or "", {}
         finally:
             assert time.monotonic() - began < SLOW, f"{service} {name} hangs with {request}"
         status = answer.pop("ResponseMetadata")["HTTPStatusCode"]
