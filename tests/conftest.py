@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -33,6 +34,11 @@ os.environ.update(
         "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPOSITORY / "plugins"),
     }
 )
+
+
+# A machine that stalls for a moment breaks no law, and what is found once is found again.
+settings.register_profile("patchwave", deadline=None, derandomize=True)
+settings.load_profile("patchwave")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
