@@ -16,10 +16,11 @@ from moto.autoscaling.models import autoscaling_backends
 from moto.cloudwatch.models import cloudwatch_backends
 from moto.config.models import config_backends
 from moto.core import DEFAULT_ACCOUNT_ID
-from moto.core.base_backend import BackendDict
+from moto.core.base_backend import AccountSpecificBackend, BackendDict
 from moto.core.model_instances import reset_model_data
 from moto.ec2 import utils as ec2_utils
 from moto.ec2.models import ec2_backends
+from moto.ec2.models.subnets import Subnet
 from moto.iam.models import iam_backends
 from moto.moto_api._internal import mock_random
 from moto.s3.models import s3_backends
@@ -67,6 +68,8 @@ def reset(seed: int) -> None:
     ec2_backends.clear()  # each reset of one loads its thousands of images again, wanted or not
     BackendDict.reset()
     reset_model_data()
+    AccountSpecificBackend._generate_regions.cache_clear()  # these two would keep all dropped backends alive
+    Subnet._base_avail_ip_iterator.cache_clear()
     mock_random.seed(seed)
 
 

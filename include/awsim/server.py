@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from moto.core.base_backend import AccountSpecificBackend
-from moto.ec2.models.subnets import Subnet
 from moto.moto_server.werkzeug_app import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
 
@@ -118,8 +116,6 @@ class Simulator:
                 environ.setdefault("HTTP_X_MOTO_ACCOUNT_ID", self._account(scope))
             answer = self._moto(environ)
             if path == "/moto-api/reset" and environ.get("REQUEST_METHOD") == "POST":
-                AccountSpecificBackend._generate_regions.cache_clear()  # these two would keep all dropped backends alive
-                Subnet._base_avail_ip_iterator.cache_clear()
                 self.empty()
             return answer
         return self._signed(scope, environ)

@@ -1,8 +1,10 @@
 """The world: what a file may say, what the journal says, and that the same seed makes the same world."""
 
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,24 @@ def test_a_reset_of_moto_empties_awsim_and_its_own_reset_brings_the_world_back(a
     assert aws.ssm.describe_instance_information()["InstanceInformationList"] == []
     aws.control("reset", {})
     assert aws.hosts() == hosts
+
+
+@pytest.mark.parametrize("anew", ["reset", "another simulator"])
+def test_a_world_that_is_over_takes_no_memory(anew, start):
+    """A process of thousands of tests, or resets, stays as small as one world: the world and moto's backends are let go."""
+    from moto.ec2.models import ec2_backends
+
+    aws = start()
+    aws.patch(*aws.hosts("web"))
+    aws.advance(900)
+    over = [weakref.ref(aws.simulator.world), weakref.ref(ec2_backends[ACCOUNT]["eu-central-1"])]
+    if anew == "reset":
+        aws.control("reset", {})
+    else:
+        del aws
+        aws = start()
+    gc.collect()
+    assert [one() for one in over] == [None, None]
 
 
 def test_a_port_in_use_is_one_clear_line(aws):
