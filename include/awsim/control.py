@@ -153,7 +153,8 @@ def _question(query: dict[str, str], besides: set[str]) -> journal.Question:
         raise BadRequest(f"{unknown[0]}: is no parameter; there are {', '.join([*sorted(besides), *_QUESTIONS])}")
     domain, event = query.get("domain"), query.get("event")
     if domain is not None and domain != "*" and "=" not in domain:
-        raise BadRequest(f"domain: {domain!r} is not *, account=ID, region=NAME or a tag's Key=Value")
+        places = "account=ID, region=NAME, zone=NAME, group=NAME, target_group=NAME"
+        raise BadRequest(f"domain: {domain!r} is not *, {places} or a tag's Key=Value")
     if event is not None and event not in set(journal.Event):
         raise BadRequest(f"event: {event!r} is not one of {', '.join(journal.Event)}")
     return journal.Question(

@@ -305,6 +305,14 @@ def group_of(account: str, region: str, identifier: str) -> str | None:
     return None
 
 
+def members(account: str, region: str) -> dict[str, str]:
+    """Instance -> Auto Scaling group, of all groups of a cell."""
+    if account not in autoscaling_backends:
+        return {}
+    groups = autoscaling_backends[account][region].autoscaling_groups.values()
+    return {str(state.instance.id): str(group.name) for group in groups for state in group.instance_states}
+
+
 def change_group(account: str, region: str, name: str, change: int, replaced: int) -> None:
     """Somebody scales the group by `change`, or, with 0, its health check replaces the first `replaced` instances."""
     scaling = autoscaling_backends[account][region]

@@ -132,6 +132,29 @@ def terminate(account: str, region: str, name: str, identifier: str) -> None:
     ec2_backends[account][region].terminate_instances([identifier])
 
 
+@contextmanager
+def only_the_number(account: str, region: str, name: str) -> Iterator[None]:
+    """While moto carries out a call, a new desired capacity is but a number: whoever uses this launches and terminates."""
+    found: Any = autoscaling_backends[account][region].autoscaling_groups[name]
+    found.set_desired_capacity = lambda capacity: setattr(found, "desired_capacity", capacity)
+    try:
+        yield
+    finally:
+        del found.set_desired_capacity
+
+
+@contextmanager
+def without_replacement(account: str, region: str, names: set[str]) -> Iterator[None]:
+    """While moto terminates instances, these groups keep them as members until a health check finds them."""
+    scaling: Any = autoscaling_backends[account][region]
+    all_groups = scaling.autoscaling_groups
+    scaling.autoscaling_groups = {name: group for name, group in all_groups.items() if name not in names}
+    try:
+        yield
+    finally:
+        scaling.autoscaling_groups = all_groups
+
+
 def refresh_balancers(account: str, region: str, name: str) -> None:
     """Classic load balancers know exactly the members in service."""
     autoscaling_backends[account][region].update_attached_elbs(name)
@@ -298,6 +321,14 @@ def target_group(account: str, region: str, arn: str) -> TargetGroup | None:
 
 def target_groups(account: str, region: str) -> list[str]:
     return list(elbv2_backends[account][region].target_groups) if account in elbv2_backends else []
+
+
+def target_groups_with(account: str, region: str, identifier: str) -> list[str]:
+    """The target groups that an instance is registered with."""
+    if account not in elbv2_backends:
+        return []
+    groups = elbv2_backends[account][region].target_groups.values()
+    return [str(group.arn) for group in groups if identifier in group.targets]
 
 
 def target_group_named(account: str, region: str, part: str) -> str | None:

@@ -46,6 +46,11 @@ class Line:
     operation: str | None
     cause: Cause
     details: dict[str, Any] = field(default_factory=dict)
+    zone: str = ""
+    group: str | None = None
+    """Its Auto Scaling group."""
+    target_groups: tuple[str, ...] = ()
+    """Names of the target groups that it serves, or has left for now."""
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -63,6 +68,9 @@ class Line:
                 "comment": self.cause.comment,
                 **({"automation_id": self.cause.automation_id} if self.cause.automation_id else {}),
             },
+            "zone": self.zone,
+            "auto_scaling_group": self.group,
+            "target_groups": list(self.target_groups),
             **self.details,
         }
 
@@ -102,7 +110,8 @@ class Question:
     account: str | None = None
     region: str | None = None
     domain: str | None = None
-    """`*`, `account=...`, `region=...` or a tag's `Key=Value`: hosts in it, and the only one whose peak is told."""
+    """`*`, `account=`, `region=`, `zone=`, `group=`, `target_group=` or a tag's `Key=Value`: hosts in it, and the only one whose
+    peak is told."""
     begin: float | None = None
     end: float | None = None
     event: str | None = None
@@ -123,15 +132,17 @@ class Question:
 
 def domains(line: Line) -> list[str]:
     tags = (f"{key}={value}" for key, value in line.tags.items())
-    return ["*", f"account={line.account}", f"region={line.region}", *tags]
+    places = [f"account={line.account}", f"region={line.region}", *([f"zone={line.zone}"] if line.zone else [])]
+    if line.group is not None:
+        places.append(f"group={line.group}")
+    return ["*", *places, *(f"target_group={name}" for name in line.target_groups), *tags]
 
 
 def summary(lines: Iterable[Line], question: Question | None = None) -> dict[str, Any]:
     """What the journal says, in four answers.
 
-    `max_in_flight` a domain: everything (`*`), account, region, and tag (`Key=Value`; the Auto Scaling group is its tag
-    `aws:autoscaling:groupName`). A host is in flight from the `command_begun` of an Install to its `command_ended`, and while it
-    reboots. `peak` says when that was reached for the first time, and by whom. `order` has each host once, when its first command
+    `max_in_flight` a domain: everything (`*`), account, region, zone, Auto Scaling group, target group, and tag (`Key=Value`).
+    A host is in flight from the `command_begun` of an Install to its `command_ended`, and while it reboots. `peak` says when that was reached for the first time, and by whom. `order` has each host once, when its first command
     began.
     """
     asked = question or Question()

@@ -24,6 +24,7 @@ from awsim import constraints, control, estate, registry, wire
 from awsim.catalogue import shipped
 from awsim.clock import Clock
 from awsim.faults import CALL_KINDS, Fault, Kind
+from awsim.journal import Cause
 from awsim.registry import AwsError, Context
 from awsim.wire import Answer, Call, Moto, MotoRefused, MotoTripped, Scope, Unreadable
 from awsim.world import World
@@ -154,7 +155,7 @@ class Simulator:
             else:
                 answer = call.ask_moto()
             if call.service in ("ec2", "autoscaling") and not _READS.match(call.model.name):
-                self.world.sync(account, scope.region)
+                self.world.sync(account, scope.region, Cause(request_id=request_id))
             if client and self.world.faults.take_reset("after", **facts) is not None:
                 raise _reset(environ)
             lost = self.world.faults.take_call(Kind.LOST_ANSWER, **facts)

@@ -68,6 +68,10 @@ class World:
         self._on_fault: list[Callable[[Fault], None]] = []
         self._on_event: dict[Kind, list[Callable[[Fault], None]]] = {}
         self._on_status: list[Callable[[Any], None]] = []
+        self.causes: dict[str, Cause] = {}
+        """Host -> which call stopped or terminated it, for those who replace it later."""
+        self.target_groups_of: Callable[[Host], tuple[str, ...]] = lambda _: ()
+        """Names of the target groups that a host serves, or has left to be worked on. Set by `services/elbv2.py`."""
         self.image_content: Callable[[str, str, str], ImageContent | None] = lambda *_: None
         """What is on an image (account, region, id); None: by chance. Set by `services/ec2.py`."""
         self._first_faults: list[Fault] = []
@@ -210,6 +214,9 @@ class World:
                 operation=operation,
                 cause=cause,
                 details=details,
+                zone=host.zone,
+                group=host.group,
+                target_groups=self.target_groups_of(host),
             )
         )
 
@@ -393,36 +400,48 @@ class World:
         return self._found(account, region, machine, cause)
 
     def retired(self, host: Host, *, cause: Cause, replaced_by: str | None = None) -> None:
-        """An instance that a service of AWS terminated by itself is gone."""
-        if host.state == "terminated":
-            return
-        self._stopped(host, "terminated", cause)
+        """An instance that a service of AWS terminated by itself, or found terminated, is gone."""
+        if host.state != "terminated":
+            self._stopped(host, "terminated", cause)
         if replaced_by is not None:
             self.record(host, Event.REPLACED, cause=cause, replaced_by=replaced_by)
 
-    def sync(self, account: str, region: str) -> None:
-        """Notice what callers did to instances through EC2 and Auto Scaling: stopped, started, terminated, launched, replaced."""
+    def sync(self, account: str, region: str, cause: Cause = NOBODY) -> None:
+        """Notice what a call did to instances: stopped, started, terminated, launched, attached, detached, replaced."""
         cell = self.cells.setdefault((account, region), {})
         present: dict[str, estate.Machine] = {machine.id: machine for machine in estate.machines(account, region)}
-        gone = []
+        member_of = estate.members(account, region)
+        gone: dict[str, list[Host]] = {}
         for host in list(cell.values()):
             machine = present.get(host.id)
             state = machine.state if machine else "terminated"
             if host.state != "terminated" and state in ("terminated", "shutting-down"):
-                self._stopped(host, "terminated")
-                gone.append(host)
+                self._stopped(host, "terminated", cause)
+                if host.group is not None and host.id not in member_of:
+                    gone.setdefault(host.group, []).append(host)
             elif host.state == "running" and state in ("stopped", "stopping"):
-                self._stopped(host, "stopped")
+                self._stopped(host, "stopped", cause)
             elif host.state == "stopped" and state in ("running", "pending"):
-                self._started(host)
-        fresh = [
-            self._found(account, region, machine)
-            for machine in present.values()
-            if machine.id not in cell and machine.state != "terminated"
-        ]
-        for host, successor in zip([host for host in gone if host.group], [host for host in fresh if host.group], strict=False):
-            if host.group == successor.group:
-                self.record(host, Event.REPLACED, replaced_by=successor.id)
+                self._started(host, cause)
+            if host.state != "terminated" and member_of.get(host.id) != host.group:
+                if host.group is not None:
+                    gone.setdefault(host.group, []).append(host)
+                self._moved(host, member_of.get(host.id), cause)
+        for machine in present.values():
+            if machine.id in cell or machine.state == "terminated":
+                continue
+            successor = self._found(account, region, machine, cause)
+            if gone.get(successor.group or ""):
+                self.record(gone[successor.group or ""].pop(0), Event.REPLACED, cause=cause, replaced_by=successor.id)
+
+    def _moved(self, host: Host, group: str | None, cause: Cause) -> None:
+        """A host was detached from its group, or attached to another one: it serves as a member only."""
+        up = host.state == "running" and not host.rebooting
+        if group is None and up and not host.out:
+            self.record(host, Event.OUT_OF_SERVICE, cause=cause, reason="detached")
+        was_out, host.out, host.group = host.out, group is None, group
+        if group is not None and was_out and up:
+            self.record(host, Event.IN_SERVICE, cause=cause, reason="attached")
 
     def _stopped(self, host: Host, state: str, cause: Cause = NOBODY) -> None:
         was_up = host.state == "running" and not host.rebooting
@@ -432,13 +451,14 @@ class World:
         host.terminated = self.now if state == "terminated" else None
         host.rebooting = False
         host.disconnected = self.now if host.disconnected is None else host.disconnected
+        self.causes[host.id] = cause
         if was_up and not host.out:
             self.record(host, Event.OUT_OF_SERVICE, cause=cause, reason=state)
 
-    def _started(self, host: Host) -> None:
+    def _started(self, host: Host, cause: Cause = NOBODY) -> None:
         host.state, host.powerless = "running", False
         self._new_boot(host)
-        self._come_back(host, NOBODY)
+        self._come_back(host, cause)
 
     def _found(self, account: str, region: str, machine: estate.Machine, cause: Cause = NOBODY) -> Host:
         """A machine that somebody launched: a managed node after a while, if it has an instance profile."""

@@ -349,7 +349,9 @@ def check(world: World, account: str, region: str, name: str) -> None:
     for member in in_service(world, account, region, group):
         if not healthy(world, account, region, group, member):
             why = _FAILED_CHECK.format(group.health_check)
-            replace(world, account, region, name, member.id, why=why, cause=Cause())
+            host = world.host(account, region, member.id)
+            down = host is not None and host.state != "running"
+            replace(world, account, region, name, member.id, why=why, cause=world.causes[member.id] if down else Cause())
 
 
 def replace(world: World, account: str, region: str, name: str, identifier: str, *, why: str, cause: Cause) -> Host | None:
@@ -668,10 +670,19 @@ def update_auto_scaling_group(ctx: Context, params: dict[str, Any]) -> Answer:
     need(ctx.account, ctx.region, name)
     moved = params.get("LaunchTemplate") or params.get("MixedInstancesPolicy") or params.get("LaunchConfigurationName")
     in_force = None if moved else scaling(ctx.world, ctx.account, ctx.region).in_force.get(name)
-    with groups.with_template(ctx.account, ctx.region, name, in_force):
+    group = need(ctx.account, ctx.region, name)
+    if not _paced_group(ctx, group):
+        with groups.with_template(ctx.account, ctx.region, name, in_force):
+            answer = ctx.moto_answer()
+        if answer.status == 200:
+            _adopt(ctx, name, in_force)
+        return answer
+    with groups.with_template(ctx.account, ctx.region, name, in_force), groups.only_the_number(ctx.account, ctx.region, name):
         answer = ctx.moto_answer()
-    if answer.status == 200:
-        _adopt(ctx, name, in_force)
+    desired = need(ctx.account, ctx.region, name).desired
+    if answer.status == 200 and desired != group.desired:
+        groups.set_desired(ctx.account, ctx.region, name, group.desired)
+        resize(ctx.world, ctx.account, ctx.region, name, desired, cause=Cause(request_id=ctx.request_id))
     return answer
 
 
@@ -685,7 +696,7 @@ def create_auto_scaling_group(ctx: Context, params: dict[str, Any]) -> Answer:
 
 def _adopt(ctx: Context, name: str, in_force: dict[str, Any] | None) -> None:
     """Instances that moto has just launched take their time from here on, if they are paced."""
-    ctx.world.sync(ctx.account, ctx.region)
+    ctx.world.sync(ctx.account, ctx.region, Cause(request_id=ctx.request_id))
     template = in_force or _template(ctx.account, ctx.region, name)
     made_by = groups.template_version(ctx.account, ctx.region, template) if template else None
     for member in need(ctx.account, ctx.region, name).members:
@@ -738,6 +749,45 @@ def _managed(ctx: Context, identifier: str) -> str:
     if name is None:
         raise AwsError("ValidationError", f"Instance Id not found - No managed instance found for instance ID: {identifier}")
     return name
+
+
+@operation("autoscaling", "DetachInstances", check=False)
+def detach_instances(ctx: Context, params: dict[str, Any]) -> Answer:
+    """The machines go on without the group; their targets drain, and without a decrement others take their place."""
+    name, ids = params.get("AutoScalingGroupName") or "", params.get("InstanceIds") or []
+    group = need(ctx.account, ctx.region, name)
+    if not ids or not _paced_group(ctx, group):
+        return ctx.moto_answer()
+    _members(group, ids)
+    fewer = bool(params.get("ShouldDecrementDesiredCapacity"))
+    if fewer and group.desired - len(ids) < group.least:
+        raise AwsError(
+            "ValidationError",
+            f"{_sizes(group)} To detach"
+            f" {len(ids)} instance{'s' if len(ids) > 1 else ''}, please update the AutoScalingGroup sizes appropriately.",
+        )
+    with groups.only_the_number(ctx.account, ctx.region, name):
+        answer = ctx.moto_answer()
+    if answer.status != 200:
+        return answer
+    world, cause = ctx.world, Cause(request_id=ctx.request_id)
+    for identifier in ids:
+        _drain(world, ctx.account, ctx.region, group, identifier)
+        scaling(world, ctx.account, ctx.region).phases.pop(identifier, None)
+    world.sync(ctx.account, ctx.region, cause)
+    for identifier in ids:
+        host = world.host(ctx.account, ctx.region, identifier)
+        shrinking = f", shrinking the capacity from {group.desired} to {group.desired - len(ids)}." if fewer else "."
+        why = f"instance {identifier} was detached in response to a user request{shrinking}"
+        _note(world, ctx.account, ctx.region, name, f"Detaching EC2 instance: {identifier}", why, host=host, takes=SHUTDOWN)
+        successor = None
+        if not fewer and "Launch" not in group.suspended:
+            successor = launch(world, ctx.account, ctx.region, name, why=why, cause=cause)
+        if host is not None and successor is not None:
+            world.record(host, Event.REPLACED, cause=cause, replaced_by=successor.id)
+        for callback in world.state(ctx.account, ctx.region, Replacements).callbacks:
+            callback(name, identifier, successor)
+    return answer
 
 
 @operation("autoscaling", "ResumeProcesses", check=False)

@@ -120,8 +120,15 @@ def start_instances(ctx: Context, params: dict[str, Any]) -> Answer:
 
 @operation("ec2", "TerminateInstances", check=False)
 def terminate_instances(ctx: Context, params: dict[str, Any]) -> Answer:
+    """A group finds out about a member that somebody terminates by its health checks, and replaces it then."""
     _check_ids(params)
-    return ctx.moto_answer()
+    patient = set()
+    for identifier in params.get("InstanceIds") or []:
+        host = ctx.world.host(ctx.account, ctx.region, identifier)
+        if host is not None and host.group is not None and elbv2.paced(ctx.world, host):
+            patient.add(host.group)
+    with groups.without_replacement(ctx.account, ctx.region, patient):
+        return ctx.moto_answer()
 
 
 @operation("ec2", "DescribeInstances", check=False)

@@ -38,6 +38,8 @@ class Targets:
     def __init__(self) -> None:
         self.since: dict[tuple[str, str], float] = {}
         self.draining: dict[tuple[str, str], Draining] = {}
+        self.left: dict[str, dict[str, None]] = {}
+        """Instance -> target groups that it has left: work on it still takes from their capacity."""
         self.down: dict[str, float] = {}
         self.up: dict[str, float] = {}
 
@@ -69,6 +71,12 @@ def attach(world: World) -> None:
     def booted(host: Host) -> None:
         world.state(host.account, host.region, Targets).up[host.id] = world.now
 
+    def target_groups_of(host: Host) -> tuple[str, ...]:
+        arns = dict.fromkeys(groups.target_groups_with(host.account, host.region, host.id))
+        arns.update(world.state(host.account, host.region, Targets).left.get(host.id, {}))
+        return tuple(sorted(arn.split("/")[1] for arn in arns))
+
+    world.target_groups_of = target_groups_of
     world.on_down(down)
     world.on_boot(booted)
 
@@ -96,6 +104,7 @@ def deregister(world: World, account: str, region: str, arn: str, identifier: st
         return world.now
     until = world.now + group.delay
     targets = world.state(account, region, Targets)
+    targets.left.setdefault(identifier, {})[arn] = None
     targets.since.pop((arn, identifier), None)
     targets.draining[arn, identifier] = Draining(port=group.targets[identifier], until=until)
     return until
