@@ -94,7 +94,7 @@ def fetched(version: str) -> Path:
     if not (folder / "tests").is_dir():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as temporary:
-            _pip("download", "--no-deps", "--no-binary", "moto", "--dest", temporary, f"moto=={version}")
+            _pip(f"moto=={version}", "download", "--no-deps", "--no-binary", "moto", "--dest", temporary)
             archive = next(Path(temporary).glob("moto-*.tar.gz"))
             unpacked = Path(temporary) / "unpacked"
             with tarfile.open(archive) as tar:
@@ -104,15 +104,20 @@ def fetched(version: str) -> Path:
             (unpacked / f"moto-{version}" / "tests").rename(folder / "tests")  # last: it says that the folder is complete
     packages = CACHE / "packages"
     if not (packages / "freezegun").is_dir():
-        _pip("install", "--no-deps", "--target", str(packages), EXTRA)
+        _pip(EXTRA, "install", "--no-deps", "--target", str(packages))
     return folder
 
 
-def _pip(*arguments: str) -> None:
-    command = [sys.executable, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"]
+def _pip(wanted: str, *arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", *arguments, wanted, "--quiet", "--disable-pip-version-check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CannotRun(f"pip {arguments[0]} failed: {done.stderr.strip()}")
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")] or lines[-3:]
+        raise CannotRun(
+            f"pip cannot {arguments[0]} {wanted}: {' '.join(errors)} It is needed once, and kept in {CACHE}: is the package "
+            "index within reach (pip's own settings, PIP_INDEX_URL, PIP_FIND_LINKS)?"
+        )
 
 
 def jobs(folder: Path, services: Sequence[str]) -> list[list[str]]:
