@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.moto import run
 
 REPOSITORY = Path(__file__).parents[3]
