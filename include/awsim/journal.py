@@ -142,8 +142,8 @@ def summary(lines: Iterable[Line], question: Question | None = None) -> dict[str
     """What the journal says, in four answers.
 
     `max_in_flight` a domain: everything (`*`), account, region, zone, Auto Scaling group, target group, and tag (`Key=Value`).
-    A host is in flight from the `command_begun` of an Install to its `command_ended`, and while it reboots. `peak` says when that was reached for the first time, and by whom. `order` has each host once, when its first command
-    began.
+    A host is in flight from the `command_begun` of an Install to its `command_ended`, and while it reboots. `peak` says when that
+    was reached for the first time, and by whom. `order` has each host once, when its first command began.
     """
     asked = question or Question()
     in_flight: dict[str, set[str]] = defaultdict(set)
