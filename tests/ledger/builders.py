@@ -107,7 +107,7 @@ def everything(ledger: Ledger, run: RunId = RUN) -> dict[str, object]:
         "dispatches": list(ledger.dispatches(run)),
         "decisions": list(ledger.decisions(run)),
         "waits": list(ledger.waits(run)),
-        "wishes": {row.stage: list(ledger.stop_wishes(run, row.stage)) for row in ledger.stages(run)},
+        "wishes": list(ledger.stop_wishes(run)),
         "documents": dict(ledger.documents(run)),
         "journal": list(ledger.journal(run)),
         "calls": dict(ledger.calls(run)),

@@ -508,15 +508,31 @@ def test_a_wish_to_stop_names_the_try_once(ledger: Ledger):
     begun(ledger)
     for holder in ("try-2", "try-1", "try-2"):
         ledger.wish_stop(RUN, DEV, holder, at=later(1), reason="marked failed")
-    assert list(ledger.stop_wishes(RUN, DEV)) == ["try-2", "try-1"]
-    assert list(ledger.stop_wishes(RUN, PROD)) == []
+    assert [(wish.stage, wish.holder) for wish in ledger.stop_wishes(RUN)] == [(DEV, "try-2"), (DEV, "try-1")]
+    assert list(ledger.stop_wishes(UNKNOWN)) == []
     assert [entry.data["holder"] for entry in ledger.journal(RUN) if entry.kind == "stop.wished"] == ["try-2", "try-1"]
+
+
+def test_a_wish_ends_once(ledger: Ledger):
+    """The first outcome stands, and an ended wish is open no more; ending what nobody wished is nothing."""
+    begun(ledger)
+    ledger.wish_stop(RUN, DEV, "try-1", at=AT, reason="marked failed")
+    assert [wish.holder for wish in ledger.stop_wishes(open_only=True)] == ["try-1"]
+    ledger.end_stop_wish(RUN, DEV, "try-1", outcome="2 commands cancelled", at=later(1))
+    ledger.end_stop_wish(RUN, DEV, "try-1", outcome="another word", at=later(2))
+    ledger.end_stop_wish(RUN, DEV, "try-9", outcome="nobody wished it", at=later(2))
+    (wish,) = ledger.stop_wishes(RUN)
+    assert (wish.outcome, wish.at, wish.ended_at) == ("2 commands cancelled", AT, later(1))
+    assert list(ledger.stop_wishes(open_only=True)) == []
+    assert [entry.data["outcome"] for entry in ledger.journal(RUN) if entry.kind == "stop.ended"] == ["2 commands cancelled"]
 
 
 def test_a_wish_to_stop_is_never_refused(ledger: Ledger):
     """Whatever the ledger knows of the run."""
     ledger.wish_stop(UNKNOWN, DEV, "try-1", at=AT, reason="killed")
-    assert list(ledger.stop_wishes(UNKNOWN, DEV)) == ["try-1"]
+    assert [wish.holder for wish in ledger.stop_wishes(UNKNOWN)] == ["try-1"]
+    ledger.end_stop_wish(UNKNOWN, DEV, "try-1", outcome="nobody holds it", at=later(1))
+    assert list(ledger.stop_wishes(open_only=True)) == []
     assert list(ledger.journal(UNKNOWN)) == []
 
 

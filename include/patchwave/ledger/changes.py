@@ -383,3 +383,8 @@ def waiting(row: WaitRow) -> WaitRow:
 def wished(stage: StageName, holder: str, reason: str) -> Note:
     """Somebody killed a try."""
     return Note(kind="stop.wished", data={"stage": stage, "holder": holder, "reason": reason})
+
+
+def wish_ended(stage: StageName, holder: str, outcome: str) -> Note:
+    """That wish was carried out, or was void."""
+    return Note(kind="stop.ended", data={"stage": stage, "holder": holder, "outcome": outcome})

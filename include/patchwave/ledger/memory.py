@@ -20,7 +20,7 @@ from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, Move
 from patchwave.campaign.values import HostId, RunId, StageName
 from patchwave.ledger import changes
 from patchwave.ledger.changes import Note
-from patchwave.ledger.store import Entry, Lease, Run, RunOutcome, StageRow, StageState, WaitRow
+from patchwave.ledger.store import Entry, Lease, Run, RunOutcome, StageRow, StageState, StopWish, WaitRow
 
 Place = tuple[RunId, StageName]
 
@@ -45,7 +45,7 @@ class MemoryLedger:
         self._dispatches: dict[tuple[RunId, str], DispatchRow] = {}
         self._decisions: dict[tuple[RunId, StageName, str], Decision] = {}
         self._waits: list[WaitRow] = []
-        self._wishes: dict[tuple[RunId, StageName, str], None] = {}
+        self._wishes: dict[tuple[RunId, StageName, str], StopWish] = {}
         self._journal: dict[RunId, list[Entry]] = {}
         self._calls: dict[RunId, dict[str, int]] = {}
 
@@ -295,13 +295,27 @@ class MemoryLedger:
             if (run, stage, holder) in self._wishes:
                 return
             entries = self._linked(run, [changes.wished(stage, holder, reason)], at=at)
-            self._wishes[run, stage, holder] = None
+            self._wishes[run, stage, holder] = StopWish(run=run, stage=stage, holder=holder, at=changes.utc(at), reason=reason)
             if run in self._runs:
                 self._append(run, entries)
 
-    def stop_wishes(self, run: RunId, stage: StageName) -> Sequence[str]:
+    def end_stop_wish(self, run: RunId, stage: StageName, holder: str, *, outcome: str, at: datetime) -> None:
         with self._transaction():
-            return [holder for of, where, holder in self._wishes if (of, where) == (run, stage)]
+            wish = self._wishes.get((run, stage, holder))
+            if wish is None or wish.ended_at is not None:
+                return
+            entries = self._linked(run, [changes.wish_ended(stage, holder, outcome)], at=at)
+            self._wishes[run, stage, holder] = replace(wish, ended_at=changes.utc(at), outcome=outcome)
+            if run in self._runs:
+                self._append(run, entries)
+
+    def stop_wishes(self, run: RunId | None = None, *, open_only: bool = False) -> Sequence[StopWish]:
+        with self._transaction():
+            return [
+                wish
+                for wish in self._wishes.values()
+                if run in (None, wish.run) and not (open_only and wish.ended_at is not None)
+            ]
 
     # evidence ---------------------------------------------------------------------------------------------------------
     def record(self, run: RunId, kind: str, data: Mapping[str, Any], *, at: datetime) -> Entry:

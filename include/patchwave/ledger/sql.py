@@ -26,7 +26,7 @@ from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, Host
 from patchwave.campaign.values import Cell, HostId, RunId, StageName
 from patchwave.ledger import changes, tables
 from patchwave.ledger.changes import Note
-from patchwave.ledger.store import Entry, Lease, Run, RunOutcome, StageRow, StageState, WaitRow
+from patchwave.ledger.store import Entry, Lease, Run, RunOutcome, StageRow, StageState, StopWish, WaitRow
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -389,10 +389,27 @@ class SqlLedger:
 
         self._write(work)
 
-    def stop_wishes(self, run: RunId, stage: StageName) -> Sequence[str]:
+    def end_stop_wish(self, run: RunId, stage: StageName, holder: str, *, outcome: str, at: datetime) -> None:
         table = tables.stop_wishes
-        query = select(table.c.holder).where(table.c.run == run, table.c.stage == stage).order_by(table.c.number)
-        return self._read(lambda connection: list(connection.execute(query).scalars()))
+        here = (table.c.run == run) & (table.c.stage == stage) & (table.c.holder == holder) & table.c.ended_at.is_(None)
+
+        def work(connection: Connection) -> None:
+            locked = select(tables.runs.c.id).where(tables.runs.c.id == run).with_for_update()
+            known = connection.execute(locked).one_or_none() is not None
+            statement = update(table).where(here).values(ended_at=changes.utc(at), outcome=outcome).returning(table.c.number)
+            if connection.execute(statement).one_or_none() is not None and known:
+                self._note(connection, run, [changes.wish_ended(stage, holder, outcome)], at=at)
+
+        self._write(work)
+
+    def stop_wishes(self, run: RunId | None = None, *, open_only: bool = False) -> Sequence[StopWish]:
+        table = tables.stop_wishes
+        query = select(table).order_by(table.c.number)
+        if run is not None:
+            query = query.where(table.c.run == run)
+        if open_only:
+            query = query.where(table.c.ended_at.is_(None))
+        return self._read(lambda connection: [_wish_of(row) for row in connection.execute(query)])
 
     # evidence ---------------------------------------------------------------------------------------------------------
     def record(self, run: RunId, kind: str, data: Mapping[str, Any], *, at: datetime) -> Entry:
@@ -685,6 +702,18 @@ def _wait_of(row: Row[Any]) -> WaitRow:
         since=row.since,
         until=row.until,
         ended_at=row.ended_at,
+    )
+
+
+def _wish_of(row: Row[Any]) -> StopWish:
+    return StopWish(
+        run=RunId(row.run),
+        stage=StageName(row.stage),
+        holder=row.holder,
+        at=row.at,
+        reason=row.reason,
+        ended_at=row.ended_at,
+        outcome=row.outcome or "",
     )
 
 

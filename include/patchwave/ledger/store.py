@@ -134,6 +134,25 @@ class WaitRow:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StopWish:
+    """A person ended a try (marked its task, cleared it, failed the run): what it has in flight is to be cancelled.
+
+    Attributes:
+        holder: the try, as it names itself when it takes the lease.
+        ended_at: when it was carried out, or found void; None while it is open.
+        outcome: what became of it, in one sentence.
+    """
+
+    run: RunId
+    stage: StageName
+    holder: str
+    at: datetime
+    reason: str
+    ended_at: datetime | None = None
+    outcome: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
     """One record of the journal: the evidence.
 
@@ -320,11 +339,15 @@ class Ledger(Protocol):
 
     # wishes to stop -------------------------------------------------------------------------------------------------
     def wish_stop(self, run: RunId, stage: StageName, holder: str, *, at: datetime, reason: str) -> None:
-        """Note that somebody killed the try `holder`; whoever holds the lease next carries it out. Quick, never refused."""
+        """Note that a person ended the try `holder`; whoever notices first carries it out. Quick, never refused, noted once."""
         ...
 
-    def stop_wishes(self, run: RunId, stage: StageName) -> Sequence[str]:
-        """Holders whose try is to be stopped."""
+    def end_stop_wish(self, run: RunId, stage: StageName, holder: str, *, outcome: str, at: datetime) -> None:
+        """Write what became of a wish; nothing if it has ended, or if there is none."""
+        ...
+
+    def stop_wishes(self, run: RunId | None = None, *, open_only: bool = False) -> Sequence[StopWish]:
+        """Wishes of a run, or of all runs, the oldest first."""
         ...
 
     # evidence -------------------------------------------------------------------------------------------------------

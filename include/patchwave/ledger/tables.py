@@ -200,6 +200,8 @@ stop_wishes = Table(
     Column("holder", String(), nullable=False),
     Column("at", Moment(), nullable=False),
     Column("reason", Text(), nullable=False),
+    Column("ended_at", Moment()),
+    Column("outcome", Text()),
     UniqueConstraint("run", "stage", "holder"),
 )
 
