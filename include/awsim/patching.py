@@ -148,8 +148,9 @@ def evaluate(
             rows.append(_row(host, updates[level - 1], PatchState.PENDING_REBOOT, compliance))
         elif approved:
             rows.append(_row(host, updates[level - 1], PatchState.INSTALLED, compliance))
-        else:
-            kb_id = f"{package}.{host.platform.packages[package].arch}"
+        elif level or host.platform.type != "Windows":  # a KB that was never installed is no row on Windows
+            known_as = updates[level - 1].kb if level else ""
+            kb_id = known_as or f"{package}.{host.platform.packages[package].arch}"
             rows.append(PatchRow(kb_id=kb_id, state=PatchState.INSTALLED_OTHER, installed_at=host.installed_at(package)))
     rows.extend(
         PatchRow(kb_id=name, state=PatchState.INSTALLED_OTHER, installed_at=host.launched)

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from awsim import baselines, estate, estate_ssm, patching, shell
+from awsim import baselines, command_documents, estate, estate_ssm, patching, powershell, shell
 from awsim.agenda import call
 from awsim.clock import iso, moment
 from awsim.faults import Kind
@@ -29,7 +29,10 @@ VISIBLE_AFTER = 0.7
 """Until then GetCommandInvocation knows nothing of a command, and ListCommandInvocations is empty."""
 EXECUTION_TIMEOUT = 3600
 REBOOT_EXIT = 194
+WINDOWS_REBOOT_EXIT = 3010
+"""By this exit code a script asks the agent to reboot the machine and to run it again."""
 KILLED = 137
+WINDOWS_KILLED = -1
 LOCK_EXIT = 155
 """Exit code of the second of two patch runs on one host: the download directory is in use."""
 
@@ -37,6 +40,7 @@ PATCH_DOCUMENT = "AWS-RunPatchBaseline"
 HOOKS_DOCUMENT = "AWS-RunPatchBaselineWithHooks"
 ASSOCIATION_DOCUMENT = "AWS-RunPatchBaselineAssociation"
 SHELL_DOCUMENT = "AWS-RunShellScript"
+POWERSHELL_DOCUMENT = "AWS-RunPowerShellScript"
 NOOP_DOCUMENT = "AWS-Noop"
 PATCH_DOCUMENTS = (PATCH_DOCUMENT, HOOKS_DOCUMENT, ASSOCIATION_DOCUMENT)
 HOOK_STEPS = (
@@ -55,26 +59,6 @@ HOOKS_AGENT = (3, 0, 502)
 ALARM_POLL = 15.0
 """Seconds between two looks at the alarm of a command."""
 _PATCH_STEPS = (("PatchWindows", "Windows"), ("PatchLinux", "Linux"), ("PatchMacOS", "MacOS"))
-_PATCH_PARAMETERS = {
-    "Operation": re.compile(r"Scan|Install"),
-    "RebootOption": re.compile(r"RebootIfNeeded|NoReboot"),
-    "SnapshotId": re.compile(r"(^$)|^[a-fA-F0-9]{8}-[a-fA-F0-9]{4}-[a-fA-F0-9]{4}-[a-fA-F0-9]{4}-[a-fA-F0-9]{12}$"),
-    "InstallOverrideList": re.compile(r"(^$)|^https://.+$|^s3://([^/]+)/(.*?([^/]+))$"),
-    "BaselineOverride": re.compile(r"(^$)|^https://.+$|^s3://([^/]+)/(.*?([^/]+))$"),
-    "AssociationId": re.compile(r"(^$)|^[a-fA-F0-9-]{36}$"),
-}
-_HOOK_NAME = re.compile(r"(^$)|^[a-zA-Z0-9_\-.:/]{3,200}$")
-_DOCUMENT_PARAMETERS = {
-    PATCH_DOCUMENT: _PATCH_PARAMETERS,
-    HOOKS_DOCUMENT: {
-        **{name: _PATCH_PARAMETERS[name] for name in ("Operation", "RebootOption", "SnapshotId")},
-        **dict.fromkeys(("PreInstallHookDocName", "PostInstallHookDocName", "OnExitHookDocName"), _HOOK_NAME),
-    },
-    ASSOCIATION_DOCUMENT: {
-        **{name: _PATCH_PARAMETERS[name] for name in ("Operation", "RebootOption", "InstallOverrideList", "AssociationId")},
-        "BaselineTags": re.compile(r"(^$)|^Key=.{1,128},Values=.{1,256}$"),
-    },
-}
 _HOOK_DEFAULTS = {name: [NOOP_DOCUMENT] for name in ("PreInstallHookDocName", "PostInstallHookDocName", "OnExitHookDocName")}
 EXIT_CODES = {
     1: "at least one package failed, or the inventory could not be uploaded",
@@ -106,9 +90,29 @@ EXIT_CODES = {
 }
 """What AWS-RunPatchBaseline's Linux payload means by its exit codes; 1, 2 and 3 come after the work, all others before it."""
 REBOOT_ATTEMPTS = 4
-_SHELL_PARAMETERS = {"commands", "workingDirectory", "executionTimeout"}
+RESTARTS_AFTER = 5.0
+"""From the end of a script that restarted Windows itself to the machine's going down."""
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_SCRIPTS = {"aws:runShellScript": ("Linux", "MacOS"), "aws:runPowerShellScript": ("Windows", "Linux", "MacOS")}
+"""Actions that run scripts, and the platforms on which an agent has them."""
+PWSH = "/usr/bin/pwsh"
+"""A Linux host on which there is this file runs PowerShell."""
 FAILING = (PatchState.MISSING, PatchState.FAILED, PatchState.REJECTED, PatchState.PENDING_REBOOT)
 _TERMINAL = frozenset({"Success", "Failed", "TimedOut", "Cancelled"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScriptStep:
+    """A step of a Command document that runs a script."""
+
+    name: str
+    lines: list[str]
+    action: str = "aws:runShellScript"
+    platform: str = ""
+    """Of its precondition on platformType; empty: it has none."""
+
+    def skipped_on(self, host: Host) -> bool:
+        return self.platform not in ("", host.platform.type)
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -119,6 +123,7 @@ class StepResult:
     status: str = "Pending"
     exit_code: int = -1
     output: str = ""
+    error: str = ""
     started: float | None = None
     finished: float | None = None
 
@@ -145,7 +150,7 @@ class Invocation:
     """The result that the agent could not deliver yet."""
     installing: bool = False
     step_results: list[StepResult] = field(default_factory=list)
-    """Of the hooks document only."""
+    """Of documents with several steps that run one after the other."""
 
     @property
     def open(self) -> bool:
@@ -171,8 +176,10 @@ class Command:
     request: dict[str, Any]
     """The rest of the request, to be told back (output bucket, notification, service role)."""
     cause: Cause
-    steps: list[tuple[str, list[str]]] | None = None
-    """Of documents that callers wrote: (step name, lines of its shell script)."""
+    steps: list[ScriptStep] | None = None
+    """Of documents that run scripts."""
+    platforms: tuple[str, ...] = ()
+    """On other platforms than these the document cannot run."""
     resolved: bool = False
     queue: list[Host] = field(default_factory=list)
     invocations: dict[str, Invocation] = field(default_factory=dict)
@@ -293,7 +300,8 @@ def send(
         raise AwsError("DuplicateInstanceId", "You cannot specify an instance ID in more than one association.")
     name = _document_name(document)
     steps, given = _document(world, account, region, name, document_version, dict(parameters or {}))
-    _accept_hosts(world, account, region, ids)
+    platforms = document_platforms(name, steps)
+    _accept_hosts(world, account, region, ids, platforms)
     commands = book(world, account, region)
     bits = f"{world.random('command', account, region, len(commands.commands)).getrandbits(128):032x}"
     execution = int(given["executionTimeout"][0]) if given.get("executionTimeout") else EXECUTION_TIMEOUT
@@ -315,6 +323,7 @@ def send(
         request=request or {},
         cause=Cause(),
         steps=steps,
+        platforms=platforms,
         alarm=alarm["Alarms"][0]["Name"] if alarm else "",
         ignore_poll_failure=bool(alarm and alarm.get("IgnorePollAlarmFailure")),
     )
@@ -331,25 +340,11 @@ def _document_name(document: str) -> str:
 
 def _document(
     world: World, account: str, region: str, name: str, version: str, parameters: dict[str, list[str]]
-) -> tuple[list[tuple[str, list[str]]] | None, dict[str, list[str]]]:
-    """The steps of a document that a caller wrote (None for AWS's own), and the parameters with their defaults."""
-    if name in PATCH_DOCUMENTS:
+) -> tuple[list[ScriptStep] | None, dict[str, list[str]]]:
+    """The scripts of a document (None: patching, which is no script here), and the parameters with their defaults."""
+    if name in command_documents.owned():
         _check_version(version)
-        return None, _patch_parameters(name, parameters)
-    if name == NOOP_DOCUMENT:
-        _check_version(version)
-        if parameters:
-            raise AwsError("InvalidParameters", f"document {name} does not support parameters: {', '.join(sorted(parameters))}")
-        return [("noop", [])], parameters
-    if name == SHELL_DOCUMENT:
-        _check_version(version)
-        unknown = set(parameters) - _SHELL_PARAMETERS
-        if unknown or not parameters.get("commands"):
-            raise AwsError(
-                "InvalidParameters",
-                f"document {name} does not support parameters: {sorted(unknown)}" if unknown else "commands is required",
-            )
-        return None, parameters
+        return _owned_document(name, parameters)
     found = estate.document(account, region, name)
     if found is None or found["DocumentType"] != "Command":
         raise AwsError(
@@ -359,31 +354,37 @@ def _document(
     return _own_document(found["Content"], name, parameters)
 
 
+def _owned_document(name: str, parameters: dict[str, list[str]]) -> tuple[list[ScriptStep] | None, dict[str, list[str]]]:
+    try:
+        command_documents.check(name, parameters)
+    except command_documents.BadParameter as bad:
+        raise AwsError("InvalidParameters", str(bad)) from bad
+    if name in PATCH_DOCUMENTS:
+        return None, {"RebootOption": ["RebootIfNeeded"], **(_HOOK_DEFAULTS if name == HOOKS_DOCUMENT else {}), **parameters}
+    if name == NOOP_DOCUMENT:
+        return [ScriptStep(name="noop", lines=[], action="")], parameters
+    action = "aws:runPowerShellScript" if name == POWERSHELL_DOCUMENT else "aws:runShellScript"
+    return [ScriptStep(name=action, lines=parameters["commands"], action=action)], parameters
+
+
+def document_platforms(name: str, steps: list[ScriptStep] | None) -> tuple[str, ...]:
+    """AWS's own documents name them; of others they follow from the steps."""
+    if name in command_documents.owned():
+        return command_documents.platforms(name)
+    every = ("Windows", "Linux", "MacOS")
+    if not steps:
+        return every
+    return tuple(one for one in every if any(one in _SCRIPTS[step.action] for step in steps))
+
+
 def _check_version(version: str) -> None:
     if version not in ("", "1", "$DEFAULT", "$LATEST"):
         raise AwsError("InvalidDocumentVersion", f"The document version {version} is not valid or does not exist.")
 
 
-def _patch_parameters(name: str, parameters: dict[str, list[str]]) -> dict[str, list[str]]:
-    document, known = name, _DOCUMENT_PARAMETERS[name]
-    unknown = sorted(set(parameters) - set(known))
-    if unknown:
-        raise AwsError("InvalidParameters", f"document {document} does not support parameters: {', '.join(unknown)}")
-    if not parameters.get("Operation"):
-        raise AwsError("InvalidParameters", "Parameter Operation is required and has no value.")
-    for name, values in parameters.items():
-        if len(values) != 1:
-            raise AwsError(
-                "InvalidParameters", f"Parameter {name} is of type String and takes exactly one value, not {len(values)}."
-            )
-        if known[name].fullmatch(values[0]) is None:
-            raise AwsError("InvalidParameters", f"Parameter value {values[0]!r} of {name} is not allowed: {known[name].pattern}")
-    return {"RebootOption": ["RebootIfNeeded"], **(_HOOK_DEFAULTS if document == HOOKS_DOCUMENT else {}), **parameters}
-
-
 def _own_document(
     content: dict[str, Any], name: str, parameters: dict[str, list[str]]
-) -> tuple[list[tuple[str, list[str]]], dict[str, list[str]]]:
+) -> tuple[list[ScriptStep], dict[str, list[str]]]:
     declared = content.get("parameters") or {}
     unknown = sorted(set(parameters) - set(declared))
     if unknown:
@@ -397,10 +398,18 @@ def _own_document(
         default = declaration["default"]
         given[key] = [str(item) for item in default] if isinstance(default, list) else [str(default)]
     steps = []
-    for step in content.get("mainSteps") or []:
-        if step.get("action") == "aws:runShellScript":
+    for step in _mappings(content.get("mainSteps")):
+        if step.get("action") in _SCRIPTS:
             lines = (step.get("inputs") or {}).get("runCommand") or []
-            steps.append((step.get("name", "step"), _filled(lines, given)))
+            wanted = (step.get("precondition") or {}).get("StringEquals") or []
+            platform = next((str(word) for word in wanted if word != "platformType"), "") if "platformType" in wanted else ""
+            steps.append(
+                ScriptStep(name=step.get("name", "step"), lines=_filled(lines, given), action=step["action"], platform=platform)
+            )
+    for action, plugin in (content.get("runtimeConfig") or {}).items():  # schema 1.2
+        for entry in _mappings(plugin.get("properties")) if action in _SCRIPTS else []:
+            lines = entry.get("runCommand") or []
+            steps.append(ScriptStep(name=action, lines=_filled(lines, given), action=action))
     return steps, given
 
 
@@ -418,13 +427,18 @@ def _filled(lines: list[str] | str, given: dict[str, list[str]]) -> list[str]:
     return filled
 
 
-def _accept_hosts(world: World, account: str, region: str, ids: list[str]) -> None:
-    """One id that SSM does not know fails the whole call."""
+def _accept_hosts(world: World, account: str, region: str, ids: list[str], platforms: tuple[str, ...]) -> None:
+    """One id that SSM does not know, or whose platform is not the document's, fails the whole call."""
     bad = []
     for identifier in ids:
         host = world.host(account, region, identifier)
         if host is None or not host.acceptable(world.now):
             bad.append(identifier)
+        elif host.platform.type not in platforms and not bad:
+            raise AwsError(
+                "UnsupportedPlatformType",
+                f"Cannot perform operation for instance id {identifier} of platform type {host.platform.type}",
+            )
     if bad:
         raise AwsError("InvalidInstanceId", f"Instances [[{', '.join(bad)}]] not in a valid state for account {account}")
 
@@ -541,6 +555,9 @@ def _deliver(world: World, invocation: Invocation) -> None:
     if world.faults.take_host(Kind.UNDELIVERABLE, host) is not None:
         _close(world, invocation, "Failed", "Undeliverable")
         return
+    if not _runs_on(command, host):
+        _close(world, invocation, "Failed", "InvalidPlatform")
+        return
     if not host.connected:
         invocation.status = invocation.details = "Delayed"
         _acknowledged(command)
@@ -554,6 +571,14 @@ def _deliver(world: World, invocation: Invocation) -> None:
     _dispatch(world, command)
     world.status_changed(invocation)
     _execute(world, invocation)
+
+
+def _runs_on(command: Command, host: Host) -> bool:
+    """The document is one for the host's platform; PowerShell runs on Linux where it is installed only."""
+    if host.platform.type not in command.platforms:
+        return False
+    only = bool(command.steps) and all(step.action == "aws:runPowerShellScript" for step in command.steps or [])
+    return not only or host.platform.type == "Windows" or PWSH in host.files
 
 
 def _acknowledged(command: Command) -> None:
@@ -608,9 +633,9 @@ def _stop(world: World, invocation: Invocation) -> None:
     """The agent kills the script. A package transaction goes on to its end, and a reboot that has begun cannot be taken back."""
     if invocation.status != "Cancelling" or not invocation.host.connected:
         return
-    invocation.exit_code = KILLED
+    invocation.exit_code = _killed(invocation.host)
     if invocation.running and not invocation.installing and invocation.resume is None:
-        _ended(world, invocation, KILLED)
+        _ended(world, invocation, invocation.exit_code)
     _close(world, invocation, "Cancelled", "Cancelled")
 
 
@@ -640,8 +665,9 @@ def _down(world: World, host: Host, *, own_reboot: bool) -> None:
     for invocation in list(book(world, host.account, host.region).open.get(host.id, [])):
         if invocation.running and (invocation.resume is None or not own_reboot):
             invocation.resume = None
-            _ended(world, invocation, KILLED, interrupted=True)
-            invocation.unreported = (KILLED, invocation.stdout, "failed to run commands: the machine went down")
+            code = _killed(host)
+            _ended(world, invocation, code, interrupted=True)
+            invocation.unreported = (code, invocation.stdout, "failed to run commands: the machine went down")
 
 
 def _ended(world: World, invocation: Invocation, code: int, **details: Any) -> None:
@@ -682,6 +708,15 @@ def _result(world: World, invocation: Invocation, code: int, stdout: str, stderr
     cancelled = invocation.status == "Cancelling"
     status = "Cancelled" if cancelled else "Success" if code == 0 else "Failed"
     _close(world, invocation, status, status)
+
+
+def _killed(host: Host) -> int:
+    return WINDOWS_KILLED if host.platform.type == "Windows" else KILLED
+
+
+def reboot_code(host: Host) -> int:
+    """The exit code by which a script asks the host's agent for a reboot."""
+    return WINDOWS_REBOOT_EXIT if host.platform.type == "Windows" else REBOOT_EXIT
 
 
 def _key(invocation: Invocation) -> str:
@@ -903,7 +938,7 @@ class _Patch:
             return
         self.invocation.installing = False
         if self.invocation.status in ("Cancelling", "Cancelled"):
-            _ended(self.world, self.invocation, KILLED)
+            _ended(self.world, self.invocation, _killed(self.host))
             return
         self._upload()
         self._reboot_or_leave(0, installed=True)
@@ -963,7 +998,7 @@ class _Patch:
             self._say("Reboot is not required" if code == 0 else f"Exiting with code {code}")
             self._leave(code)
             return
-        self._say(f"Rebooting the instance, exit code {REBOOT_EXIT}")
+        self._say(f"Rebooting the instance, exit code {reboot_code(self.host)}")
         self.invocation.resume = lambda: self._after_reboot(code)
         self.reboots += 1
         self.world.at(self.world.now + 2, lambda _: self._reboot(code))
@@ -989,7 +1024,7 @@ class _Patch:
                 self._say("The reboot was attempted four times, and another one is needed", "ERROR")
                 self._leave(3)
                 return
-            self._say(f"Another reboot is needed, exit code {REBOOT_EXIT}")
+            self._say(f"Another reboot is needed, exit code {reboot_code(self.host)}")
             self.reboots += 1
             self.invocation.resume = lambda: self._after_reboot(code)
             self.world.at(self.world.now + 2, lambda _: self._reboot(code))
@@ -1003,7 +1038,8 @@ class _Patch:
     def _header(self) -> None:
         run, host = self.run, self.host
         self._say(
-            f"Downloading payload from https://s3.dualstack.amazonaws.com/aws-ssm-{host.region}/patchbaselineoperations/linux/payloads"
+            "Downloading payload from https://s3.dualstack.amazonaws.com/"
+            f"aws-ssm-{host.region}/patchbaselineoperations/{host.platform.type.lower()}/payloads"
         )
         self._say(f"Running with snapshot id = {run.snapshot_id} and operation = {run.operation}")
         self.log += [
@@ -1140,10 +1176,10 @@ class _Hooks:
             steps, _ = _own_document(found["Content"], name, {})
         except AwsError as refused:
             return 1, refused.message
-        code, output = _shell_steps(self.world, self.invocation, steps)[:2]
-        if code == REBOOT_EXIT:
-            return 1, f"{output}a hook document must not reboot the node (exit code {REBOOT_EXIT})\n"
-        return code, output
+        ran = _scripts(self.world, self.invocation, steps)
+        if ran.code == reboot_code(self.host) or ran.restart:
+            return 1, f"{ran.stdout}a hook document must not reboot the node (exit code {ran.code})\n"
+        return ran.code, ran.stdout
 
     def _exit(self, skipped_from: int) -> None:
         """To the last step; those between are reported as Success although they did not run."""
@@ -1173,7 +1209,7 @@ class _Hooks:
         if self.invocation.status not in ("Cancelling", "Cancelled"):
             return False
         if self.invocation.running:
-            _ended(self.world, self.invocation, KILLED)
+            _ended(self.world, self.invocation, _killed(self.host))
         return True
 
     def _end(self, number: int, code: int, output: str) -> None:
@@ -1219,24 +1255,79 @@ def _bucket_and_key(url: str) -> tuple[str, str]:
     return (found.group(1), found.group(2)) if found else ("", "")
 
 
+@dataclass(kw_only=True, slots=True)
+class _Ran:
+    """What scripts one after the other did."""
+
+    code: int = 0
+    stdout: str = ""
+    stderr: str = ""
+    restart: bool = False
+
+
 def _run_script(world: World, invocation: Invocation) -> None:
-    """AWS-RunShellScript, or the shell steps of a caller's own document, as the agent does: 194 means reboot and run again."""
+    """A document of scripts, as the agent does it: by 194, on Windows 3010, a script asks for a reboot and runs again after it.
+
+    A script that restarts Windows itself ends with its own code, is reported, and takes the machine down with it.
+    """
     command, host = invocation.command, invocation.host
-    steps = command.steps if command.steps is not None else [("aws:runShellScript", command.parameters["commands"])]
-    code, stdout, stderr = _shell_steps(world, invocation, steps)
+    ran = _scripts(world, invocation, command.steps or [])
     after = world.now + world.random("script", command.id, host.name, len(host.boots)).uniform(0.3, 1.5)
-    if code == REBOOT_EXIT:
+    if ran.code == reboot_code(host):
         invocation.resume = lambda: _run_script(world, invocation)
         world.at(after, lambda _: world.reboot(host, cause=command.cause, own=True) if _alive(invocation) else None)
-    else:
-        final = 0 if code == 168 else 1 if code == 169 else code
-        world.at(after, lambda _: _finish(world, invocation, final, stdout, stderr) if _alive(invocation) else None)
+        return
+    final = 0 if ran.code == 168 else 1 if ran.code == 169 else ran.code
+
+    def ends(_: float) -> None:
+        if not _alive(invocation):
+            return
+        _finish(world, invocation, final, ran.stdout, ran.stderr)
+        if ran.restart:
+            world.at(world.now + RESTARTS_AFTER, lambda _: world.reboot(host, cause=command.cause))
+
+    world.at(after, ends)
 
 
-def _shell_steps(world: World, invocation: Invocation, steps: list[tuple[str, list[str]]]) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of shell scripts one after the other, until one fails."""
-    host = invocation.host
-    host.files["/proc/sys/kernel/random/boot_id"] = host.boot_id() + "\n"
+def _scripts(world: World, invocation: Invocation, steps: list[ScriptStep]) -> _Ran:
+    """Scripts one after the other, until one fails."""
+    host, results = invocation.host, [StepResult(name=step.name) for step in steps]
+    if len(steps) > 1 and steps is invocation.command.steps:
+        invocation.step_results = results
+    ran = _Ran()
+    for step, result in zip(steps, results, strict=True):
+        result.started = result.finished = world.now
+        if step.skipped_on(host):
+            condition = f"'\"StringEquals\": [platformType, {step.platform}]'"
+            result.status, result.exit_code = "Success", 0
+            result.output = f"Step execution skipped due to unsatisfied preconditions: {condition}. Step name: {step.name}"
+            continue
+        one = _script(world, host, step)
+        result.status, result.exit_code = "Success" if one.code in (0, 168, reboot_code(host)) else "Failed", one.code
+        result.output, result.error = one.stdout, one.stderr
+        ran = _Ran(
+            code=one.code, stdout=ran.stdout + one.stdout, stderr=ran.stderr + one.stderr, restart=ran.restart or one.restart
+        )
+        if one.code:
+            break
+    return ran
+
+
+def _script(world: World, host: Host, step: ScriptStep) -> _Ran:
+    text = "\n".join(step.lines)
+    windows = host.platform.type == "Windows"
+    if step.action and (not set(_SCRIPTS[step.action]) & {host.platform.type}):
+        sentence = f"Plugin with name {step.action} is not supported in current platform. Step name: {step.name}"
+        return _Ran(code=1, stdout=sentence)
+    if step.action == "aws:runPowerShellScript":
+        if not windows and PWSH not in host.files:
+            return _Ran(code=1, stderr=f"exec: {PWSH}: no such file or directory\n")
+        name = f"EC2AMAZ-{host.id[-7:].upper()}" if windows else host.id
+        facts = {"hostname": name, "$env:computername": name, "whoami": "nt authority\\system" if windows else "root"}
+        facts["get-date"] = f"{moment(world.now):%A, %B %d, %Y %H:%M:%S}"
+        told = powershell.run(text, host.files, facts=facts)
+        return _Ran(code=told.exit_code, stdout=told.stdout, stderr=told.stderr, restart=told.restart)
+    host.files[_BOOT_ID] = host.boot_id() + "\n"
     host.files["/etc/os-release"] = f'NAME="{host.platform.name}"\nVERSION_ID="{host.platform.version}"\n'
     kernel = host.platform.packages[host.platform.kernel].evr(host.running_kernel_at(world.now)).partition(":")[2]
     booted = moment(host.boots[-1]) if host.boots else moment(host.launched)
@@ -1248,13 +1339,8 @@ def _shell_steps(world: World, invocation: Invocation, steps: list[tuple[str, li
         "whoami": "root",
         "date": f"{moment(world.now):%a %b %d %H:%M:%S UTC %Y}",
     }
-    stdout, stderr, code = "", "", 0
-    for _, lines in steps:
-        result = shell.run("\n".join(lines), host.files, facts=facts)
-        stdout, stderr, code = stdout + result.stdout, stderr + result.stderr, result.exit_code
-        if code:
-            break
-    return code, stdout, stderr
+    result = shell.run(text, host.files, facts=facts)
+    return _Ran(code=result.exit_code, stdout=result.stdout, stderr=result.stderr)
 
 
 def plugins(command: Command, host: Host) -> list[str]:
@@ -1263,7 +1349,7 @@ def plugins(command: Command, host: Host) -> list[str]:
         return list(HOOK_STEPS)
     if _document_name(command.document) in PATCH_DOCUMENTS:
         return [name for name, _ in _PATCH_STEPS]
-    return [name for name, _ in command.steps] if command.steps is not None else ["aws:runShellScript"]
+    return [step.name for step in command.steps or []]
 
 
 def _uuid(bits: int) -> str:

@@ -123,7 +123,7 @@ def get_command_invocation(ctx: Context, params: dict[str, Any]) -> dict[str, An
     if step is not None:
         return _step_answer(command, row, step)
     done = not row.open
-    speaks = done and (len(names) == 1 or asked == _speaker(command, names))
+    speaks = done and (len(names) == 1 or asked == _speaker(row, names))
     finished = row.finished if row.finished is not None else None
     return {
         "CommandId": command.id,
@@ -163,7 +163,7 @@ def _step_answer(command: Command, row: Invocation, step: StepResult) -> dict[st
         "StatusDetails": _step_status(row, step),
         "StandardOutputContent": step.output[:24_000],
         "StandardOutputUrl": _url(command, row, "stdout"),
-        "StandardErrorContent": "",
+        "StandardErrorContent": step.error[:8_000],
         "StandardErrorUrl": _url(command, row, "stderr"),
         "CloudWatchOutputConfig": _cloudwatch(command),
     }
@@ -249,7 +249,7 @@ def _invocation(row: Invocation, *, details: bool) -> dict[str, Any]:
 
 def _plugins(command: Command, row: Invocation) -> list[dict[str, Any]]:
     names = runcommand.plugins(command, row.host)
-    speaker = _speaker(command, names)
+    speaker = _speaker(row, names)
     if row.step_results:
         return [_step(command, row, step) for step in row.step_results]
     told = []
@@ -285,7 +285,7 @@ def _plugins(command: Command, row: Invocation) -> list[dict[str, Any]]:
 
 
 def _step(command: Command, row: Invocation, step: StepResult) -> dict[str, Any]:
-    """A step of the hooks document: skipped ones say Success, so the list does not tell whether the install ran."""
+    """One step of several: skipped ones say Success, so of the hooks document the list does not tell whether the install ran."""
     return {
         "Name": step.name,
         "Status": _step_status(row, step),
@@ -293,7 +293,7 @@ def _step(command: Command, row: Invocation, step: StepResult) -> dict[str, Any]
         "ResponseCode": step.exit_code,
         "ResponseStartDateTime": moment(step.started) if step.started else None,
         "ResponseFinishDateTime": moment(step.finished) if step.finished else None,
-        "Output": step.output[:2_500],
+        "Output": _merge(step.output, step.error),
         "StandardOutputUrl": _url(command, row, "stdout"),
         "StandardErrorUrl": _url(command, row, "stderr"),
         "OutputS3Region": command.request.get("OutputS3Region") or command.region,
@@ -307,13 +307,19 @@ def _step_status(row: Invocation, step: StepResult) -> str:
     return row.status if not row.open and step.finished is None else step.status
 
 
-def _speaker(command: Command, names: list[str]) -> str:
-    """The step whose platform precondition matched: every host is a Linux one."""
-    return "PatchLinux" if command.document.endswith((PATCH_DOCUMENT, ASSOCIATION_DOCUMENT)) else names[-1] if names else ""
+def _speaker(row: Invocation, names: list[str]) -> str:
+    """The step whose platform precondition matched."""
+    if row.command.document.endswith((PATCH_DOCUMENT, ASSOCIATION_DOCUMENT)):
+        return f"Patch{row.host.platform.type}"
+    return names[-1] if names else ""
 
 
 def _merged(row: Invocation) -> str:
-    text = row.stdout + (f"\n----------ERROR-------\n{row.stderr.strip()}\n" if row.stderr else "")
+    return _merge(row.stdout, row.stderr)
+
+
+def _merge(stdout: str, stderr: str) -> str:
+    text = stdout + (f"\n----------ERROR-------\n{stderr.strip()}\n" if stderr else "")
     return text if len(text) <= 2_500 else text[: 2_500 - len(_DELETED_OUTPUT)] + _DELETED_OUTPUT
 
 
@@ -339,10 +345,9 @@ def _url(command: Command, row: Invocation, stream: str) -> str:
     if not bucket:
         return ""
     prefix = f"{command.request['OutputS3KeyPrefix'].strip('/')}/" if command.request.get("OutputS3KeyPrefix") else ""
-    step = _speaker(command, runcommand.plugins(command, row.host)).replace(":", "")
-    return (
-        f"https://s3.{command.region}.amazonaws.com/{bucket}/{prefix}{command.id}/{row.host.id}/awsrunShellScript/{step}/{stream}"
-    )
+    step = _speaker(row, runcommand.plugins(command, row.host)).replace(":", "")
+    plugin = "awsrunPowerShellScript" if row.host.platform.type == "Windows" else "awsrunShellScript"
+    return f"https://s3.{command.region}.amazonaws.com/{bucket}/{prefix}{command.id}/{row.host.id}/{plugin}/{step}/{stream}"
 
 
 def _elapsed(started: float | None, finished: float | None) -> str:
