@@ -278,7 +278,9 @@ class Observation:
     """What AWS says at one moment about a stage's hosts and commands.
 
     Attributes:
-        hosts: facts by id; a host that is absent here is gone.
+        hosts: facts by id.
+        looked_at: hosts that AWS was asked about: one of them that is absent from `hosts` is gone, of any other nothing new
+            is known. None: all were asked about.
         invocations: by (token, host); absent while AWS does not list them yet.
         patch_states: by host; absent means never reported, which is unknown and not compliant.
         complete: tokens whose command is over: no invocation of it will change any more.
@@ -288,6 +290,11 @@ class Observation:
     invocations: Mapping[tuple[str, HostId], Invocation] = field(default_factory=dict)
     patch_states: Mapping[HostId, PatchState] = field(default_factory=dict)
     complete: frozenset[str] = frozenset()
+    looked_at: frozenset[HostId] | None = None
+
+    def gone(self, host: HostId) -> bool:
+        """Whether AWS was asked about `host` and does not list it."""
+        return host not in self.hosts and (self.looked_at is None or host in self.looked_at)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -452,14 +459,14 @@ def _observed_host(
             missing_after=missing_after,
         )
 
-    host = seen.hosts.get(row.host)
-    if host is None:
+    if seen.gone(row.host):
         return move(HostState.TERMINATED, "EC2 no longer lists the instance")
-    ready = fleet.readiness(host)
-    if ready is Readiness.TERMINATED:
+    host = seen.hosts.get(row.host)
+    ready = fleet.readiness(host) if host is not None else None
+    if host is not None and ready is Readiness.TERMINATED:
         return move(HostState.TERMINATED, fleet.why_not(host))
     if row.state not in RUNNING_STATE.values():
-        return _not_running(row, host, ready, move)
+        return _not_running(row, host, ready, move) if host is not None and ready is not None else None
     dispatch = dispatches.get(row.token or "")
     if dispatch is None or dispatch.state is DispatchState.INTENDED:
         return None  # not known to be sent: the executor looks it up by its token first
@@ -484,7 +491,7 @@ def _running(
     dispatches: Mapping[str, DispatchRow],
     row: HostRow,
     dispatch: DispatchRow,
-    host: Host,
+    host: Host | None,
     seen: Observation,
     move: _MoveMaker,
     *,
@@ -515,13 +522,13 @@ def _running(
             return _ended(rules, dispatches, row, dispatch, invocation, seen, move, late=late)
 
 
-def _undelivered(dispatch: DispatchRow, invocation: Invocation, host: Host, move: _MoveMaker) -> Move:
+def _undelivered(dispatch: DispatchRow, invocation: Invocation, host: Host | None, move: _MoveMaker) -> Move:
     """Delivery failed. After an Install that may still mean that it runs: AWS says `DeliveryTimedOut` for silence, too."""
     if dispatch.step is StepKind.INSTALL and invocation.details == "DeliveryTimedOut":
         return move(HostState.TO_VERIFY, "the Install was not heard of again (DeliveryTimedOut); a Scan will tell what it did")
     if dispatch.step is StepKind.REBOOT:
         return move(HostState.UNREACHABLE, f"it was told to reboot and has not come back ({invocation.details})")
-    if fleet.readiness(host) is Readiness.STOPPED:
+    if host is not None and fleet.readiness(host) is Readiness.STOPPED:
         return move(HostState.STOPPED, fleet.why_not(host))
     return move(HostState.UNREACHABLE, f"the command was not delivered ({invocation.details})")
 
