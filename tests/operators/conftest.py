@@ -13,16 +13,16 @@ from tests.simulator.conftest import BASE, Aws
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[], Aws]]:
-    """`start()`: a fresh world whose clock stands still. One at a time: moto's state is the process's."""
+def start(tmp_path: Path) -> Iterator[Callable[..., Aws]]:
+    """`start(world)`: a fresh world whose clock stands still. One at a time: moto's state is the process's."""
     running: list[Server] = []
-    world = tmp_path / "world.yaml"
-    world.write_text(WORLD, encoding="utf-8")
+    file = tmp_path / "world.yaml"
 
-    def begin() -> Aws:
+    def begin(world: str = WORLD) -> Aws:
         while running:
             running.pop().stop()
-        running.append(Server(Simulator(world=world, speed=0, seed=1, base=BASE)).start())
+        file.write_text(world, encoding="utf-8")
+        running.append(Server(Simulator(world=file, speed=0, seed=1, base=BASE)).start())
         return Aws(running[-1])
 
     yield begin
@@ -31,5 +31,5 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Aws]]:
 
 
 @pytest.fixture
-def aws(start: Callable[[], Aws]) -> Aws:
+def aws(start: Callable[..., Aws]) -> Aws:
     return start()

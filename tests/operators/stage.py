@@ -12,9 +12,9 @@ from botocore.config import Config
 from patchwave.aws.gateway import Gateway
 from patchwave.campaign.rollout import Done, Halt, HostRow, HostState, StageRules, StepKind, Wait
 from patchwave.campaign.values import HostId, RunId, StageName
+from patchwave.execution.executor import StageExecutor
 from patchwave.ledger.memory import MemoryLedger
 from patchwave.ledger.store import Lease, Run
-from patchwave.operators.executor import StageExecutor
 from tests.domain.builders import CELL, the_rules
 from tests.gateway.conftest import session_with_keys
 from tests.simulator.conftest import Aws

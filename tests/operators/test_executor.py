@@ -9,7 +9,7 @@ import pytest
 
 from patchwave.campaign.errors import AwsUnavailable, InvalidRequest, LeaseLost, LedgerUnavailable
 from patchwave.campaign.rollout import DispatchState, Done, Halt, HostState, StepKind, Wait
-from patchwave.operators.executor import wait_for
+from patchwave.execution.executor import wait_for
 from tests.operators.stage import LOOK, RUN, STAGE, Killed, Stage, Watched
 from tests.simulator.conftest import Aws
 

@@ -21,11 +21,11 @@ from patchwave.campaign.errors import NotApproved, Permanent
 from patchwave.campaign.plan import StagePlan
 from patchwave.campaign.rollout import Done, Halt, Wait
 from patchwave.campaign.values import StageName
+from patchwave.execution.executor import SETTLING, StageExecutor, wait_for
 from patchwave.hooks import clock
 from patchwave.ledger.store import Lease, StageState
 from patchwave.operators import stages
 from patchwave.operators.base import CampaignOperator, Work
-from patchwave.operators.executor import SETTLING, StageExecutor, wait_for
 from patchwave.operators.links import RunCommandConsoleLink, RunPageLink
 from patchwave.operators.notifications import tell
 from patchwave.triggers.watch import CommandsTrigger
