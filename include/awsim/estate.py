@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
+from itertools import islice
 from typing import Any
 
 from moto.autoscaling.models import autoscaling_backends
@@ -151,6 +152,59 @@ def building(account: str, region: str) -> Iterator[None]:
         ec2_utils.random_resource_id = digit_by_digit
 
 
+def instances_of(ec2: Any) -> dict[str, Any]:
+    """moto's instances by id; moto itself goes through all of them (copying every reservation) for each look."""
+    known: dict[str, Any] = ec2.__dict__.setdefault("_awsim_instances", {})
+    number: int = ec2.__dict__.get("_awsim_reservations", 0)
+    if number != len(ec2.reservations):
+        newest = islice(reversed(ec2.reservations.values()), max(0, len(ec2.reservations) - number))
+        known.update({instance.id: instance for reservation in newest for instance in reservation.instances})
+        ec2._awsim_reservations = len(ec2.reservations)
+    return known
+
+
+@contextmanager
+def quick_look_ups(account: str, region: str) -> Iterator[None]:
+    """While Auto Scaling moves single instances of a large cell, moto finds instances, images and volumes by their id."""
+    ec2 = ec2_backends[account][region]
+    kind = type(ec2)
+
+    def get_instance(instance_id: str) -> Any:
+        known = instances_of(ec2)
+        return known[instance_id] if instance_id in known else kind.get_instance(ec2, instance_id)
+
+    def get_multi_instances_by_id(instance_ids: list[str], filters: Any = None) -> list[Any]:
+        known = instances_of(ec2)
+        if filters is None and all(identifier in known for identifier in instance_ids):
+            return [known[identifier] for identifier in instance_ids]
+        found: list[Any] = kind.get_multi_instances_by_id(ec2, instance_ids, filters)
+        return found
+
+    def describe_images(ami_ids: list[str] | None = None, filters: Any = None, *arguments: Any, **named: Any) -> list[Any]:
+        asked = ami_ids or ((filters or {}).get("image-id") if set(filters or {}) == {"image-id"} else None)
+        if isinstance(asked, str):
+            asked = [asked]
+        if asked and not (ami_ids and filters) and not arguments and not named and all(one in ec2.amis for one in asked):
+            return [ec2.amis[identifier] for identifier in asked]
+        found: list[Any] = kind.describe_images(ec2, ami_ids, filters, *arguments, **named)
+        return found
+
+    def describe_volumes(volume_ids: list[str] | None = None, filters: Any = None) -> list[Any]:
+        if volume_ids and not filters and all(identifier in ec2.volumes for identifier in volume_ids):
+            return [ec2.volumes[identifier] for identifier in volume_ids]
+        found: list[Any] = kind.describe_volumes(ec2, volume_ids, filters)
+        return found
+
+    quick = (get_instance, get_multi_instances_by_id, describe_images, describe_volumes)
+    for function in quick:
+        setattr(ec2, function.__name__, function)
+    try:
+        yield
+    finally:
+        for function in quick:
+            delattr(ec2, function.__name__)
+
+
 def launch(
     account: str,
     region: str,
@@ -258,11 +312,12 @@ def machine(account: str, region: str, identifier: str) -> Machine | None:
     if account not in ec2_backends or region not in ec2_backends[account]:
         return None
     ec2 = ec2_backends[account][region]
-    for reservation in list(ec2.reservations.values()):
-        for instance in reservation.instances:
-            if instance.id == identifier:
-                return _machine(instance, _profiles(ec2))
-    return None
+    instance = instances_of(ec2).get(identifier)
+    if instance is None:
+        return None
+    association = ec2.iam_instance_profile_associations.get(identifier)
+    profile = {identifier: str(getattr(association.iam_instance_profile, "arn", ""))} if association is not None else {}
+    return _machine(instance, profile)
 
 
 def _profiles(ec2: Any) -> dict[str, str]:

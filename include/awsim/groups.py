@@ -6,7 +6,7 @@ move moto's models here and nowhere else.
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -44,13 +44,21 @@ class Group:
     desired: int
     health_check: str
     grace: int
-    members: tuple[Member, ...]
     suspended: frozenset[str]
     target_groups: tuple[str, ...]
     template_id: str | None
     template_name: str | None
     template_version: str | None
     """As the group names it: a number, `$Latest`, `$Default`; None without a launch template."""
+    _states: list[Any] = field(repr=False)
+    _members: list[tuple[Member, ...]] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Made when first asked for: most questions about a large group are not about its members."""
+        if not self._members:
+            self._members.append(tuple(_member(state) for state in self._states))
+        return self._members[0]
 
 
 def group_names(account: str, region: str) -> list[str]:
@@ -72,13 +80,20 @@ def group(account: str, region: str, name: str) -> Group | None:
         desired=int(found.desired_capacity or 0),
         health_check=found.health_check_type,
         grace=int(found.health_check_grace_period or 0),
-        members=tuple(_member(state) for state in found.instance_states),
         suspended=frozenset(row["ProcessName"] for row in found.suspended_processes),
         target_groups=tuple(found.target_group_arns or ()),
         template_id=template.id if template is not None else None,
         template_name=template.name if template is not None else None,
         template_version=str(found.launch_template_version) if template is not None else None,
+        _states=list(found.instance_states),
     )
+
+
+def member(account: str, region: str, name: str, identifier: str) -> Member | None:
+    """One instance of a group, as it is now."""
+    found = autoscaling_backends[account][region].autoscaling_groups.get(name)
+    states = found.instance_states if found is not None else ()
+    return next((_member(state) for state in states if state.instance.id == identifier), None)
 
 
 def _member(state: Any) -> Member:
@@ -112,14 +127,15 @@ def launch(account: str, region: str, name: str, *, profile: str | None, number:
     if subnets:
         several = subnets.split(",")
         found.vpc_zone_identifier = several[number % len(several)]
-    try:
-        found.replace_autoscaling_group_instances(1, found.get_propagated_tags())
-    finally:
-        found.vpc_zone_identifier = subnets
-    (identifier,) = {state.instance.id for state in found.instance_states} - before
-    ec2 = ec2_backends[account][region]
-    if profile and identifier not in ec2.iam_instance_profile_associations:
-        ec2.associate_iam_instance_profile(identifier, iam_instance_profile_arn=profile)
+    with estate.quick_look_ups(account, region):
+        try:
+            found.replace_autoscaling_group_instances(1, found.get_propagated_tags())
+        finally:
+            found.vpc_zone_identifier = subnets
+        (identifier,) = {state.instance.id for state in found.instance_states} - before
+        ec2 = ec2_backends[account][region]
+        if profile and identifier not in ec2.iam_instance_profile_associations:
+            ec2.associate_iam_instance_profile(identifier, iam_instance_profile_arn=profile)
     return str(identifier)
 
 
@@ -129,7 +145,8 @@ def terminate(account: str, region: str, name: str, identifier: str) -> None:
     if found is not None:
         found.instance_states = [state for state in found.instance_states if state.instance.id != identifier]
     elbv2_backends[account][region].notify_terminate_instances([identifier])
-    ec2_backends[account][region].terminate_instances([identifier])
+    with estate.quick_look_ups(account, region):
+        ec2_backends[account][region].terminate_instances([identifier])
 
 
 @contextmanager

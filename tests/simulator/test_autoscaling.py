@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -722,3 +723,17 @@ def test_in_an_empty_aws_a_group_without_profiles_behaves_as_in_moto(start):
     client.exit_standby(InstanceIds=[host], AutoScalingGroupName="app")
     client.set_desired_capacity(AutoScalingGroupName="app", DesiredCapacity=4)
     assert len(members(aws)) == 4
+
+
+def test_a_refresh_of_a_thousand_instances_takes_seconds(start):
+    """Measured on two cores: 5.4 s for a thousand. Ten times that is a refresh that looks at everybody for each."""
+    aws = start(GROUP.replace("count: 10", "count: 1000").replace("max: 12", "max: 1100"))
+    old = set(members(aws))
+    assert len(old) == 1000
+    begun = time.process_time()
+    refresh(aws, MinHealthyPercentage=90, InstanceWarmup=60)
+    last = until(aws, "Successful", step=600)
+    assert time.process_time() - begun < 50
+    assert last["PercentageComplete"] == 100
+    assert not old & set(members(aws))
+    assert len(members(aws)) == 1000

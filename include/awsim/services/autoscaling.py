@@ -211,7 +211,7 @@ def _settle(world: World, host: Host, made_by: groups.TemplateVersion | None) ->
 
     def up(_: float) -> None:
         group = groups.group(host.account, host.region, host.group or "")
-        if group is not None and host.state == "running" and any(member.id == host.id for member in group.members):
+        if group is not None and host.state == "running" and groups.member(host.account, host.region, group.name, host.id):
             for arn in group.target_groups:
                 elbv2.register(world, host.account, host.region, arn, host.id)
 
@@ -243,10 +243,10 @@ def retire(
     _note(world, account, region, name, f"Terminating EC2 instance: {identifier}", why, host=host, takes=gone - world.now)
 
     def end(_: float) -> None:
-        state.leaving.discard(identifier)
         groups.terminate(account, region, name, identifier)
         if host is not None:
             world.retired(host, cause=cause, replaced_by=replaced_by)
+        state.leaving.discard(identifier)
 
     world.at(gone, end)
     return gone
@@ -274,7 +274,7 @@ def _note(
     group = need(account, region, name)
     rows = state.activities.setdefault(name, [])
     bits = f"{world.random('activity', account, region, name, len(rows)).getrandbits(128):032x}"
-    member = next((one for one in group.members if host is not None and one.id == host.id), None)
+    member = groups.member(account, region, name, host.id) if host is not None else None
     activity = Activity(
         id=f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-a{bits[17:20]}-{bits[20:]}",
         group=name,
@@ -327,9 +327,9 @@ def _tell(world: World, account: str, region: str, activity: Activity, what: str
 
 def _down(world: World, host: Host) -> None:
     """A machine of a group goes down: is it still down when the health checks have noticed?"""
-    if host.group is None:
-        return
     state = scaling(world, host.account, host.region)
+    if host.group is None or host.id in state.leaving:
+        return
     state.impaired_since[host.id] = world.now
 
     def look(_: float) -> None:
