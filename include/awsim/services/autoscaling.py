@@ -752,7 +752,7 @@ def _managed(ctx: Context, identifier: str) -> str:
 
 
 @operation("autoscaling", "DetachInstances", check=False)
-def detach_instances(ctx: Context, params: dict[str, Any]) -> Answer:
+def detach_instances(ctx: Context, params: dict[str, Any]) -> Answer | dict[str, Any]:
     """The machines go on without the group; their targets drain, and without a decrement others take their place."""
     name, ids = params.get("AutoScalingGroupName") or "", params.get("InstanceIds") or []
     group = need(ctx.account, ctx.region, name)
@@ -770,7 +770,7 @@ def detach_instances(ctx: Context, params: dict[str, Any]) -> Answer:
         answer = ctx.moto_answer()
     if answer.status != 200:
         return answer
-    world, cause = ctx.world, Cause(request_id=ctx.request_id)
+    world, cause, activities = ctx.world, Cause(request_id=ctx.request_id), []
     for identifier in ids:
         _drain(world, ctx.account, ctx.region, group, identifier)
         scaling(world, ctx.account, ctx.region).phases.pop(identifier, None)
@@ -779,7 +779,8 @@ def detach_instances(ctx: Context, params: dict[str, Any]) -> Answer:
         host = world.host(ctx.account, ctx.region, identifier)
         shrinking = f", shrinking the capacity from {group.desired} to {group.desired - len(ids)}." if fewer else "."
         why = f"instance {identifier} was detached in response to a user request{shrinking}"
-        _note(world, ctx.account, ctx.region, name, f"Detaching EC2 instance: {identifier}", why, host=host, takes=SHUTDOWN)
+        what = f"Detaching EC2 instance: {identifier}"
+        activities.append(_note(world, ctx.account, ctx.region, name, what, why, host=host, takes=SHUTDOWN))
         successor = None
         if not fewer and "Launch" not in group.suspended:
             successor = launch(world, ctx.account, ctx.region, name, why=why, cause=cause)
@@ -787,7 +788,7 @@ def detach_instances(ctx: Context, params: dict[str, Any]) -> Answer:
             world.record(host, Event.REPLACED, cause=cause, replaced_by=successor.id)
         for callback in world.state(ctx.account, ctx.region, Replacements).callbacks:
             callback(name, identifier, successor)
-    return answer
+    return {"Activities": [activity.as_row(ctx.at) for activity in activities]}
 
 
 @operation("autoscaling", "ResumeProcesses", check=False)
