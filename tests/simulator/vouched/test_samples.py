@@ -22,7 +22,6 @@ from tests.simulator.vouched.direct import Direct
 from tests.simulator.vouched.stage import RULE, RUNBOOK, STAGE, Facts, play
 
 SAMPLES = Path(__file__).parents[4] / "shared" / "data" / "aws-cli-examples"
-SERVICES = ("ssm", "inspector2", "config", "autoscaling", "elbv2", "cloudwatch", "sts", "organizations")
 FOLDER = {"config": "configservice"}
 
 registry.load()
@@ -32,16 +31,24 @@ def samples() -> list[tuple[str, str, str]]:
     """Service, operation and number of every sample answer of what awsim implements."""
     found = []
     for service, name in registry.registered():
-        folder = SAMPLES / FOLDER.get(service, service) / xform_name(name, "-")
-        if service in SERVICES and folder.is_dir():
-            found += [(service, name, path.name[:2]) for path in sorted(folder.glob("*.output*.json"))]
+        numbers = {path.name[:2] for path in _folder(service, name).glob("*.output*")}
+        found += [(service, name, number) for number in sorted(numbers)]
     return found
 
 
 def sample(service: str, name: str, number: str) -> Any:
-    folder = SAMPLES / FOLDER.get(service, service) / xform_name(name, "-")
-    (path,) = folder.glob(f"{number}.output*.json")
-    return json.loads(path.read_text("utf-8"))
+    """A sample that is printed with slips has been repaired beside it, or is repaired here."""
+    paths = {path.suffixes[-2]: path for path in _folder(service, name).glob(f"{number}.output*")}
+    path = paths.get(".output") or paths.get(".repaired")
+    if path is not None:
+        return json.loads(path.read_text("utf-8"))
+    text = paths[".notjson"].read_text("utf-8")
+    text = re.sub(r"^(\s*){\s*{", r"\1{", text)  # an object in nothing
+    return json.loads(re.sub(r": (\d{4}-[\d-]+T[\d:.]+Z)", r': "\1"', text))  # a moment without quotes
+
+
+def _folder(service: str, name: str) -> Path:
+    return SAMPLES / FOLDER.get(service, service) / xform_name(name, "-")
 
 
 Request = Callable[[Facts], dict[str, Any]]
@@ -63,6 +70,11 @@ ASKED: dict[str, Request] = {
     "DescribeScalingActivities": lambda facts: {"AutoScalingGroupName": "app"},
     "DescribeScalingActivities/02": lambda facts: {"AutoScalingGroupName": "app", "IncludeDeletedGroups": True},
     "DescribeWarmPool": lambda facts: {"AutoScalingGroupName": "app"},
+    "DetachInstances": lambda facts: {
+        "AutoScalingGroupName": "app",
+        "InstanceIds": [facts.member],
+        "ShouldDecrementDesiredCapacity": True,
+    },
     "EnterStandby": lambda facts: {
         "AutoScalingGroupName": "app",
         "InstanceIds": [facts.member],
@@ -171,7 +183,7 @@ ASKED: dict[str, Request] = {
     "DeletePatchBaseline": lambda facts: {"BaselineId": facts.spare},
     "DeregisterPatchBaselineForPatchGroup": lambda facts: {"PatchGroup": "Development", "BaselineId": facts.baseline},
     "DescribeAutomationExecutions": lambda facts: {"Filters": [{"Key": "ExecutionId", "Values": [facts.automation]}]},
-    "DescribeAutomationStepExecutions": lambda facts: {"AutomationExecutionId": facts.automation},
+    "DescribeAutomationStepExecutions": lambda facts: {"AutomationExecutionId": facts.restart},
     "DescribeAvailablePatches": lambda facts: {"Filters": [{"Key": "PRODUCT", "Values": ["WindowsServer2022"]}]},
     "DescribeEffectivePatchesForPatchBaseline": lambda facts: {"BaselineId": facts.baseline},
     "DescribeInstanceInformation": lambda facts: {"Filters": [{"Key": "tag-key", "Values": ["Environment"]}]},
@@ -205,7 +217,7 @@ ASKED: dict[str, Request] = {
     "DescribeOpsItems": lambda facts: {"OpsItemFilters": [{"Key": "Status", "Operator": "Equal", "Values": ["Open"]}]},
     "DescribePatchGroupState": lambda facts: {"PatchGroup": "web"},
     "DescribePatchProperties": lambda facts: {"OperatingSystem": "AMAZON_LINUX_2023", "Property": "PRODUCT"},
-    "GetAutomationExecution": lambda facts: {"AutomationExecutionId": facts.automation},
+    "GetAutomationExecution": lambda facts: {"AutomationExecutionId": facts.restart},
     "GetCalendarState": lambda facts: {"CalendarNames": ["Freeze"], "AtTime": "2026-01-06T08:00:00Z"},
     "GetCalendarState/02": lambda facts: {"CalendarNames": ["Freeze"], "AtTime": "2026-07-19T21:15:19Z"},
     "GetCommandInvocation": lambda facts: {"CommandId": facts.command, "InstanceId": facts.host},
@@ -217,6 +229,7 @@ ASKED: dict[str, Request] = {
     },
     "GetDocument": lambda facts: {"Name": "Waits"},
     "GetInventorySchema": lambda facts: {},
+    "GetMaintenanceWindow": lambda facts: {"WindowId": facts.open},
     "GetMaintenanceWindowExecution": lambda facts: {"WindowExecutionId": facts.run},
     "GetMaintenanceWindowExecutionTask": lambda facts: {"WindowExecutionId": facts.run, "TaskId": facts.ran},
     "GetMaintenanceWindowExecutionTaskInvocation": lambda facts: {
@@ -261,7 +274,11 @@ ASKED: dict[str, Request] = {
         "DocumentFormat": "JSON",
     },
     "UpdateMaintenanceWindow": lambda facts: {"WindowId": facts.windows[4], "Name": "renamed"},
-    "UpdatePatchBaseline": lambda facts: {"BaselineId": facts.baseline, "RejectedPatches": ["KB2032276"]},
+    "UpdatePatchBaseline": lambda facts: {
+        "BaselineId": facts.baseline,
+        "RejectedPatches": ["KB2032276"],
+        "ApprovedPatches": ["KB2124261"],
+    },
     "AssumeRole": lambda facts: {"RoleArn": "arn:aws:iam::222222222222:role/PatchwaveRole", "RoleSessionName": "example"},
 }
 """The request that asks for the state of a sample; `Operation/02` for the second one. Absent means no parameters."""
@@ -334,6 +351,7 @@ DEVIATIONS: dict[str, dict[str, str]] = {
     },
     "ssm/UpdateMaintenanceWindowTask/01": {"+ $.TaskInvocationParameters.RunCommand.Comment": STATE},
     "organizations/DescribeAccount/01": {"+ $.Account.JoinedTimestamp": "the sample misspells it as JoinedTimeStamp"},
+    "organizations/ListRoots/01": {"0 $.Roots[].PolicyTypes": "no type of policy is switched on here"},
     "ssm/DescribeAutomationExecutions/01": {"+ $.AutomationExecutionMetadataList[].TargetMaps": NEWER},
     "ssm/DescribeAutomationStepExecutions/01": {f"+ $.StepExecutions[].{member}": NEWER for member in _STEP},
     "ssm/DescribeInstanceInformation/01": {
@@ -386,7 +404,7 @@ DEVIATIONS: dict[str, dict[str, str]] = {
     },
     "sts/AssumeRole/01": {"+ $.PackedPolicySize": OURS},
 }
-"""`+` is in awsim's answer only, `-` in the sample only, `!` is of another type."""
+"""`+` is in awsim's answer only, `-` in the sample only, `!` is of another type, `0` is empty here, hence not compared."""
 
 UNASKED: dict[str, str] = {
     "elbv2/DescribeTargetHealth/05": "an unhealthy target has the members of an initial one; how it gets there is test_elbv2's",
@@ -410,6 +428,9 @@ def cast(tmp_path_factory: pytest.TempPathFactory) -> tuple[Direct, Facts]:
     standard = ssm.describe_patch_baselines(Filters=[{"Key": "OWNER", "Values": ["AWS"]}])["BaselineIdentities"]
     facts["standard"] = next(row["BaselineId"] for row in standard if row["OperatingSystem"] == "WINDOWS")
     groups.put_warm_pool(AutoScalingGroupName="app", MinSize=2, PoolState="Stopped")
+    facts["restart"] = ssm.start_automation_execution(
+        DocumentName="AWS-RestartEC2Instance", Parameters={"InstanceId": [facts.desk[1]]}
+    )["AutomationExecutionId"]
     direct.simulator.advance(620)
     facts["running"] = ssm.describe_maintenance_window_executions(WindowId=facts.open)["WindowExecutions"][0]["WindowExecutionId"]
     facts["member"] = _member(groups)
@@ -420,12 +441,28 @@ def cast(tmp_path_factory: pytest.TempPathFactory) -> tuple[Direct, Facts]:
 
 _LONG = {"RunCommand": {"Parameters": {"commands": ["sleep 900"]}}}
 _BEFORE: dict[str, Callable[[Any, Facts], None]] = {
+    "ListCommands": lambda client, facts: _notified(client),
     "CancelInstanceRefresh": lambda client, facts: _refresh(client),
     "RollbackInstanceRefresh": lambda client, facts: _refresh(client, back=True),
     "StartInstanceRefresh": lambda client, facts: _quiet(client),
     "TerminateInstanceInAutoScalingGroup": lambda client, facts: facts.update(member=_member(client)),
     "EnterStandby": lambda client, facts: facts.update(member=_member(client)),
+    "DetachInstances": lambda client, facts: facts.update(member=_member(client)),
 }
+
+
+def _notified(client: Any) -> None:
+    client.send_command(
+        DocumentName="AWS-RunShellScript",
+        Targets=[{"Key": "tag:PatchGroup", "Values": ["web"]}],
+        Parameters={"commands": ["df"]},
+        ServiceRoleArn="arn:aws:iam::111111111111:role/notify",
+        NotificationConfig={
+            "NotificationArn": "arn:aws:sns:eu-central-1:111111111111:ops",
+            "NotificationEvents": ["All"],
+            "NotificationType": "Command",
+        },
+    )
 
 
 def _member(client: Any) -> str:
@@ -487,9 +524,13 @@ def _deviations(shape: Any, theirs: Any, ours: Any, path: str, by_json: bool) ->
             yield from _deviations(shape.members[key], theirs[key], ours[key], f"{path}.{key}", by_json)
     elif kind == "list":
         if not theirs or not ours:
+            if theirs:
+                yield f"0 {path}"
             return
         yield from _deviations(shape.member, _merged(shape.member, theirs), _merged(shape.member, ours), f"{path}[]", by_json)
     elif kind == "map":
+        if theirs and not ours:
+            yield f"0 {path}"
         for inner in list(theirs.values())[:1]:
             for own in list(ours.values())[:1]:
                 yield from _deviations(shape.value, inner, own, f"{path}{{}}", by_json)
