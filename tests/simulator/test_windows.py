@@ -86,7 +86,7 @@ def test_a_script_that_restarts_the_computer_is_over_and_takes_the_machine_down(
 
 def test_a_shell_document_that_names_a_windows_host_is_refused(mixed):
     """Seen in the field: the whole call is UnsupportedPlatformType, and nothing is sent."""
-    with pytest.raises(ClientError, match="Cannot perform operation for instance id .* of platform type Windows") as refused:
+    with pytest.raises(ClientError, match=r"Cannot perform operation for instance id .* of platform type Windows") as refused:
         mixed.script(mixed.hosts("lin")[0], mixed.hosts("win")[0], lines=["echo no"])
     assert refused.value.response["Error"]["Code"] == "UnsupportedPlatformType"
     mixed.advance(60)
@@ -133,11 +133,13 @@ def test_a_windows_host_is_patched_with_a_reboot(mixed):
     mixed.patch(host, operation="Scan")
     mixed.advance(120)
     missing = [row["KBId"] for row in mixed.patches(host, "Missing")]
-    assert missing and all(name.startswith("KB") for name in missing)
+    assert missing
+    assert all(name.startswith("KB") for name in missing)
     command = mixed.patch(host, Parameters={"RebootOption": ["RebootIfNeeded"]})
     mixed.advance(1200)
     row = mixed.ssm.get_command_invocation(CommandId=command, InstanceId=host, PluginName="PatchWindows")
-    assert row["Status"] == "Success" and "exit code 3010" in row["StandardOutputContent"]
+    assert row["Status"] == "Success"
+    assert "exit code 3010" in row["StandardOutputContent"]
     silent = mixed.ssm.get_command_invocation(CommandId=command, InstanceId=host, PluginName="PatchLinux")
     assert silent["StandardOutputContent"] == ""
     state = mixed.patch_state(host)
@@ -182,8 +184,10 @@ def test_a_document_for_both_platforms_runs_on_each_its_own_step(mixed):
     assert set(mixed.details(command).values()) == {"Success"}
     told = {row["InstanceId"]: {step["Name"]: step["Output"] for step in row["CommandPlugins"]} for row in rows(mixed, command)}
     windows, linux = told[mixed.hosts("win")[0]], told[mixed.hosts("lin")[0]]
-    assert windows["onWindows"] == "Windows\n" and "skipped" in windows["onLinux"]
-    assert linux["onLinux"] == "Linux\n" and "skipped" in linux["onWindows"]
+    assert windows["onWindows"] == "Windows\n"
+    assert "skipped" in windows["onLinux"]
+    assert linux["onLinux"] == "Linux\n"
+    assert "skipped" in linux["onWindows"]
 
 
 @pytest.mark.parametrize("value", ["soon", "0", "172801"])

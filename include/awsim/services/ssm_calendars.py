@@ -1,6 +1,6 @@
 """Change calendars: documents of plain text (which moto does not take), and GetCalendarState.
 
-CreateDocument, UpdateDocument and GetDocument are answered here for format TEXT only; every other document stays moto's.
+CreateDocument and UpdateDocument are answered here for format TEXT only; every other document stays moto's.
 """
 
 import json
@@ -92,22 +92,6 @@ def update_document(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | An
     if told is None:
         raise AwsError("DuplicateDocumentContent", "The content of the association document matches another document.")
     return {"DocumentDescription": _dated(ctx, told)}
-
-
-@operation("ssm", "GetDocument", check=False)
-def get_document(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | Answer:
-    found = estate_ssm.text_document(ctx.account, ctx.region, params.get("Name") or "", params.get("DocumentVersion"))
-    if found is None:
-        return ctx.moto_answer()
-    return {
-        "Name": found.name,
-        "VersionName": found.version_name or None,
-        "DocumentVersion": found.document_version,
-        "Status": found.status,
-        "Content": found.content,
-        "DocumentType": found.document_type,
-        "DocumentFormat": "TEXT",
-    }
 
 
 # --- state ---

@@ -214,6 +214,7 @@ ASKED: dict[str, Request] = {
         "Targets": [{"Key": "InstanceIds", "Values": [facts.host]}],
         "ResourceType": "INSTANCE",
     },
+    "DescribeDocument": lambda facts: {"Name": "AWS-RunPatchBaseline"},
     "DescribeOpsItems": lambda facts: {"OpsItemFilters": [{"Key": "Status", "Operator": "Equal", "Values": ["Open"]}]},
     "DescribePatchGroupState": lambda facts: {"PatchGroup": "web"},
     "DescribePatchProperties": lambda facts: {"OperatingSystem": "AMAZON_LINUX_2023", "Property": "PRODUCT"},
@@ -242,6 +243,9 @@ ASKED: dict[str, Request] = {
     "GetPatchBaseline": lambda facts: {"BaselineId": facts.baseline},
     "GetPatchBaselineForPatchGroup": lambda facts: {"PatchGroup": "Production"},
     "ListCommandInvocations": lambda facts: {"CommandId": facts.command, "Details": True},
+    "ListDocuments": lambda facts: {
+        "Filters": [{"Key": "Owner", "Values": ["Amazon"]}, {"Key": "DocumentType", "Values": ["Command"]}]
+    },
     "ListComplianceItems": lambda facts: {"ResourceIds": [facts.host], "ResourceTypes": ["ManagedInstance"]},
     "ListInventoryEntries": lambda facts: {"InstanceId": facts.host, "TypeName": "AWS:Application"},
     "ListInventoryEntries/02": lambda facts: {"InstanceId": facts.host, "TypeName": "Custom:RackInfo"},
@@ -388,6 +392,7 @@ DEVIATIONS: dict[str, dict[str, str]] = {
         "+ $.OpsItem.Version": NEWER,
     },
     "ssm/ListCommands/01": {f"+ $.Commands[].{member}": NEWER for member in _COMMAND},
+    "ssm/ListDocuments/01": {"0 $.DocumentIdentifiers[].Tags": "the documents of Amazon carry no tags"},
     "ssm/ListComplianceItems/01": {
         "+ $.ComplianceItems[].ExecutionSummary.ExecutionId": STATE,
         "+ $.ComplianceItems[].ExecutionSummary.ExecutionType": STATE,
