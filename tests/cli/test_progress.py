@@ -33,7 +33,7 @@ def ledger() -> MemoryLedger:
     rows = [
         HostRow(
             run=RUN, stage=PROD, host=HostId(f"i-{number:08x}"), cell=Cell(account="1" * 12, region="eu-central-1"),
-            name=f"web-{number}", platform="amazon-linux", domain="asg", state=HostState.PLANNED, since=NOW,
+            name=f"web-{number}", platform="amazon-linux", domains=("asg", "stage:dev"), state=HostState.PLANNED, since=NOW,
         )
         for number in range(4)
     ]  # fmt: skip

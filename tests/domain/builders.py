@@ -45,7 +45,8 @@ def a_host(number: int = 1, *, group_tag: str | None = "linux-prod", **facts: An
     return Host(**values | facts)
 
 
-def a_row(number: int = 1, state: HostState = HostState.PLANNED, **facts: Any) -> HostRow:
+def a_row(number: int = 1, state: HostState = HostState.PLANNED, *, domain: str = "", **facts: Any) -> HostRow:
+    """A host of the stage; `domain` names another failure domain that it is in beside the stage."""
     values: dict[str, Any] = {
         "run": RUN,
         "stage": STAGE,
@@ -53,7 +54,7 @@ def a_row(number: int = 1, state: HostState = HostState.PLANNED, **facts: Any) -
         "cell": CELL,
         "name": f"prod-{number}",
         "platform": "Amazon Linux 2023",
-        "domain": "stage:prod",
+        "domains": (domain, "stage:prod") if domain else ("stage:prod",),
         "state": state,
         "since": NOW,
     }
@@ -89,11 +90,21 @@ def a_report(number: int = 1, operation: str = "Scan", **facts: Any) -> PatchSta
 
 
 def the_rules(rows: Iterable[HostRow], *, places: Mapping[str, int] | int = 2, total: int = 100, **facts: Any) -> StageRules:
+    """The rules of a stage with these rows.
+
+    Args:
+        places: of each failure domain, or of every one; a stage whose hosts are in no other domain has them itself.
+        total: of the whole stage at most.
+    """
     rows = list(rows)
+    stage = f"stage:{facts.get('stage', STAGE)}"
     if isinstance(places, int):
-        places = dict.fromkeys((row.domain for row in rows), places)
+        places = dict.fromkeys(
+            (domain for row in rows for domain in row.domains if len(row.domains) == 1 or domain != stage), places
+        )
+    places = {**places, stage: min(total, places.get(stage, total))}
     values: dict[str, Any] = {
-        "run": RUN, "stage": STAGE, "order": tuple(row.host for row in rows), "places": places, "stage_places": total,
+        "run": RUN, "stage": STAGE, "order": tuple(row.host for row in rows), "places": places,
         "error_budget": 100,
     }  # fmt: skip
     return StageRules(**values | facts)

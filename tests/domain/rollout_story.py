@@ -113,12 +113,12 @@ class Player:
         rows = []
         for number in range(1, hosts + 1):
             group = choose.choice([None, None, "web", "api"])
-            domain = f"asg:{group}" if group else "stage:prod"
+            domain = f"asg:{group}" if group else ""
             cell = choose.choice([CELL, CELL, FAR])
             platform = choose.choice(["Amazon Linux 2023", "Ubuntu 24.04"])
             rows.append(a_row(number, domain=domain, cell=cell, platform=platform))
             self.hosts[rows[-1].host] = a_host(number, cell=cell, platform=platform)
-        domains = sorted({row.domain for row in rows})
+        domains = sorted({domain for row in rows for domain in row.domains})
         rules = the_rules(
             rows,
             places={domain: choose.randint(1, 3) for domain in domains},
@@ -133,9 +133,7 @@ class Player:
         for _ in range(MOST_TURNS):
             self._look()
             rows = tuple(story.rows.values())
-            decision = rollout.decide(
-                story.rules, rows, story.dispatches, errors_since=self.errors_since, now=self.now
-            )
+            decision = rollout.decide(story.rules, rows, story.dispatches, errors_since=self.errors_since, now=self.now)
             story.turns.append(Turn(self.now, rows, decision, self.errors_since))
             match decision:
                 case tuple():
@@ -225,9 +223,7 @@ class Player:
             if of_it and all(fate.ends_at is not None and fate.ends_at <= self.now for fate in of_it):
                 complete.add(token)
         states = {host: truth.report for host, truth in story.truth.items() if truth.report is not None}
-        seen = Observation(
-            hosts=self.hosts, invocations=invocations, patch_states=states, complete=frozenset(complete)
-        )
+        seen = Observation(hosts=self.hosts, invocations=invocations, patch_states=states, complete=frozenset(complete))
         rows = tuple(story.rows.values())
         self._move(rollout.observed(story.rules, rows, story.dispatches, seen, now=self.now))
         for token in complete:
@@ -278,7 +274,5 @@ class Player:
 
 
 def holding(rows: Sequence[HostRow]) -> Counter[str]:
-    """Hosts that hold a place, by failure domain; ``*`` is the stage."""
-    held = Counter(row.domain for row in rows if row.state in rollout.HOLDS_PLACE)
-    held["*"] = sum(held.values())
-    return held
+    """Hosts that hold a place, by failure domain."""
+    return Counter(domain for row in rows if row.state in rollout.HOLDS_PLACE for domain in row.domains)

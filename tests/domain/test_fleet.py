@@ -46,13 +46,21 @@ def test_a_patch_group_is_read_in_both_of_its_spellings(key: str) -> None:
     assert a_host(1, tags={"patchgroup": "linux-prod"}).patch_group is None
 
 
-def test_a_failure_domain_is_the_group_or_else_the_stage() -> None:
-    """Groups of the same name in two cells are two groups."""
-    assert fleet.failure_domain(a_host(1), stage="prod") == "stage:prod"
+def test_a_host_is_in_several_failure_domains_at_once() -> None:
+    """Its group, its target groups, its zone within the stage, and the stage, which is the last."""
+    host = a_host(1, group="web", target_groups=("shop", "api"), zone="eu-central-1b")
+    assert fleet.failure_domains(host, stage="prod") == (
+        f"asg:{CELL}/web", f"target:{CELL}/api", f"target:{CELL}/shop", f"zone:prod/{CELL.account}/eu-central-1b", "stage:prod",
+    )  # fmt: skip
+    assert fleet.failure_domains(a_host(1, zone=""), stage="prod") == ("stage:prod",)
+
+
+def test_groups_are_the_same_in_every_stage_and_others_in_every_cell() -> None:
+    """A group's budget protects the group, whoever is patched in it; a zone's and a stage's are the stage's own."""
     here, there = a_host(1, group="web"), a_host(2, group="web", cell=FAR)
-    assert fleet.failure_domain(here, stage="prod") == f"asg:{CELL}/web"
-    assert fleet.failure_domain(here, stage="prod") != fleet.failure_domain(there, stage="prod")
-    assert fleet.failure_domain(here, stage="prod") == fleet.failure_domain(here, stage="dev")
+    prod, dev = fleet.failure_domains(here, stage="prod"), fleet.failure_domains(here, stage="dev")
+    assert prod[0] == dev[0] != fleet.failure_domains(there, stage="prod")[0]
+    assert not set(prod[1:]) & set(dev[1:])
 
 
 def test_health_names_each_check() -> None:

@@ -47,7 +47,7 @@ def a_host(host: HostId = A, stage: StageName = DEV, state: HostState = HostStat
         cell=CELL,
         name=f"web-{host[-2:]}",
         platform="Amazon Linux",
-        domain="asg:web",
+        domains=("asg:web", f"stage:{stage}"),
         state=state,
         since=AT,
     )

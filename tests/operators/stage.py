@@ -90,7 +90,7 @@ class Stage:
         )  # fmt: skip
         rows = [
             HostRow(
-                run=RUN, stage=STAGE, host=host, cell=CELL, name=host, platform="Amazon Linux 2023", domain="stage:dev",
+                run=RUN, stage=STAGE, host=host, cell=CELL, name=host, platform="Amazon Linux 2023", domains=("stage:dev",),
                 state=HostState.PLANNED, since=self.now,
             )
             for host in self.hosts

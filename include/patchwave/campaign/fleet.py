@@ -53,7 +53,9 @@ class Host:
         group: Auto Scaling group it belongs to.
         group_state: its lifecycle state there (``InService``); None outside a group.
         group_health: Auto Scaling's ``HEALTHY`` or ``UNHEALTHY``; None outside a group.
+        target_groups: names of the target groups that it is registered in, as far as somebody asked.
         last_ping: when the agent was last heard of.
+        launched: when EC2 started it last.
     """
 
     id: HostId
@@ -68,8 +70,10 @@ class Host:
     group: str | None = None
     group_state: str | None = None
     group_health: str | None = None
+    target_groups: tuple[str, ...] = ()
     last_ping: datetime | None = None
     agent_version: str = ""
+    launched: datetime | None = None
 
     @property
     def patch_group(self) -> str | None:
@@ -124,9 +128,49 @@ class Health:
         return f"{self.host}: " + ", ".join(f"{name} {answer}" for name, answer in self.checks)
 
 
-def failure_domain(host: Host, *, stage: str) -> str:
-    """The group whose availability a disruption of `host` puts at risk: its Auto Scaling group, else the stage."""
-    return f"asg:{host.cell}/{host.group}" if host.group else f"stage:{stage}"
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Group:
+    """An Auto Scaling group or a target group with everybody who serves in it, whoever patches them.
+
+    Attributes:
+        domain: its name as a failure domain.
+        members: hosts that serve in it or ought to; who is stopped, in standby or draining is none.
+        unhealthy: members that do not serve now, by that service's word.
+        minimum: members that have to serve at any time; 0 where nobody said so.
+        says: where `minimum` comes from, for people (``MinSize 45``).
+    """
+
+    domain: str
+    members: frozenset[HostId]
+    unhealthy: frozenset[HostId] = frozenset()
+    minimum: int = 0
+    says: str = ""
+
+
+def group_domain(cell: Cell, name: str) -> str:
+    """An Auto Scaling group as a failure domain."""
+    return f"asg:{cell}/{name}"
+
+
+def target_domain(cell: Cell, name: str) -> str:
+    """A target group as a failure domain; its name is unique within account and region."""
+    return f"target:{cell}/{name}"
+
+
+def stage_domain(stage: str) -> str:
+    """The whole stage as a failure domain."""
+    return f"stage:{stage}"
+
+
+def failure_domains(host: Host, *, stage: str) -> tuple[str, ...]:
+    """Everything whose availability a disruption of `host` puts at risk: its Auto Scaling group, each target group that it
+    is registered in, its Availability Zone within the stage, and the stage. It counts in all of them at once."""
+    return (
+        *([group_domain(host.cell, host.group)] if host.group else ()),
+        *(target_domain(host.cell, name) for name in sorted(host.target_groups)),
+        *([f"zone:{stage}/{host.cell.account}/{host.zone}"] if host.zone else ()),
+        stage_domain(stage),
+    )
 
 
 def by_id(hosts: Iterable[Host]) -> dict[HostId, Host]:

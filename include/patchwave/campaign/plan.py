@@ -19,11 +19,11 @@ from pydantic import TypeAdapter
 
 from patchwave.campaign import evidence, fleet, rollout, waves
 from patchwave.campaign.definition import Campaign, Stage, written_duration
-from patchwave.campaign.fleet import Host, Readiness
+from patchwave.campaign.fleet import Group, Host, Readiness
 from patchwave.campaign.policy import Track
 from patchwave.campaign.rollout import StageRules
 from patchwave.campaign.severity import Assessment, Triage
-from patchwave.campaign.values import Cell, HostId, RunId, StageName
+from patchwave.campaign.values import Cell, Count, HostId, RunId, Share, StageName
 from patchwave.campaign.waves import Wave
 
 SNAPSHOTS = uuid.UUID("3f2c8a52-0f0e-5f0b-9c47-0b8f6f3f7a10")
@@ -56,7 +56,7 @@ class PlannedHost:
     """A host that the run will bring to a terminal class.
 
     Attributes:
-        domain: failure domain whose budget it counts in.
+        domains: failure domains whose budgets it counts in, all at once; the stage is the last.
         note: why a command could not reach it when the plan was made; empty if one could.
         findings: patchable findings by severity.
         deadline: the earliest deadline of those; None without any.
@@ -68,7 +68,7 @@ class PlannedHost:
     name: str
     platform: str
     zone: str
-    domain: str
+    domains: tuple[str, ...]
     note: str
     findings: Mapping[str, int]
     deadline: datetime | None
@@ -81,8 +81,9 @@ class StagePlan:
 
     Attributes:
         concurrency: as the campaign file says it (``10 %``, ``5 hosts``).
-        places: how many hosts of each failure domain may be away at once.
+        places: how many hosts of each failure domain may be away at once, the stage among them.
         stage_places: how many of the whole stage.
+        remarks: how these numbers came about, a sentence each.
         forecast: expected time from first Scan to last settled host, without soak.
     """
 
@@ -100,6 +101,7 @@ class StagePlan:
     health_timeout: timedelta
     waves: tuple[Wave, ...]
     forecast: timedelta
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,12 +201,15 @@ def build(
     definition: str,
     requested_by: str | None,
     reboot: bool = True,
+    groups: Iterable[Group] = (),
 ) -> Plan:
     """The plan of one run.
 
     Args:
         hosts: every instance of the scope's cells that carries the scope's tags, stopped ones included.
         definition: digest of the frozen campaign.
+        groups: the Auto Scaling and target groups that the hosts are in, as AWS has them; of a group that is not here
+            nothing is known beyond `hosts`.
 
     Raises:
         AmbiguousStage: a host's tags put it into two stages.
@@ -220,8 +225,9 @@ def build(
         else:
             chosen[stage.name].append(host)
     unknown = triage.unknown(host.id for host in hosts)
+    known = {group.domain: group for group in groups}
     planned = tuple(
-        _stage_plan(stage, chosen[stage.name], hosts, needs, unknown)
+        _stage_plan(stage, chosen[stage.name], hosts, known, needs, unknown)
         for stage in campaign.stages
         if _is_chosen(stage, restriction)
     )
@@ -269,32 +275,34 @@ def _why_excluded(host: Host, stage: Stage | None, needs: Sequence[Assessment], 
 
 
 def _stage_plan(
-    stage: Stage, hosts: Sequence[Host], everybody: Sequence[Host], needs: Needs, unknown: Mapping[HostId, str]
+    stage: Stage,
+    hosts: Sequence[Host],
+    everybody: Sequence[Host],
+    groups: Mapping[str, Group],
+    needs: Needs,
+    unknown: Mapping[HostId, str],
 ) -> StagePlan:
-    domains = {host.id: fleet.failure_domain(host, stage=stage.name) for host in hosts}
+    domains = {host.id: fleet.failure_domains(host, stage=stage.name) for host in hosts}
     # A stopped host serves nobody, so it neither takes a place nor widens the share.
     serving = [host for host in hosts if fleet.readiness(host) is not Readiness.STOPPED]
-    groups = {domain for domain in domains.values() if domain.startswith("asg:")}
-    members = [
-        domain
-        for host in everybody
-        if host.id not in domains
-        and fleet.readiness(host) not in (Readiness.STOPPED, Readiness.TERMINATED)
-        and (domain := fleet.failure_domain(host, stage=stage.name)) in groups
-    ]
-    allowed = waves.places(stage.concurrency, [*(domains[host.id] for host in serving), *members])
-    allowed |= {domain: 1 for domain in domains.values() if domain not in allowed}
-    total = stage.concurrency.of(max(1, len(serving)))
+    concurrency, remarks = _concurrency(stage, len(serving))
+    allowed: dict[str, int] = {}
+    for domain in sorted({one for its in domains.values() for one in its} | {fleet.stage_domain(stage.name)}):
+        size = len(_members(domain, stage, serving, domains, everybody, groups))
+        group = groups.get(domain)
+        allowed[domain] = waves.places(concurrency, size, minimum=group.minimum if group else 0)
+        if group is not None:
+            remarks += _minimum_remark(group, size, concurrency, allowed[domain])
     order = waves.ordered([(host.id, host.cell, host.zone, host.name) for host in hosts])
     facts = fleet.by_id(hosts)
     reachable = [host for host in order if fleet.readiness(facts[host]) is Readiness.READY]
-    cut = waves.split(reachable, domains, allowed, total=total)
+    cut = waves.split(reachable, domains, allowed)
     return StagePlan(
         name=StageName(stage.name),
         hosts=tuple(_planned(facts[host], domains[host], needs.get(host, ()), covered=host not in unknown) for host in order),
-        concurrency=str(stage.concurrency),
+        concurrency=str(concurrency),
         places=allowed,
-        stage_places=total,
+        stage_places=allowed[fleet.stage_domain(stage.name)],
         error_budget=stage.errors_allowed(len(hosts)),
         soak=stage.soak,
         approval_required=stage.approval.required,
@@ -304,10 +312,51 @@ def _stage_plan(
         health_timeout=stage.health.timeout,
         waves=cut,
         forecast=EXPECTED_SCAN + EXPECTED_PATCH * len(cut) if hosts else timedelta(),
+        remarks=remarks,
     )
 
 
-def _planned(host: Host, domain: str, needs: Sequence[Assessment], *, covered: bool) -> PlannedHost:
+def _concurrency(stage: Stage, size: int) -> tuple[Share | Count, tuple[str, ...]]:
+    """How many of a domain at once, and where that comes from."""
+    return stage.concurrency, ()
+
+
+def _members(
+    domain: str,
+    stage: Stage,
+    serving: Sequence[Host],
+    domains: Mapping[HostId, Sequence[str]],
+    everybody: Sequence[Host],
+    groups: Mapping[str, Group],
+) -> frozenset[HostId]:
+    """Who serves in a failure domain: of a group also those whom this stage does not patch."""
+    members = {host.id for host in serving if domain in domains[host.id]}
+    if domain in groups:
+        return groups[domain].members | members
+    return frozenset(members) | {
+        host.id
+        for host in everybody
+        if host.id not in domains
+        and fleet.readiness(host) not in (Readiness.STOPPED, Readiness.TERMINATED)
+        and domain in fleet.failure_domains(host, stage="")  # "": a zone and a stage are this stage's hosts alone
+    }
+
+
+def _minimum_remark(group: Group, size: int, concurrency: Share | Count, places: int) -> tuple[str, ...]:
+    name = group.domain.rpartition("/")[2]
+    if size - group.minimum < 1:
+        return (
+            f"group {name} has {size} members in service and needs {group.minimum} ({group.says}): one host at a time is taken "
+            "all the same, for with none it could never be patched in place; raise its desired capacity to avoid that",
+        )
+    if places < concurrency.of(size):
+        return (
+            f"group {name}: {places} at once and not {concurrency.of(size)}, so that {group.minimum} always serve ({group.says})",
+        )
+    return ()
+
+
+def _planned(host: Host, domains: tuple[str, ...], needs: Sequence[Assessment], *, covered: bool) -> PlannedHost:
     deadlines = [need.deadline for need in needs if need.deadline is not None]
     return PlannedHost(
         id=host.id,
@@ -315,7 +364,7 @@ def _planned(host: Host, domain: str, needs: Sequence[Assessment], *, covered: b
         name=host.name,
         platform=host.platform,
         zone=host.zone,
-        domain=domain,
+        domains=domains,
         note=fleet.why_not(host),
         findings=_words(Counter(need.severity for need in needs)),
         deadline=min(deadlines, default=None),
@@ -336,7 +385,6 @@ def rules(plan: Plan, stage: StagePlan) -> StageRules:
         stage=stage.name,
         order=tuple(host.id for host in stage.hosts),
         places=stage.places,
-        stage_places=stage.stage_places,
         error_budget=stage.error_budget,
         snapshots=plan.snapshots,
         reboot=plan.reboot,
@@ -353,7 +401,7 @@ def rows(plan: Plan, stage: StagePlan, *, now: datetime) -> tuple[rollout.HostRo
             cell=host.cell,
             name=host.name,
             platform=host.platform,
-            domain=host.domain,
+            domains=host.domains,
             state=rollout.HostState.PLANNED,
             reason=host.note,
             since=now,
@@ -467,6 +515,7 @@ def _stage_lines(stage: StagePlan) -> list[str]:
     lines = ["", f"### {stage.name}", ""]
     if not stage.hosts:
         return [*lines, "No host is selected by this stage."]
+    lines += [f"- {_cell_text(remark)}" for remark in stage.remarks]
     lines += [
         f"- **{_cell_text(host.name or host.id)}** ({host.id}): {_cell_text(host.note)}; looked at again when the stage begins"
         for host in notes

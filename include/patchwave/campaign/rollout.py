@@ -11,14 +11,14 @@ A host's way::
                                              \\----------------------------> to_verify
 
 The Scan before disrupts nobody, so it takes no place in the budget. From `installing` until it is settled a host holds a
-place in its failure domain; a failed or unreachable one never gives it back (rules 1 and 3 of a rollout).
+place in each of its failure domains; a failed or unreachable one keeps it until it is healthy (rules 1 and 3 of a rollout).
 """
 
 from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -156,7 +156,7 @@ class HostRow:
     """A host of a stage as the ledger has it.
 
     Attributes:
-        domain: the failure domain whose budget it counts in.
+        domains: the failure domains whose budgets it counts in, all at once (`fleet.failure_domains`); the stage is the last.
         reason: one sentence: why it is in this state.
         token: the dispatch that it is in, or was in last.
         since: when it came into this state.
@@ -169,7 +169,7 @@ class HostRow:
     cell: Cell
     name: str
     platform: str
-    domain: str
+    domains: tuple[str, ...]
     state: HostState
     reason: str = ""
     token: str | None = None
@@ -177,6 +177,11 @@ class HostRow:
     installed: int | None = None
     missing_before: int | None = None
     missing_after: int | None = None
+
+    @property
+    def domain(self) -> str:
+        """The narrowest of its failure domains, for people."""
+        return self.domains[0]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,6 +192,7 @@ class DispatchRow:
         fencing: the lease under which it was intended.
         requested_at: AWS's own time of the command; None until it is known.
         command: AWS's command id; None until it is known.
+        platform: of its hosts; a dispatch has one, so that the ledger can tell how long a step takes on it.
     """
 
     token: str
@@ -203,6 +209,7 @@ class DispatchRow:
     command: str | None = None
     requested_at: datetime | None = None
     ended_at: datetime | None = None
+    platform: str = ""
 
 
 def token(run: RunId, stage: StageName, step: StepKind, attempt: int, hosts: Iterable[HostId]) -> str:
@@ -302,8 +309,8 @@ class StageRules:
     """What the plan fixes for a stage.
 
     Attributes:
-        places: how many hosts of each failure domain may be away at once, by domain; every host's domain is in it.
-        stage_places: how many of the whole stage.
+        places: how many hosts of each failure domain may be away at once, by domain, the stage's among them. A domain that
+            is not in it (a zone that only a late joiner is in) has one place.
         error_budget: hosts that may fail or be unreachable before nothing further is sent; 0 stops at the first.
         step_limit: how long a step and its patch report may take; after that the host counts as unreachable or failed.
         reboot: whether hosts reboot whose patches wait for it; if not, they end as `pending_reboot`.
@@ -314,7 +321,6 @@ class StageRules:
     stage: StageName
     order: tuple[HostId, ...]
     places: Mapping[str, int]
-    stage_places: int
     error_budget: int
     snapshots: Mapping[str, str] = field(default_factory=dict)  # by "cell|platform"
     reboot: bool = True
@@ -630,14 +636,16 @@ def decide(
     rows: Sequence[HostRow],
     dispatches: Mapping[str, DispatchRow],
     *,
-    unhealthy_before: Mapping[str, int] | None = None,
+    unhealthy_before: Mapping[str, Collection[HostId]] | None = None,
+    recovered: Collection[HostId] = (),
     errors_since: datetime | None = None,
     now: datetime,
 ) -> Decision:
     """What to do next, from the ledger's rows after `observed` was applied.
 
     Args:
-        unhealthy_before: hosts per failure domain that were unhealthy before we came and are none of the rows.
+        unhealthy_before: hosts by failure domain that were unhealthy before we came and still are, whoever patches them.
+        recovered: hosts that failed, could not be reached or wait for a reboot, and serve again: they give their place back.
         errors_since: the moment of the last halt that a person cleared; errors up to it are spent no second time, but
             their hosts keep their places.
         now: the campaign's time.
@@ -647,7 +655,8 @@ def decide(
     """
     spent = [row for row in rows if row.state in ERRORS and (errors_since is None or row.since > errors_since)]
     in_flight = [row for row in rows if row.state in IN_FLIGHT or row.state is HostState.SCANNING]
-    halt = _halt(rules, rows, spent, unhealthy_before or {})
+    unhealthy = unhealthy_before or {}
+    halt = _over_budget(rules, spent)
     # What disrupts nobody, or ends a disruption that has begun, goes on even in a halted stage.
     due = (
         *_dispatches(rules, rows, dispatches, StepKind.VERIFY),
@@ -656,91 +665,113 @@ def decide(
     if halt is None:
         due += (
             *_dispatches(rules, rows, dispatches, StepKind.SCAN),
-            *_installs(rules, rows, dispatches, unhealthy_before or {}),
+            *_installs(rules, rows, dispatches, unhealthy, recovered),
         )
     if due:
         return due
     if in_flight:
         return _wait(rules, in_flight, dispatches, halt, now=now)
-    if all(row.state in TERMINAL for row in rows):
-        if halt is not None and len(spent) > rules.error_budget:
-            return halt
-        return Done(classes=Counter(row.state for row in rows))
     if halt is not None:
         return halt
-    return Wait(
-        reason="hosts wait for a place in their failure domain",
-        ends="a host that is in flight settles",
-        until=now + timedelta(minutes=5),
+    if all(row.state in TERMINAL for row in rows):
+        return Done(classes=Counter(row.state for row in rows))
+    return _no_place(rules, rows, unhealthy, recovered)
+
+
+def _over_budget(rules: StageRules, spent: Sequence[HostRow]) -> Halt | None:
+    if len(spent) <= rules.error_budget:
+        return None
+    return Halt(
+        rule="error budget",
+        reason=f"{len(spent)} hosts failed or could not be reached, {rules.error_budget} may",
+        hosts=tuple(row.host for row in spent),
+        advice="look at the hosts named, mend or except them, then clear this task: it goes on with those not settled",
     )
 
 
-def _halt(rules: StageRules, rows: Sequence[HostRow], spent: Sequence[HostRow], unhealthy: Mapping[str, int]) -> Halt | None:
-    if len(spent) > rules.error_budget:
-        return Halt(
-            rule="error budget",
-            reason=f"{len(spent)} hosts failed or could not be reached, {rules.error_budget} may",
-            hosts=tuple(row.host for row in spent),
-            advice="look at the hosts named, mend or except them, then clear this task: it goes on with those not settled",
-        )
-    waiting = [row for row in rows if row.state is HostState.READY]
-    if not waiting:
-        return None
-    used = _used(rows, unhealthy)
-    stuck = [row for row in rows if _holds_place(row) and row.state not in IN_FLIGHT]
-    if any(row.state in IN_FLIGHT for row in rows):
-        return None
-    if all(_free(rules, used, row.domain) <= 0 for row in waiting):
-        return Halt(
-            rule="disruption budget",
-            reason="every place is held by a host that failed, is unreachable or was unhealthy before",
-            hosts=tuple(row.host for row in stuck),
-            advice="bring those hosts back, then clear this task: it goes on with the hosts not settled",
-        )
-    return None
+def _no_place(
+    rules: StageRules, rows: Sequence[HostRow], unhealthy: Mapping[str, Collection[HostId]], recovered: Collection[HostId]
+) -> Halt:
+    """Hosts are ready, nothing is on its way that could make room for them, and no domain of theirs can miss one more."""
+    used = _used(rows, unhealthy, recovered)
+    waiting = [row for row in rows if row.state not in TERMINAL]
+    full = sorted({domain for row in waiting for domain in row.domains if not _has_place(rules, used, row, domain)})
+    stuck = [row.host for row in rows if holds_place(row, recovered) and not set(full).isdisjoint(row.domains)]
+    outside = sorted({host for domain in full for host in used.get(domain, ())} - set(stuck))
+    return Halt(
+        rule="disruption budget",
+        reason=f"every place of {', '.join(full)} is held by a host that failed, is unreachable or was unhealthy before",
+        hosts=(*stuck, *outside),
+        advice="bring those hosts back to health, then clear this task: it goes on with the hosts not settled",
+    )
 
 
-def _used(rows: Iterable[HostRow], unhealthy: Mapping[str, int]) -> Counter[str]:
-    used = Counter(row.domain for row in rows if _holds_place(row))
-    used.update(unhealthy)
-    used["*"] = sum(used.values())
+def _used(
+    rows: Iterable[HostRow], unhealthy: Mapping[str, Collection[HostId]], recovered: Collection[HostId]
+) -> dict[str, set[HostId]]:
+    """Who holds the places of each failure domain."""
+    used: dict[str, set[HostId]] = {domain: set(hosts) for domain, hosts in unhealthy.items()}
+    sick = {host for hosts in unhealthy.values() for host in hosts}
+    for row in rows:
+        # A host of the stage that was unhealthy in one of its domains is missing in all of them.
+        if row.host in sick or holds_place(row, recovered):
+            for domain in row.domains:
+                used.setdefault(domain, set()).add(row.host)
     return used
 
 
-def _holds_place(row: HostRow) -> bool:
-    """Whether a host is away because of us, or went away while we were at it.
+def holds_place(row: HostRow, recovered: Collection[HostId] = ()) -> bool:
+    """Whether a host is away because of us, or went away while we were at it, and is not healthy again.
 
     One that was stopped before we came never served, and takes nothing from the share; one that stopped or vanished after a
     command of ours did.
     """
+    if row.state in IN_FLIGHT:
+        return True
+    if row.host in recovered:
+        return False
     return row.state in HOLDS_PLACE or (row.state in (HostState.STOPPED, HostState.TERMINATED) and row.token is not None)
 
 
-def _free(rules: StageRules, used: Mapping[str, int], domain: str) -> int:
-    return min(rules.places[domain] - used.get(domain, 0), rules.stage_places - used.get("*", 0))
+def _has_place(rules: StageRules, used: Mapping[str, Collection[HostId]], row: HostRow, domain: str) -> bool:
+    """Whether `row` may be taken away from `domain`; one that is missing there already takes nothing more from it."""
+    holding = used.get(domain, ())
+    return row.host in holding or len(holding) < rules.places.get(domain, 1)
+
+
+def _fits(rules: StageRules, used: Mapping[str, Collection[HostId]], row: HostRow) -> bool:
+    return all(_has_place(rules, used, row, domain) for domain in row.domains)
 
 
 def _installs(
-    rules: StageRules, rows: Sequence[HostRow], dispatches: Mapping[str, DispatchRow], unhealthy: Mapping[str, int]
+    rules: StageRules,
+    rows: Sequence[HostRow],
+    dispatches: Mapping[str, DispatchRow],
+    unhealthy: Mapping[str, Collection[HostId]],
+    recovered: Collection[HostId],
 ) -> tuple[Dispatch, ...]:
-    """As many Installs as there are free places, in the order of the plan."""
-    used = _used(rows, unhealthy)
-    ready = {row.host: row for row in rows if row.state is HostState.READY}
+    """As many Installs as there are places in every domain of a host, in the order of the plan."""
+    used = _used(rows, unhealthy, recovered)
     chosen = []
-    for host in rules.order:
-        row = ready.get(host)
-        if row is not None and _free(rules, used, row.domain) > 0:
+    for row in _in_order(rules, rows, HostState.READY):
+        if _fits(rules, used, row):
             chosen.append(row)
-            used[row.domain] += 1
-            used["*"] += 1
+            for domain in row.domains:
+                used.setdefault(domain, set()).add(row.host)
     return _grouped(rules, chosen, dispatches, StepKind.INSTALL)
 
 
 def _dispatches(
     rules: StageRules, rows: Sequence[HostRow], dispatches: Mapping[str, DispatchRow], step: StepKind
 ) -> tuple[Dispatch, ...]:
-    by_host = {row.host: row for row in rows if row.state is FROM_STATE[step]}
-    return _grouped(rules, [by_host[host] for host in rules.order if host in by_host], dispatches, step)
+    return _grouped(rules, _in_order(rules, rows, FROM_STATE[step]), dispatches, step)
+
+
+def _in_order(rules: StageRules, rows: Iterable[HostRow], state: HostState) -> list[HostRow]:
+    """Hosts in that state in the order of the plan; late joiners, which it does not know, come last."""
+    place = {host: number for number, host in enumerate(rules.order)}
+    chosen = [row for row in rows if row.state is state]
+    return sorted(chosen, key=lambda row: (place.get(row.host, len(place)), row.host))
 
 
 def attempts(dispatches: Mapping[str, DispatchRow], step: StepKind, host: HostId) -> int:

@@ -7,7 +7,7 @@ one wait. The rollout fills a place as soon as it is free, so it never has more 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from patchwave.campaign.values import Cell, Count, HostId, Share
@@ -21,49 +21,75 @@ class Wave:
     hosts: tuple[HostId, ...]
 
 
-def places(concurrency: Share | Count, domains: Iterable[str]) -> dict[str, int]:
-    """How many hosts of each failure domain may be away at once: the share of the domain rounded up, at least one.
+DEFAULTS: tuple[tuple[int, Count | Share], ...] = (
+    (24, Count(1)),
+    (100, Share(0.05)),
+    (1000, Share(0.08)),
+)
+LARGEST_DEFAULT = Share(0.10)
+DEFAULTS_SOURCE = "AWS's table for Patch now"
+"""Systems Manager user guide, "Patching managed nodes on demand", table Concurrency: fewer than 25 nodes one at a time, 25-100
+5 %, 101 to 1,000 8 %, more than 1,000 10 %."""
+
+
+def default_concurrency(size: int) -> Count | Share:
+    """How many of `size` hosts may be away at once where the campaign does not say: whoever has fewer can miss fewer."""
+    return next((concurrency for most, concurrency in DEFAULTS if size <= most), LARGEST_DEFAULT)
+
+
+def places(concurrency: Share | Count, size: int, *, minimum: int = 0) -> int:
+    """How many hosts of a failure domain may be away at once: the share of it rounded up, never so many that fewer than
+    `minimum` are left, and at least one: with none at all nobody would ever be patched.
 
     Args:
-        domains: the failure domain of every host that serves, one entry a host.
+        size: hosts that serve in it.
     """
-    return {domain: concurrency.of(size) for domain, size in Counter(domains).items()}
+    return max(1, min(concurrency.of(size), size - minimum))
 
 
 def ordered(hosts: Sequence[tuple[HostId, Cell, str, str]]) -> tuple[HostId, ...]:
-    """Hosts in the order they are begun: Availability Zones one after the other within a cell, so that two zones are not
-    disrupted at the same moment by the same patch.
+    """Hosts in the order they are begun: each Availability Zone's hosts spread evenly over the whole, by name within it.
+
+    Every zone has a budget of its own (as in GCP VM Manager, whose disruption budget is per zone), so taking one zone after
+    the other would leave the places of all others empty.
 
     Args:
         hosts: (id, cell, zone, name) each.
     """
-    return tuple(host for host, *_ in sorted(hosts, key=lambda one: (one[1], one[2], one[3], one[0])))
+    zones: dict[tuple[Cell, str], list[tuple[HostId, Cell, str, str]]] = {}
+    for one in sorted(hosts, key=lambda one: (one[1], one[2], one[3], one[0])):
+        zones.setdefault((one[1], one[2]), []).append(one)
+    spread = [
+        ((2 * number + 1) / (2 * len(members)), *place, one[0])
+        for place, members in zones.items()
+        for number, one in enumerate(members)
+    ]
+    return tuple(host for *_, host in sorted(spread))
 
 
-def split(hosts: Sequence[HostId], domains: Mapping[HostId, str], allowed: Mapping[str, int], *, total: int) -> tuple[Wave, ...]:
-    """Cut `hosts` into waves that keep every domain's budget and the stage's.
+def split(hosts: Sequence[HostId], domains: Mapping[HostId, Sequence[str]], allowed: Mapping[str, int]) -> tuple[Wave, ...]:
+    """Cut `hosts` into waves that keep the budget of every domain that a host is in, the stage's among them.
 
     Args:
         allowed: places by domain, each at least 1.
-        total: places of the whole stage, at least 1.
 
     Returns:
         Each host in exactly one wave; a host goes into the first wave with room for it.
     """
     made: list[list[HostId]] = []
     used: list[Counter[str]] = []
-    first_open = 0
+    full = 0  # waves before this one have no room for anybody
     for host in hosts:
-        domain = domains[host]
-        for index in range(first_open, len(made)):
-            if len(made[index]) < total and used[index][domain] < allowed[domain]:
+        mine = domains[host]
+        for index in range(full, len(made)):
+            if all(used[index][domain] < allowed[domain] for domain in mine):
                 break
         else:
             index = len(made)
             made.append([])
             used.append(Counter())
         made[index].append(host)
-        used[index][domain] += 1
-        while first_open < len(made) and len(made[first_open]) >= total:
-            first_open += 1
+        used[index].update(mine)
+        while full < len(made) and used[full][mine[-1]] >= allowed[mine[-1]]:
+            full += 1
     return tuple(Wave(number=number, hosts=tuple(ids)) for number, ids in enumerate(made, start=1))

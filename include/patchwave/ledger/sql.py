@@ -588,7 +588,7 @@ def _host_values(row: HostRow) -> dict[str, Any]:
         "region": row.cell.region,
         "name": row.name,
         "platform": row.platform,
-        "domain": row.domain,
+        "domains": _json(row.domains),
         "state": row.state.value,
         "reason": row.reason,
         "token": row.token,
@@ -607,7 +607,7 @@ def _host_of(row: Row[Any]) -> HostRow:
         cell=Cell(account=row.account, region=row.region),
         name=row.name,
         platform=row.platform,
-        domain=row.domain,
+        domains=tuple(json.loads(row.domains)),
         state=HostState(row.state),
         reason=row.reason,
         token=row.token,
@@ -635,6 +635,7 @@ def _dispatch_values(row: DispatchRow) -> dict[str, Any]:
         "command": row.command,
         "requested_at": row.requested_at,
         "ended_at": row.ended_at,
+        "platform": row.platform,
     }
 
 
@@ -654,6 +655,7 @@ def _dispatch_of(row: Row[Any]) -> DispatchRow:
         command=row.command,
         requested_at=row.requested_at,
         ended_at=row.ended_at,
+        platform=row.platform,
     )
 
 

@@ -127,7 +127,6 @@ hosts = Table(
     Column("region", String(), nullable=False),
     Column("name", String(), nullable=False),
     Column("platform", String(), nullable=False),
-    Column("domain", String(), nullable=False),
     Column("state", String(), nullable=False),
     Column("reason", Text(), nullable=False),
     Column("token", String()),
@@ -135,6 +134,7 @@ hosts = Table(
     Column("installed", Integer()),
     Column("missing_before", Integer()),
     Column("missing_after", Integer()),
+    Column("domains", Text(), nullable=False),
     ForeignKeyConstraint(["run", "stage"], ["stages.run", "stages.stage"]),
 )
 
@@ -157,8 +157,10 @@ dispatches = Table(
     Column("command", String()),
     Column("requested_at", Moment()),
     Column("ended_at", Moment()),
+    Column("platform", String(), nullable=False),
     UniqueConstraint("run", "token"),
     Index(None, "run", "stage"),
+    Index(None, "platform", "step"),
     ForeignKeyConstraint(["run", "stage"], ["stages.run", "stages.stage"]),
 )
 
