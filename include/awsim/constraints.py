@@ -11,6 +11,9 @@ from typing import Any
 CODE_OF_PROTOCOL = {"query": "ValidationError", "ec2": "InvalidParameterValue"}
 """Every other protocol answers ValidationException."""
 
+CODE_OF_CHARACTERS = {"query": "ValidationError", "ec2": "InvalidCharacter"}
+"""Protocols that answer in XML, and what they say of a character that XML cannot hold."""
+
 LOOSER_THAN_MODEL = {("ssm", "PatchGroup"), ("config", "ConfigRuleName64"), ("config", "StringWithCharLimit64")}
 """(service, shape) pairs where the service accepts more than its model says."""
 
@@ -24,6 +27,17 @@ def violations(service: str, params: dict[str, Any], shape: Any) -> list[str]:
 
 def sentence(found: list[str]) -> str:
     return f"{len(found)} validation error{'s' if len(found) > 1 else ''} detected: {'; '.join(found)}"
+
+
+_NOT_IN_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def unprintable(value: Any) -> str | None:
+    """The first text in the parameters that no XML answer could repeat; None when there is none."""
+    if isinstance(value, str):
+        return value if _NOT_IN_XML.search(value) else None
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return next((found for one in inner if (found := unprintable(one)) is not None), None)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

@@ -30,6 +30,7 @@ Put it into a module of `awsim/services/`; every module there is imported at sta
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 
 State = TypeVar("State")
 Handler = Callable[["Context", dict[str, Any]], "dict[str, Any] | wire.Answer | None"]
+
+_FILTER = re.compile(r"The filter '(.*)' for |Filter dicts have not been implemented in Moto for '(.*)' yet", re.DOTALL)
+"""How moto refuses a filter: with an error of its own, that a server would answer as a 500."""
 
 OWNED = frozenset({"ssm", "inspector2", "config"})
 """Services whose operations, when neither awsim nor moto has them, are refused with a clear code instead of an HTML 500."""
@@ -106,6 +110,12 @@ class Context:
     def moto_answer(self) -> "wire.Answer":
         try:
             return self._call.ask_moto()
+        except NotImplementedError as unknown:
+            filtered = _FILTER.search(str(unknown))
+            if filtered is None:
+                raise wire.MotoTripped(f"moto does not know how: {unknown}") from unknown
+            named = next(name for name in filtered.groups() if name is not None)
+            raise AwsError("InvalidParameterValue", f"The filter '{named}' is invalid (or moto does not know it)") from None
         except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as tripped:  # moto's, over odd requests
             raise wire.MotoTripped(f"{type(tripped).__name__}: {tripped}") from tripped
 

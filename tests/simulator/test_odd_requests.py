@@ -1,0 +1,37 @@
+"""Requests over which the long fuzz found somebody tripping: each is refused, as a client's mistake, and can be read."""
+
+import pytest
+from botocore.exceptions import ClientError
+
+
+def refusal(call, **request):
+    with pytest.raises(ClientError) as refused:
+        call(**request)
+    answer = refused.value.response
+    return answer["ResponseMetadata"]["HTTPStatusCode"], answer["Error"]["Code"], answer["Error"]["Message"]
+
+
+@pytest.mark.parametrize("name", ["DescribeInstances", "DescribeSnapshots", "DescribeImages"])
+def test_a_filter_that_nobody_knows_is_refused_by_ec2(name, aws):
+    """EC2's error codes: InvalidParameterValue. moto raises an error of its own, which a server would answer as a 500."""
+    client = aws.ec2
+    call = {"DescribeInstances": client.describe_instances, "DescribeSnapshots": client.describe_snapshots}.get(
+        name, client.describe_images
+    )
+    for odd in ("freeze", ""):
+        status, code, message = refusal(call, Filters=[{"Name": odd, "Values": ["i-0"]}])
+        assert (status, code) == (400, "InvalidParameterValue")
+        assert f"The filter '{odd}' is invalid" in message
+
+
+def test_a_character_that_xml_cannot_hold_is_refused_and_not_repeated(aws):
+    """EC2's error codes: InvalidCharacter. An answer that repeats it could be read by no client."""
+    for call, request in (
+        (aws.ec2.create_snapshot, {"VolumeId": "\x00"}),
+        (aws.ec2.create_snapshots, {"InstanceSpecification": {"InstanceId": aws.hosts("web")[0]}, "Description": "a\x00b"}),
+    ):
+        status, code, message = refusal(call, **request)
+        assert (status, code) == (400, "InvalidCharacter")
+        assert r"\x00" in message
+    groups = aws.client("autoscaling")
+    assert refusal(groups.describe_instance_refreshes, AutoScalingGroupName="a\x0bb")[:2] == (400, "ValidationError")
