@@ -76,7 +76,7 @@ def a_row(stage: str, number: int, state: HostState, **changes: Any) -> HostRow:
         "cell": CELL,
         "name": f"{stage}-{number}",
         "platform": "Amazon Linux 2023",
-        "domain": stage,
+        "domains": (f"stage:{stage}",),
         "state": state,
         "reason": f"it is {state.value}",
         "since": BEGAN,
