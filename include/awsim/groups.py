@@ -17,6 +17,8 @@ from moto.elbv2.models import elbv2_backends
 from moto.events.models import events_backends
 from moto.iam.models import iam_backends
 from moto.organizations.models import organizations_backends
+from moto.sns.models import sns_backends
+from moto.sqs.models import sqs_backends
 
 from awsim import estate
 
@@ -185,6 +187,13 @@ def machine(account: str, region: str, identifier: str) -> estate.Machine | None
     return estate.machine(account, region, identifier)
 
 
+def set_image(account: str, region: str, identifier: str, image: str) -> None:
+    """The instance runs from a root volume of another image now."""
+    instance = estate.instances_of(ec2_backends[account][region]).get(identifier)
+    if instance is not None:
+        instance.image_id = image
+
+
 def set_desired(account: str, region: str, name: str, desired: int) -> None:
     """Only the number; whoever calls launches and terminates."""
     autoscaling_backends[account][region].autoscaling_groups[name].desired_capacity = desired
@@ -210,6 +219,55 @@ def with_template(account: str, region: str, name: str, template: dict[str, Any]
     finally:
         for field, value in old.items():
             setattr(found, field, value)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hook:
+    """A lifecycle hook of a group."""
+
+    name: str
+    transition: str
+    timeout: float
+    default_result: str
+
+
+def hooks(account: str, region: str, name: str, transition: str | None = None) -> list[Hook]:
+    return [
+        Hook(
+            name=str(found.name),
+            transition=str(found.lifecycle_transition),
+            timeout=float(found.heartbeat_timeout),
+            default_result=str(found.default_result),
+        )
+        for found in autoscaling_backends[account][region].lifecycle_hooks.values()
+        if found.auto_scaling_group_name == name and transition in (None, found.lifecycle_transition)
+    ]
+
+
+def make_hook(
+    account: str, region: str, name: str, *, hook: str, transition: str, timeout: int | None, result: str | None
+) -> None:
+    autoscaling_backends[account][region].create_lifecycle_hook(hook, name, transition, timeout, result or "ABANDON")
+
+
+def keep_of_hook(account: str, region: str, name: str, before: Hook, said: set[str]) -> None:
+    """An update of a hook leaves what it does not say; moto falls back to the defaults."""
+    found = autoscaling_backends[account][region].lifecycle_hooks[f"{name}_{before.name}"]
+    if "LifecycleTransition" not in said:
+        found.lifecycle_transition = before.transition
+    if "HeartbeatTimeout" not in said:
+        found.heartbeat_timeout = int(before.timeout)
+    if "DefaultResult" not in said:
+        found.default_result = before.default_result
+
+
+def send_message(target: str, body: str) -> None:
+    """To a queue or a topic, by its ARN."""
+    _, _, service, region, account, name = target.split(":", 5)
+    if service == "sqs":
+        sqs_backends[account][region].send_message(name, body)
+    else:
+        sns_backends[account][region].publish(message=body, arn=target)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

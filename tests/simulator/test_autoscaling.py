@@ -737,3 +737,85 @@ def test_a_refresh_of_a_thousand_instances_takes_seconds(start):
     assert last["PercentageComplete"] == 100
     assert not old & set(members(aws))
     assert len(members(aws)) == 1000
+
+
+# --- root volumes, and what a group says of refreshes ---
+
+
+def test_a_root_volume_is_replaced_and_the_instance_stays(aws):
+    """ReplaceRootVolume: the same ids with the packages of the new image, within the limits, out of service and back."""
+    version, before = new_version(aws), sorted(members(aws))
+    client = aws.client("autoscaling")
+    client.start_instance_refresh(
+        AutoScalingGroupName="app",
+        Strategy="ReplaceRootVolume",
+        DesiredConfiguration={"LaunchTemplate": {"LaunchTemplateName": "app", "Version": version}},
+        Preferences={"MinHealthyPercentage": 80, "InstanceWarmup": 30},
+    )
+    seen: set[str] = set()
+    while row(aws)["Status"] in ("Pending", "InProgress"):
+        assert len(members(aws)) >= 8
+        seen |= {one["LifecycleState"] for one in group(aws)["Instances"]}
+        aws.advance(15)
+    last = row(aws)
+    assert (last["Status"], last["Strategy"], last["PercentageComplete"]) == ("Successful", "ReplaceRootVolume", 100)
+    assert seen == {"InService", "ReplacingRootVolume", "RootVolumeReplaced"}
+    assert sorted(members(aws)) == before
+    assert group(aws)["LaunchTemplate"]["Version"] == version
+    assert {one["LaunchTemplate"]["Version"] for one in group(aws)["Instances"]} == {version}
+    assert set(aws.events(before[0])) == {"out_of_service", "reboot_begun", "reboot_ended", "in_service"}
+    aws.patch(*before, operation="Scan")
+    aws.advance(300)
+    states = aws.ssm.describe_instance_patch_states(InstanceIds=before)["InstancePatchStates"]
+    assert {state["MissingCount"] for state in states} == {0}
+
+
+def test_a_rollback_brings_the_old_root_volume_back(aws):
+    """Only those that had been replaced are replaced again."""
+    version, before = new_version(aws), sorted(members(aws))
+    client = aws.client("autoscaling")
+    client.start_instance_refresh(
+        AutoScalingGroupName="app",
+        Strategy="ReplaceRootVolume",
+        DesiredConfiguration={"LaunchTemplate": {"LaunchTemplateName": "app", "Version": version}},
+        Preferences={"MinHealthyPercentage": 80, "InstanceWarmup": 0, "CheckpointPercentages": [20, 100]},
+    )
+    aws.advance(600)
+    assert row(aws)["PercentageComplete"] == 20
+    client.rollback_instance_refresh(AutoScalingGroupName="app")
+    until(aws, "RollbackSuccessful")
+    assert sorted(members(aws)) == before
+    assert {one["LaunchTemplate"]["Version"] for one in group(aws)["Instances"]} == {"1"}
+    assert sum(aws.events(host).count("reboot_ended") for host in before) == 4
+
+
+def test_a_root_volume_of_another_system_fails_the_refresh(aws):
+    """And MaxHealthyPercentage above 100 makes no sense without launches."""
+    image = aws.ec2.register_image(Name="ubuntu-24.04", RootDeviceName="/dev/xvda")["ImageId"]
+    version, client = new_version(aws, image=image), aws.client("autoscaling")
+    wanted = {"LaunchTemplate": {"LaunchTemplateName": "app", "Version": version}}
+    request = {"AutoScalingGroupName": "app", "Strategy": "ReplaceRootVolume", "DesiredConfiguration": wanted}
+    many = {"MinHealthyPercentage": 90, "MaxHealthyPercentage": 110}
+    assert "launches no instances" in refused(client.start_instance_refresh, **request, Preferences=many)[1]
+    client.start_instance_refresh(**request)
+    assert image in until(aws, "Failed")["StatusReason"]
+
+
+def test_a_group_decides_what_a_refresh_does_not_say(aws):
+    """DefaultInstanceWarmup and InstanceMaintenancePolicy come before 90 per cent and the grace period; -1 clears both."""
+    client = aws.client("autoscaling")
+    policy = {"MinHealthyPercentage": 70, "MaxHealthyPercentage": 120}
+    client.update_auto_scaling_group(AutoScalingGroupName="app", DefaultInstanceWarmup=42, InstanceMaintenancePolicy=policy)
+    assert (group(aws)["DefaultInstanceWarmup"], group(aws)["InstanceMaintenancePolicy"]) == (42, policy)
+    refresh(aws)
+    shown = row(aws)["Preferences"]
+    assert (shown["InstanceWarmup"], shown["MinHealthyPercentage"], shown["MaxHealthyPercentage"]) == (42, 70, 120)
+    client.cancel_instance_refresh(AutoScalingGroupName="app", WaitForTransitioningInstances=False)
+    cleared = {"MinHealthyPercentage": -1, "MaxHealthyPercentage": -1}
+    client.update_auto_scaling_group(AutoScalingGroupName="app", DefaultInstanceWarmup=-1, InstanceMaintenancePolicy=cleared)
+    refresh(aws, InstanceWarmup=5)
+    shown = row(aws)["Preferences"]
+    assert (shown["InstanceWarmup"], shown["MinHealthyPercentage"], "MaxHealthyPercentage" in shown) == (5, 90, False)
+    wrong = {"MinHealthyPercentage": 50, "MaxHealthyPercentage": 200}
+    answer = refused(client.update_auto_scaling_group, AutoScalingGroupName="app", InstanceMaintenancePolicy=wrong)
+    assert "at most 100" in answer[1]

@@ -9,6 +9,7 @@ behave as moto's do.
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +20,14 @@ from awsim.groups import Group, Member
 from awsim.host import Host
 from awsim.journal import Cause, Event
 from awsim.registry import AwsError, Context, on_world, operation
-from awsim.services import elbv2, events
+from awsim.services import elbv2, events, lifecycle_hooks
 from awsim.wire import Answer
 from awsim.world import World
 
 LAUNCH = 45.0
 """Seconds from the launch of an instance until the group has it in service."""
+PROCEED = 3.0
+"""Seconds in `Pending:Proceed` or `Terminating:Proceed`, once lifecycle hooks let go."""
 RETURN = 20.0
 """Seconds from ExitStandby until the instance is in service."""
 SHUTDOWN = 15.0
@@ -87,6 +90,24 @@ class Warm:
     configuration: dict[str, str] | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """What moto does not keep of a group; None: not said."""
+
+    warmup: int | None = None
+    """DefaultInstanceWarmup."""
+    least: int | None = None
+    most: int | None = None
+    """Minimum and maximum healthy percentage of the InstanceMaintenancePolicy."""
+
+    def as_row(self) -> dict[str, Any]:
+        policy = {"MinHealthyPercentage": self.least, "MaxHealthyPercentage": self.most}
+        return {
+            **({"DefaultInstanceWarmup": self.warmup} if self.warmup is not None else {}),
+            **({"InstanceMaintenancePolicy": policy} if self.least is not None else {}),
+        }
+
+
 @dataclass(slots=True, eq=False)
 class Scaling:
     """What the groups of a cell are doing."""
@@ -100,6 +121,7 @@ class Scaling:
     in_force: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Group -> launch template that a running refresh makes new instances by."""
     impaired_since: dict[str, float] = field(default_factory=dict)
+    kept: dict[str, "Kept"] = field(default_factory=dict)
     number: int = 0
 
 
@@ -125,6 +147,38 @@ def need(account: str, region: str, name: str) -> Group:
     if found is None:
         raise AwsError("ValidationError", "AutoScalingGroup name not found - null")
     return found
+
+
+def kept(world: World, account: str, region: str, name: str) -> Kept:
+    return scaling(world, account, region).kept.get(name, Kept())
+
+
+def _keep(ctx: Context, name: str, params: dict[str, Any]) -> None:
+    """-1 switches off, as AWS has it."""
+    known, policy = kept(ctx.world, ctx.account, ctx.region, name), params.get("InstanceMaintenancePolicy")
+    warmup = params.get("DefaultInstanceWarmup", known.warmup)
+    least, most = known.least, known.most
+    if policy:
+        least, most = policy.get("MinHealthyPercentage"), policy.get("MaxHealthyPercentage")
+    scaling(ctx.world, ctx.account, ctx.region).kept[name] = Kept(
+        warmup=None if warmup == -1 else warmup, least=None if least == -1 else least, most=None if most == -1 else most
+    )
+
+
+def _check_policy(params: dict[str, Any]) -> None:
+    policy = params.get("InstanceMaintenancePolicy")
+    if not policy:
+        return
+    least, most = policy.get("MinHealthyPercentage"), policy.get("MaxHealthyPercentage")
+    if least is None or most is None or (least == -1) != (most == -1):
+        raise AwsError(
+            "ValidationError", "You must specify both MinHealthyPercentage and MaxHealthyPercentage, or clear both with -1."
+        )
+    if least != -1 and not (0 <= least <= 100 <= most <= 200 and most - least <= 100):
+        raise AwsError(
+            "ValidationError",
+            "MinHealthyPercentage must be 0 to 100, MaxHealthyPercentage 100 to 200, and their difference at most 100.",
+        )
 
 
 def lifecycle(world: World, account: str, region: str, member: Member) -> str:
@@ -190,8 +244,7 @@ def launch(world: World, account: str, region: str, name: str, *, why: str, caus
         return None
     host = world.arrived(account, region, identifier, cause=cause)
     host.group = name
-    _settle(world, host, made_by)
-    _note(world, account, region, name, f"Launching a new EC2 instance: {identifier}", why, host=host, takes=LAUNCH)
+    _settle(world, host, made_by, why, cause)
     return host
 
 
@@ -202,12 +255,21 @@ def _template(account: str, region: str, name: str) -> dict[str, Any] | None:
     return {"LaunchTemplateId": group.template_id, "Version": group.template_version}
 
 
-def _settle(world: World, host: Host, made_by: groups.TemplateVersion | None) -> None:
-    """A new member: Pending for a while, then in service and registered with the target groups."""
-    state = scaling(world, host.account, host.region)
+def _settle(world: World, host: Host, made_by: groups.TemplateVersion | None, why: str, cause: Cause) -> None:
+    """A new member: Pending for a while and until the hooks let go, then in service and registered with the target groups."""
+    account, region, name = host.account, host.region, host.group or ""
+    state = scaling(world, account, region)
     if made_by is not None:
         state.configurations[host.id] = _configuration(made_by)
-    state.phases[host.id] = Phase(state="Pending", until=world.now + LAUNCH)
+    description = f"Launching a new EC2 instance: {host.id}"
+    held = lifecycle_hooks.has(account, region, name, lifecycle_hooks.LAUNCHING)
+    takes = math.inf if held else LAUNCH
+    activity = _note(world, account, region, name, description, why, host=host, takes=takes)
+    state.phases[host.id] = Phase(state="Pending", until=world.now + takes)
+    if held:
+        host.out, activity.before = True, "MidLifecycleAction"
+        world.at(world.now + LAUNCH, lambda _: _held(world, host, activity, cause))
+        return
 
     def up(_: float) -> None:
         group = groups.group(host.account, host.region, host.group or "")
@@ -216,6 +278,45 @@ def _settle(world: World, host: Host, made_by: groups.TemplateVersion | None) ->
                 elbv2.register(world, host.account, host.region, arn, host.id)
 
     world.at(world.now + LAUNCH, up)
+
+
+def _held(world: World, host: Host, activity: Activity, cause: Cause) -> None:
+    """Launching hooks hold the new member; one that is abandoned is terminated, and another one launched."""
+    account, region, name = host.account, host.region, host.group or ""
+    state = scaling(world, account, region)
+
+    def released(proceed: bool) -> None:
+        if groups.member(account, region, name, host.id) is None or host.state != "running" or host.id in state.leaving:
+            return
+        if proceed:
+            state.phases[host.id] = Phase(state="Pending:Proceed", until=world.now + PROCEED)
+            world.at(world.now + PROCEED, lambda _: serve())
+            return
+        activity.failed, activity.ends = "The lifecycle action was abandoned.", world.now
+        _tell(world, account, region, activity, "Launching", host)
+        why = "an instance was taken out of service in response to a lifecycle action that was abandoned."
+        replace(world, account, region, name, host.id, why=why, cause=cause, hooks=False)
+
+    def serve() -> None:
+        group = groups.group(account, region, name)
+        if group is None or host.state != "running" or host.id in state.leaving:
+            return
+        activity.ends = world.now
+        _tell(world, account, region, activity, "Launching", host)
+        into_service(world, host, group, cause)
+
+    if groups.member(account, region, name, host.id) is not None:
+        state.phases[host.id] = Phase(state="Pending:Wait", until=math.inf)
+        lifecycle_hooks.hold(world, account, region, name, host.id, lifecycle_hooks.LAUNCHING, released)
+
+
+def into_service(world: World, host: Host, group: Group, cause: Cause) -> None:
+    """The host serves from now on, or as soon as its status checks say so."""
+    host.out = False
+    for arn in group.target_groups:
+        elbv2.register(world, host.account, host.region, arn, host.id)
+    if not host.rebooting and world.now > host.healthy_from:
+        world.record(host, Event.IN_SERVICE, cause=cause)
 
 
 def _configuration(made_by: groups.TemplateVersion) -> dict[str, str]:
@@ -227,20 +328,52 @@ def _configuration(made_by: groups.TemplateVersion) -> dict[str, str]:
 
 
 def retire(
-    world: World, account: str, region: str, name: str, identifier: str, *, why: str, cause: Cause, replaced_by: str | None = None
-) -> float:
-    """An instance leaves its target groups and is terminated; returns when it is gone."""
+    world: World,
+    account: str,
+    region: str,
+    name: str,
+    identifier: str,
+    *,
+    why: str,
+    cause: Cause,
+    replaced_by: str | None = None,
+    hooks: bool = True,
+) -> None:
+    """An instance leaves its target groups, is held by terminating hooks, and is terminated."""
     state = scaling(world, account, region)
     group = need(account, region, name)
     host = world.host(account, region, identifier)
     gone = max([world.now + SHUTDOWN, *_drain(world, account, region, group, identifier)])
-    state.phases[identifier] = Phase(state="Terminating", until=gone + 1)
+    held = hooks and host is not None and lifecycle_hooks.has(account, region, name, lifecycle_hooks.TERMINATING)
+    lifecycle_hooks.forget(world, account, region, identifier)
+    state.phases[identifier] = Phase(state="Terminating", until=math.inf if held else gone + 1)
     state.leaving.add(identifier)
     groups.set_lifecycle(account, region, name, identifier, "Terminating")
     if host is not None and host.state == "running" and not host.out:
         host.out = True
         world.record(host, Event.OUT_OF_SERVICE, cause=cause, reason="terminating")
-    _note(world, account, region, name, f"Terminating EC2 instance: {identifier}", why, host=host, takes=gone - world.now)
+    takes = math.inf if held else gone - world.now
+    activity = _note(world, account, region, name, f"Terminating EC2 instance: {identifier}", why, host=host, takes=takes)
+
+    def wait(_: float) -> None:
+        state.phases[identifier] = Phase(state="Terminating:Wait", until=math.inf)
+        lifecycle_hooks.hold(
+            world,
+            account,
+            region,
+            name,
+            identifier,
+            lifecycle_hooks.TERMINATING,
+            lambda _: go(),  # CONTINUE or ABANDON: it goes
+            origin="AutoScalingGroup",
+            destination="EC2",
+        )
+
+    def go() -> None:
+        state.phases[identifier] = Phase(state="Terminating:Proceed", until=math.inf)
+        activity.ends = world.now + PROCEED
+        world.at(activity.ends, lambda _: _tell(world, account, region, activity, "Terminating", host))
+        world.at(activity.ends, end)
 
     def end(_: float) -> None:
         groups.terminate(account, region, name, identifier)
@@ -248,8 +381,56 @@ def retire(
             world.retired(host, cause=cause, replaced_by=replaced_by)
         state.leaving.discard(identifier)
 
-    world.at(gone, end)
-    return gone
+    if held:
+        activity.before = "MidLifecycleAction"
+    world.at(gone, wait if held else end)
+
+
+def swap_root_volume(world: World, host: Host, group: Group, made_by: groups.TemplateVersion, *, why: str, cause: Cause) -> None:
+    """The instance drains, boots from a root volume of another image, and serves again: same id, address and role.
+
+    Raises:
+        LookupError: the image cannot be on this host.
+    """
+    account, region = host.account, host.region
+    content = world.image_content(account, region, made_by.image)
+    if content is None or content.template.os != host.platform.key:
+        raise LookupError(f"The image {made_by.image} cannot replace the root volume of {host.id}.")
+    state, disk = scaling(world, account, region), dict(content.levels)
+    state.phases[host.id] = Phase(state="ReplacingRootVolume", until=math.inf)
+    description = f"Replacing the root volume of EC2 instance: {host.id}"
+    activity = _note(world, account, region, group.name, description, why, host=host, takes=math.inf)
+    if host.state == "running" and not host.out:
+        host.out = True
+        world.record(host, Event.OUT_OF_SERVICE, cause=cause, reason="root_volume")
+    gone = max([world.now + SHUTDOWN, *_drain(world, account, region, group, host.id)])
+
+    def swap(_: float) -> None:
+        if host.state != "running":
+            return
+        host.levels, host.changes, host.files = disk, [], {}
+        groups.set_image(account, region, host.id, made_by.image)
+        state.configurations[host.id] = _configuration(made_by)
+        world.reboot(host, cause=cause)
+        look(len(host.boots))
+
+    def look(boots: int) -> None:
+        if host.state != "running" or groups.member(account, region, group.name, host.id) is None:
+            return
+        if host.rebooting or len(host.boots) == boots:
+            world.at(world.now + 5, lambda _: look(boots))
+            return
+        state.phases[host.id] = Phase(state="RootVolumeReplaced", until=math.inf)
+        world.at(max(world.now + RETURN, host.healthy_from + 1), serve)
+
+    def serve(_: float) -> None:
+        if host.state == "running" and not host.rebooting:
+            activity.ends = world.now
+            state.phases.pop(host.id, None)
+            groups.set_lifecycle(account, region, group.name, host.id, "InService")
+            into_service(world, host, group, cause)
+
+    world.at(gone, swap)
 
 
 def _drain(world: World, account: str, region: str, group: Group, identifier: str) -> list[float]:
@@ -289,7 +470,7 @@ def _note(
     )
     rows.append(activity)
     what = description.partition(" ")[0]
-    if what in ("Launching", "Terminating"):
+    if what in ("Launching", "Terminating") and takes < math.inf:
         world.at(activity.ends, lambda _: _tell(world, account, region, activity, what, host))
     return activity
 
@@ -354,14 +535,17 @@ def check(world: World, account: str, region: str, name: str) -> None:
             replace(world, account, region, name, member.id, why=why, cause=world.causes[member.id] if down else Cause())
 
 
-def replace(world: World, account: str, region: str, name: str, identifier: str, *, why: str, cause: Cause) -> Host | None:
+def replace(
+    world: World, account: str, region: str, name: str, identifier: str, *, why: str, cause: Cause, hooks: bool = True
+) -> Host | None:
     """A new instance in the place of one that goes."""
     group = need(account, region, name)
     successor = None
     if "Launch" not in group.suspended:
         successor = launch(world, account, region, name, why=why, cause=cause)
     if "Terminate" not in group.suspended:
-        retire(world, account, region, name, identifier, why=why, cause=cause, replaced_by=successor.id if successor else None)
+        place = successor.id if successor else None
+        retire(world, account, region, name, identifier, why=why, cause=cause, replaced_by=place, hooks=hooks)
     for callback in world.state(account, region, Replacements).callbacks:
         callback(name, identifier, successor)
     return successor
@@ -404,7 +588,8 @@ def resize(world: World, account: str, region: str, name: str, desired: int, *, 
     counted = [
         member
         for member in group.members
-        if lifecycle(world, account, region, member) in ("InService", "Pending", "Pending:Wait")
+        if lifecycle(world, account, region, member) == "InService"
+        or lifecycle(world, account, region, member).startswith("Pending")
     ]
     why = f"a user request explicitly set group desired capacity changing the desired capacity from {group.desired} to {desired}."
     for _ in range(desired - len(counted)):
@@ -441,6 +626,7 @@ def describe_auto_scaling_groups(ctx: Context, params: dict[str, Any]) -> dict[s
         group = groups.group(ctx.account, ctx.region, row["AutoScalingGroupName"])
         if group is not None:
             _amend(ctx, group, row.get("Instances") or [])
+            row.update(kept(ctx.world, ctx.account, ctx.region, group.name).as_row())
         row["TrafficSources"] = [{"Identifier": arn, "Type": "elbv2"} for arn in row.get("TargetGroupARNs") or []]
     return told
 
@@ -609,10 +795,15 @@ def _sizes(group: Group) -> str:
 
 
 def _returns(world: World, account: str, region: str, name: str, identifier: str, cause: Cause) -> Any:
-    def back(_: float) -> None:
+    def released(proceed: bool) -> None:
         group, host = groups.group(account, region, name), world.host(account, region, identifier)
-        if group is None or host is None:
+        if group is None or host is None or groups.member(account, region, name, identifier) is None:
             return
+        if not proceed:
+            why = "an instance was taken out of service in response to a lifecycle action that was abandoned."
+            replace(world, account, region, name, identifier, why=why, cause=cause, hooks=False)
+            return
+        scaling(world, account, region).phases.pop(identifier, None)
         host.out = False
         if host.state == "running":
             for arn in group.target_groups:
@@ -620,6 +811,13 @@ def _returns(world: World, account: str, region: str, name: str, identifier: str
             if not host.rebooting:
                 world.record(host, Event.IN_SERVICE, cause=cause, reason="standby")
         world.at(world.now + UNHEALTHY_AFTER, lambda _: check(world, account, region, name))
+
+    def back(_: float) -> None:
+        if groups.member(account, region, name, identifier) is None:
+            return
+        if lifecycle_hooks.has(account, region, name, lifecycle_hooks.LAUNCHING):
+            scaling(world, account, region).phases[identifier] = Phase(state="Pending:Wait", until=math.inf)
+        lifecycle_hooks.hold(world, account, region, name, identifier, lifecycle_hooks.LAUNCHING, released)
 
     return back
 
@@ -671,6 +869,8 @@ def update_auto_scaling_group(ctx: Context, params: dict[str, Any]) -> Answer:
     moved = params.get("LaunchTemplate") or params.get("MixedInstancesPolicy") or params.get("LaunchConfigurationName")
     in_force = None if moved else scaling(ctx.world, ctx.account, ctx.region).in_force.get(name)
     group = need(ctx.account, ctx.region, name)
+    _check_policy(params)
+    _keep(ctx, name, params)
     if not _paced_group(ctx, group):
         with groups.with_template(ctx.account, ctx.region, name, in_force):
             answer = ctx.moto_answer()
@@ -688,8 +888,11 @@ def update_auto_scaling_group(ctx: Context, params: dict[str, Any]) -> Answer:
 
 @operation("autoscaling", "CreateAutoScalingGroup", check=False)
 def create_auto_scaling_group(ctx: Context, params: dict[str, Any]) -> Answer:
+    _check_policy(params)
     answer = ctx.moto_answer()
     if answer.status == 200:
+        _keep(ctx, params["AutoScalingGroupName"], params)
+        lifecycle_hooks.create_with_group(ctx, params["AutoScalingGroupName"], params.get("LifecycleHookSpecificationList") or [])
         _adopt(ctx, params["AutoScalingGroupName"], None)
     return answer
 
@@ -703,10 +906,8 @@ def _adopt(ctx: Context, name: str, in_force: dict[str, Any] | None) -> None:
         host = ctx.world.host(ctx.account, ctx.region, member.id)
         new = host is not None and host.launched == ctx.at and member.id not in scaling(ctx.world, ctx.account, ctx.region).phases
         if host is not None and new and elbv2.paced(ctx.world, host):
-            _settle(ctx.world, host, made_by)
-            description = f"Launching a new EC2 instance: {member.id}"
             why = "an instance was started in response to a difference between desired and actual capacity."
-            _note(ctx.world, ctx.account, ctx.region, name, description, why, host=host, takes=LAUNCH)
+            _settle(ctx.world, host, made_by, why, Cause(request_id=ctx.request_id))
 
 
 @operation("autoscaling", "SetInstanceHealth", check=False)

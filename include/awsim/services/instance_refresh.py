@@ -54,6 +54,7 @@ class Refresh:
     """The group's launch template when the refresh began."""
     cause: Cause
     begun: float
+    strategy: str = "Rolling"
     status: str = "Pending"
     reason: str | None = None
     ended: float | None = None
@@ -120,7 +121,7 @@ class Refresh:
             "Preferences": self.preferences,
             "DesiredConfiguration": self.asked,
             "RollbackDetails": self.rollback,
-            "Strategy": "Rolling",
+            "Strategy": self.strategy,
         }
 
 
@@ -144,8 +145,6 @@ def start_instance_refresh(ctx: Context, params: dict[str, Any]) -> dict[str, An
     """One a group at a time; what it will do is decided by preferences that are checked here."""
     name, world = params["AutoScalingGroupName"], ctx.world
     group = need(ctx.account, ctx.region, name)
-    if params.get("Strategy") == "ReplaceRootVolume":
-        raise AwsError("ValidationError", "The ReplaceRootVolume strategy is not simulated; use Rolling.")
     if active(world, ctx.account, ctx.region, name) is not None:
         raise AwsError(
             "InstanceRefreshInProgress",
@@ -155,6 +154,8 @@ def start_instance_refresh(ctx: Context, params: dict[str, Any]) -> dict[str, An
     wanted = _specification(asked)
     _check_template(ctx, group, wanted, asked=asked is not None)
     preferences = _preferences(ctx, group, dict(params.get("Preferences") or {}), asked is not None)
+    if params.get("Strategy") == "ReplaceRootVolume":
+        _check_root_volume(group, preferences, wanted or before)
     refresh = Refresh(
         id=_identifier(ctx, name),
         account=ctx.account,
@@ -166,11 +167,22 @@ def start_instance_refresh(ctx: Context, params: dict[str, Any]) -> dict[str, An
         before=before,
         cause=Cause(request_id=ctx.request_id),
         begun=ctx.at,
+        strategy=params.get("Strategy") or "Rolling",
         checkpoints=list(preferences.get("CheckpointPercentages") or []),
     )
     world.state(ctx.account, ctx.region, Refreshes).of.setdefault(name, []).append(refresh)
     world.at(ctx.at + PENDING, lambda _: _begin(world, refresh))
     return {"InstanceRefreshId": refresh.id}
+
+
+def _check_root_volume(group: Group, preferences: dict[str, Any], template: dict[str, Any] | None) -> None:
+    if template is None:
+        raise AwsError("ValidationError", "The ReplaceRootVolume strategy requires a launch template.")
+    if preferences.get("MaxHealthyPercentage", 100) > 100:
+        raise AwsError(
+            "ValidationError",
+            "The ReplaceRootVolume strategy launches no instances: MaxHealthyPercentage must be 100 or left out.",
+        )
 
 
 def _identifier(ctx: Context, name: str) -> str:
@@ -238,9 +250,11 @@ def _preferences(ctx: Context, group: Group, given: dict[str, Any], desired: boo
     unknown = [name for name in alarms if groups.alarm(ctx.account, ctx.region, name) is None]
     if unknown:
         raise AwsError("ValidationError", f"The following alarms do not exist: {', '.join(unknown)}.")
+    kept = autoscaling.kept(ctx.world, ctx.account, ctx.region, group.name)
     return {
-        "MinHealthyPercentage": 90,
-        "InstanceWarmup": group.grace,
+        "MinHealthyPercentage": 90 if kept.least is None else kept.least,
+        **({"MaxHealthyPercentage": kept.most} if kept.most is not None and least is None else {}),
+        "InstanceWarmup": group.grace if kept.warmup is None else kept.warmup,
         "SkipMatching": False,
         "AutoRollback": False,
         "ScaleInProtectedInstances": "Wait",
@@ -547,7 +561,12 @@ def _step(world: World, refresh: Refresh, group: Group) -> None:
     launch_first = refresh.preferences["MinHealthyPercentage"] == 100 or (
         most is not None and (most > 100 or least >= group.desired)
     )
-    if launch_first:
+    if refresh.strategy == "ReplaceRootVolume":
+        number = spare if spare > 0 else (1 if not coming else 0)
+        for identifier in old[: max(0, min(number, allowed))]:
+            if not _swap(world, refresh, group, identifier):
+                return
+    elif launch_first:
         capacity = max(math.floor(group.desired * (most or 100) / 100), group.desired + 1)
         alive = len(group.members) - len(scaling(world, refresh.account, refresh.region).leaving)
         ahead = alive - group.desired
@@ -565,6 +584,25 @@ def _step(world: World, refresh: Refresh, group: Group) -> None:
                 break
             _retire(world, refresh, identifier, successor.id)
     refresh.reason = _said(world, refresh)
+
+
+def _swap(world: World, refresh: Refresh, group: Group, identifier: str) -> bool:
+    """The instance stays and gets another root volume; False when the refresh has failed over it."""
+    host = world.host(refresh.account, refresh.region, identifier)
+    template = (refresh.before if refresh.status == "RollbackInProgress" else refresh.wanted) or refresh.before or {}
+    made_by = groups.template_version(refresh.account, refresh.region, template)
+    if host is None or made_by is None:
+        _fail(world, refresh, f"The launch template of {refresh.group} does not exist any more.")
+        return False
+    try:
+        autoscaling.swap_root_volume(world, host, group, made_by, why=_why(refresh), cause=refresh.cause)
+    except LookupError as wrong:
+        _fail(world, refresh, str(wrong))
+        return False
+    refresh.todo.remove(identifier)
+    refresh.fresh[identifier] = None
+    refresh.progress_at = world.now
+    return True
 
 
 def _order(world: World, refresh: Refresh, members: dict[str, Member]) -> list[str]:
@@ -694,9 +732,8 @@ def _roll_back(world: World, refresh: Refresh, reason: str) -> None:
     refresh.status, refresh.reason, refresh.waits_until = "RollbackInProgress", reason, None
     group = need(refresh.account, refresh.region, refresh.group)
     state = scaling(world, refresh.account, refresh.region)
-    refresh.todo = (
-        [] if was_pending else [one.id for one in group.members if one.id not in refresh.original and one.id not in state.leaving]
-    )
+    touched = set(refresh.fresh) | {one.id for one in group.members if one.id not in refresh.original}
+    refresh.todo = [] if was_pending else [one.id for one in group.members if one.id in touched - state.leaving]
     refresh.blocked, refresh.fresh, refresh.ready, refresh.best = [], {}, set(), 0
     refresh.total = len(refresh.todo)
     refresh.warm_todo, refresh.warm_total = [], 0
