@@ -578,7 +578,7 @@ def test_cells_and_platforms_get_commands_and_snapshots_of_their_own() -> None:
     decision = rollout.decide(rules, rows, {}, now=NOW)
     assert isinstance(decision, tuple)
     assert [(one.cell, one.platform, one.snapshot, len(one.hosts)) for one in decision] == [
-        (CELL, "Amazon Linux 2023", "s1", 2), (FAR, "Amazon Linux 2023", "s2", 1), (CELL, "Ubuntu 24.04", "", 1)
+        (CELL, "Amazon Linux 2023", "s1", 2), (FAR, "Amazon Linux 2023", "s2", 1), (CELL, "Ubuntu 24.04", rollout.snapshot(RUN, CELL, "Ubuntu 24.04"), 1),
     ]  # fmt: skip
 
 

@@ -7,7 +7,6 @@ reason: nobody is left out silently. The plan is built without touching anything
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +24,6 @@ from patchwave.campaign.rollout import StageRules
 from patchwave.campaign.severity import Assessment, Triage
 from patchwave.campaign.values import Cell, Count, HostId, RunId, Share, StageName
 from patchwave.campaign.waves import Wave
-
-SNAPSHOTS = uuid.UUID("3f2c8a52-0f0e-5f0b-9c47-0b8f6f3f7a10")
 
 EXPECTED_SCAN = timedelta(minutes=2)
 EXPECTED_PATCH = timedelta(minutes=15)
@@ -374,8 +371,8 @@ def _planned(host: Host, domains: tuple[str, ...], needs: Sequence[Assessment], 
 
 def _snapshots(run: RunId, hosts: Iterable[PlannedHost]) -> dict[str, str]:
     """One snapshot per cell and platform, so that every wave sees the same approved patches (AWS: SnapshotId)."""
-    keys = sorted({f"{host.cell}|{host.platform}" for host in hosts})
-    return {key: str(uuid.uuid5(SNAPSHOTS, f"{run}|{key}")) for key in keys}
+    keys = sorted({(host.cell, host.platform) for host in hosts})
+    return {f"{cell}|{platform}": rollout.snapshot(run, cell, platform) for cell, platform in keys}
 
 
 def rules(plan: Plan, stage: StagePlan) -> StageRules:

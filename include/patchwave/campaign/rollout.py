@@ -16,6 +16,7 @@ place in each of its failure domains; a failed or unreachable one keeps it until
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -28,9 +29,13 @@ from patchwave.campaign import fleet
 from patchwave.campaign.errors import IllegalMove
 from patchwave.campaign.fleet import Host, Readiness
 from patchwave.campaign.values import Cell, HostId, RunId, StageName
+from patchwave.campaign.windows import Span
 
 TOKENS = uuid.UUID("6f3f4ad4-6a3b-5a5e-9a0d-5d0f3f1c7d21")
 """Namespace of every token: the same run, stage, step, attempt and hosts give the same token on any machine."""
+
+SNAPSHOTS = uuid.UUID("3f2c8a52-0f0e-5f0b-9c47-0b8f6f3f7a10")
+"""Namespace of patch snapshots."""
 
 LARGEST_DISPATCH = 50
 """SendCommand takes at most 50 instance ids (botocore model of ssm, SendCommand.InstanceIds)."""
@@ -46,25 +51,50 @@ MOST_CANCELLED = 3
 class HostState(StrEnum):
     """Where a host stands in its stage; the last ten are the terminal classes."""
 
-    PLANNED = "planned"  # in the plan, nothing sent yet
-    SCANNING = "scanning"  # the Scan before is on its way
-    READY = "ready"  # something is missing; waits for a place
-    INSTALLING = "installing"  # the Install is on its way
-    NEEDS_REBOOT = "needs_reboot"  # installed, counts only after a reboot
-    REBOOTING = "rebooting"  # told to reboot, no new boot seen yet
-    TO_VERIFY = "to_verify"  # the Scan that tells the truth is still to be sent
-    VERIFYING = "verifying"  # that Scan is on its way
-    PATCHED = "patched"  # a Scan after the Install found nothing missing and no reboot pending
-    ALREADY_COMPLIANT = "already_compliant"  # the Scan before found nothing to do
-    PENDING_REBOOT = "pending_reboot"  # installed, but not rebooted: not yet protected
-    FAILED = "failed"  # the Scan or Install failed, or patches are still missing
-    UNREACHABLE = "unreachable"  # the agent did not answer, or the command was never delivered
-    STOPPED = "stopped"  # the instance is stopped and comes back unpatched
-    EXCEPTED = "excepted"  # left out by an exception that somebody granted
-    OUT_OF_WINDOW = "out_of_window"  # would not have finished before its window closed
-    REPLACED = "replaced"  # another instance stands in its place
-    TERMINATED = "terminated"  # the instance is gone
+    PLANNED = "planned"
+    SCANNING = "scanning"
+    READY = "ready"
+    INSTALLING = "installing"
+    NEEDS_REBOOT = "needs_reboot"
+    REBOOTING = "rebooting"
+    TO_VERIFY = "to_verify"
+    VERIFYING = "verifying"
+    PATCHED = "patched"
+    ALREADY_COMPLIANT = "already_compliant"
+    PENDING_REBOOT = "pending_reboot"
+    FAILED = "failed"
+    UNREACHABLE = "unreachable"
+    STOPPED = "stopped"
+    EXCEPTED = "excepted"
+    OUT_OF_WINDOW = "out_of_window"
+    REPLACED = "replaced"
+    TERMINATED = "terminated"
 
+
+SENTENCES: Mapping[HostState, str] = {
+    HostState.PLANNED: "It is in the plan, and nothing has been sent to it yet.",
+    HostState.SCANNING: "The Scan before is on its way.",
+    HostState.READY: "Patches are missing; it waits for a place in each of its failure domains.",
+    HostState.INSTALLING: "The Install is on its way; it does not reboot.",
+    HostState.NEEDS_REBOOT: "Patches are installed and count only after a reboot, which is a step of its own.",
+    HostState.REBOOTING: "It was told to reboot, and no new boot has been seen yet.",
+    HostState.TO_VERIFY: "The Scan after, which tells the truth, is still to be sent.",
+    HostState.VERIFYING: "The Scan after is on its way.",
+    HostState.PATCHED: "A Scan after the Install found nothing missing and no reboot waiting.",
+    HostState.ALREADY_COMPLIANT: "The Scan before found nothing to do.",
+    HostState.PENDING_REBOOT: "Patches are installed and do not protect before a reboot: reboot it, then scan it again.",
+    HostState.FAILED: "The Scan or the Install failed, or patches are missing all the same: look at its command's output, mend "
+    "it, and run the campaign for its stage again.",
+    HostState.UNREACHABLE: "Its agent did not answer, or the command was never delivered: look at agent, network and instance "
+    "profile, and run the campaign for its stage again.",
+    HostState.STOPPED: "The instance is stopped and comes back unpatched: start it and run the campaign for its stage again.",
+    HostState.EXCEPTED: "An exception that somebody granted leaves it out; it is looked at again when that ends.",
+    HostState.OUT_OF_WINDOW: "It would not have been over before its window closed, so it was not begun: the next run takes it, "
+    "or widen the window or the concurrency.",
+    HostState.REPLACED: "Another instance stands in its place, and is settled itself.",
+    HostState.TERMINATED: "The instance is gone; there is nothing left to patch.",
+}
+"""What each state means, and for a class that is not the wished one what to do next. Reports and pages show it."""
 
 TERMINAL = frozenset(
     {
@@ -92,8 +122,11 @@ LEGAL: Mapping[HostState, frozenset[HostState]] = {
     HostState.TO_VERIFY: frozenset({HostState.VERIFYING}) | _NEVER_REACHED,
     HostState.VERIFYING: frozenset({HostState.PATCHED, HostState.NEEDS_REBOOT, HostState.PENDING_REBOOT, HostState.TO_VERIFY})
     | _NEVER_REACHED,
-} | {state: frozenset() for state in TERMINAL}
-"""Which moves are legal; every other one is refused, here and in the ledger. Terminal classes are final within a run."""
+    **{state: frozenset() for state in TERMINAL},
+    HostState.TERMINATED: frozenset({HostState.REPLACED}),  # who stands in its place may appear minutes later
+}
+"""Which moves are legal; every other one is refused, here and in the ledger. Terminal classes are final within a run, save
+that a terminated host becomes a replaced one when the instance in its place appears."""
 
 
 def check_move(host: HostId, before: HostState, after: HostState) -> None:
@@ -146,6 +179,28 @@ EXPECTED: Mapping[StepKind, timedelta] = {
     StepKind.VERIFY: timedelta(seconds=60),
 }
 """How long a step usually takes on Linux (examples in AWS's guides: Scan 15-60 s, Install 1-10 min, reboot 1-3 min)."""
+
+AT_MOST: Mapping[StepKind, timedelta] = {
+    StepKind.SCAN: timedelta(minutes=2),
+    StepKind.INSTALL: timedelta(minutes=10),
+    StepKind.REBOOT: timedelta(minutes=3),
+    StepKind.VERIFY: timedelta(minutes=2),
+}
+"""How long a step hardly ever takes longer than, until a platform's own times are known: the upper ends of what AWS's guides
+show for Linux (Install 1-10 min, reboot 1-3 min)."""
+AT_MOST_WINDOWS: Mapping[StepKind, timedelta] = {
+    StepKind.SCAN: timedelta(minutes=8),
+    StepKind.INSTALL: timedelta(minutes=60),
+    StepKind.REBOOT: timedelta(minutes=10),
+    StepKind.VERIFY: timedelta(minutes=8),
+}
+"""The same for Windows (Scan 1-8 min, Install 10-60 min, reboots 3-10 min)."""
+
+
+def at_most(platform: str) -> Mapping[StepKind, timedelta]:
+    """The default of how long each step takes on a platform."""
+    return AT_MOST_WINDOWS if "Windows" in platform else AT_MOST
+
 
 OPEN = frozenset({DispatchState.INTENDED, DispatchState.SENT})
 """Dispatches that AWS may still be working on."""
@@ -215,6 +270,11 @@ class DispatchRow:
 def token(run: RunId, stage: StageName, step: StepKind, attempt: int, hosts: Iterable[HostId]) -> str:
     """32 hex digits that name this intent and no other; the same wherever and however often it is computed."""
     return uuid.uuid5(TOKENS, "|".join((run, stage, step.value, str(attempt), *sorted(hosts)))).hex
+
+
+def snapshot(run: RunId, cell: Cell, platform: str) -> str:
+    """The patch snapshot of a run for one cell and platform: every wave sees the same approved patches (AWS: SnapshotId)."""
+    return str(uuid.uuid5(SNAPSHOTS, f"{run}|{cell}|{platform}"))
 
 
 class Outcome(StrEnum):
@@ -315,6 +375,8 @@ class StageRules:
         step_limit: how long a step and its patch report may take; after that the host counts as unreachable or failed.
         reboot: whether hosts reboot whose patches wait for it; if not, they end as `pending_reboot`.
         snapshots: the patch snapshot of each ``cell|platform``: all waves of a run see the same approved patches.
+        window: the span in which hosts may be disrupted; None: at any time.
+        expected: how long each step takes at most in nineteen of twenty cases, by platform; `at_most` where it is absent.
     """
 
     run: RunId
@@ -324,6 +386,8 @@ class StageRules:
     error_budget: int
     snapshots: Mapping[str, str] = field(default_factory=dict)  # by "cell|platform"
     reboot: bool = True
+    window: Span | None = None
+    expected: Mapping[str, Mapping[StepKind, timedelta]] = field(default_factory=dict)
     step_limit: Mapping[StepKind, timedelta] = field(
         default_factory=lambda: {
             StepKind.SCAN: timedelta(hours=1),
@@ -349,7 +413,11 @@ class Move:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dispatch:
-    """Send this step to these hosts (one cell, one platform, at most 50)."""
+    """Send this step to these hosts (one cell, one platform, at most 50).
+
+    A reboot is a dispatch like any other (`StepKind.REBOOT`): it is a command with a token, an intent before it and an
+    outcome of its own, and a second kind of value for it would have every reader ask twice.
+    """
 
     token: str
     step: StepKind
@@ -658,15 +726,11 @@ def decide(
     unhealthy = unhealthy_before or {}
     halt = _over_budget(rules, spent)
     # What disrupts nobody, or ends a disruption that has begun, goes on even in a halted stage.
-    due = (
-        *_dispatches(rules, rows, dispatches, StepKind.VERIFY),
-        *_dispatches(rules, rows, dispatches, StepKind.REBOOT),
-    )
+    due = _dispatches(rules, rows, dispatches, StepKind.VERIFY, now=now)
+    due += _dispatches(rules, rows, dispatches, StepKind.REBOOT, now=now)
     if halt is None:
-        due += (
-            *_dispatches(rules, rows, dispatches, StepKind.SCAN),
-            *_installs(rules, rows, dispatches, unhealthy, recovered),
-        )
+        due += _dispatches(rules, rows, dispatches, StepKind.SCAN, now=now)
+        due += _installs(rules, rows, dispatches, unhealthy, recovered, now=now)
     if due:
         return due
     if in_flight:
@@ -675,7 +739,116 @@ def decide(
         return halt
     if all(row.state in TERMINAL for row in rows):
         return Done(classes=Counter(row.state for row in rows))
+    if rules.window is not None and now < rules.window.opens:
+        return Wait(
+            reason=f"the stage's window opens at {rules.window.opens:%Y-%m-%d %H:%M} UTC",
+            ends="the window opens",
+            until=rules.window.opens,
+        )
+    if any(not in_time(rules, row, now=now) for row in rows):
+        return Wait(  # `out_of_time` has not been asked since this became true
+            reason="hosts no longer fit into the window",
+            ends="they are settled as out_of_window",
+            until=now,
+            expected=timedelta(),
+        )
     return _no_place(rules, rows, unhealthy, recovered)
+
+
+_STILL: Mapping[HostState, tuple[StepKind, ...]] = {
+    HostState.PLANNED: (StepKind.SCAN, StepKind.INSTALL, StepKind.REBOOT, StepKind.VERIFY),
+    HostState.READY: (StepKind.INSTALL, StepKind.REBOOT, StepKind.VERIFY),
+    HostState.NEEDS_REBOOT: (StepKind.REBOOT,),
+}
+"""What is still before a host that is not begun, or not rebooted. What is on its way is brought to its end."""
+
+
+def still_takes(rules: StageRules, row: HostRow) -> timedelta:
+    """How long it takes at most, in nineteen of twenty cases, until a host that now begins its next step is through."""
+    known, usual = rules.expected.get(row.platform, {}), at_most(row.platform)
+    return sum((known.get(step, usual[step]) for step in _STILL.get(row.state, ())), timedelta())
+
+
+def in_time(rules: StageRules, row: HostRow, *, now: datetime) -> bool:
+    """Whether a host that begins its next step now is expected to be through before the window closes (rule 7)."""
+    if rules.window is None or row.state not in _STILL:
+        return True
+    return now + still_takes(rules, row) <= rules.window.closes
+
+
+def out_of_time(rules: StageRules, rows: Sequence[HostRow], *, now: datetime) -> tuple[Move, ...]:
+    """Hosts that no longer fit into the window, which only gets shorter: not begun, they are `out_of_window`; installed and
+    not rebooted, `pending_reboot`."""
+    moves = []
+    for row in rows:
+        if rules.window is None or in_time(rules, row, now=now):
+            continue
+        minutes = math.ceil(still_takes(rules, row) / timedelta(minutes=1))
+        closes = f"{rules.window.closes:%Y-%m-%d %H:%M} UTC"
+        if row.state is HostState.NEEDS_REBOOT:
+            after = HostState.PENDING_REBOOT
+            reason = f"installed, but a reboot of {minutes} minutes would not be over before the window closes at {closes}; "
+            reason += "reboot it and scan it again"
+        else:
+            after = HostState.OUT_OF_WINDOW
+            reason = f"not begun: it takes up to {minutes} minutes on {row.platform}, and the window closes at {closes}; "
+            reason += "the next run takes it"
+        moves.append(Move(host=row.host, before=row.state, after=after, reason=reason))
+    return tuple(moves)
+
+
+def late_joiner(rules: StageRules, host: Host, domains: tuple[str, ...], *, now: datetime) -> HostRow:
+    """A host that appeared while the stage ran, as it enters the ledger."""
+    by = f", launched by group {host.group}" if host.group else ""
+    return HostRow(
+        run=rules.run,
+        stage=rules.stage,
+        host=host.id,
+        cell=host.cell,
+        name=host.name,
+        platform=host.platform,
+        domains=domains,
+        state=HostState.PLANNED,
+        reason=f"late joiner: appeared at {now:%Y-%m-%d %H:%M} UTC{by}",
+        since=now,
+    )
+
+
+NOTICED = timedelta(minutes=15)
+"""How much earlier than we noticed a host may have vanished: a stage is looked at when a command ends."""
+
+
+def replacements(rows: Sequence[HostRow], newcomers: Sequence[Host]) -> tuple[Move, ...]:
+    """Terminated hosts in whose Auto Scaling group an instance was launched after they vanished: that one replaces them.
+
+    Args:
+        newcomers: hosts that appeared while the stage ran; each stands in one place at most.
+    """
+    named = " ".join(row.reason for row in rows if row.state is HostState.REPLACED)
+    free = [host for host in newcomers if host.group and host.launched is not None and host.id not in named]
+    moves = []
+    for row in sorted(rows, key=lambda row: (row.since, row.host)):
+        if row.state is not HostState.TERMINATED:
+            continue
+        its = [
+            host
+            for host in free
+            if fleet.group_domain(host.cell, str(host.group)) in row.domains
+            and host.launched is not None
+            and host.launched >= row.since - NOTICED
+        ]
+        if its:
+            new = min(its, key=lambda host: (host.launched, host.id))
+            free.remove(new)
+            moves.append(
+                Move(
+                    host=row.host,
+                    before=row.state,
+                    after=HostState.REPLACED,
+                    reason=f"replaced by {new.id}, which group {new.group} launched at {new.launched:%Y-%m-%d %H:%M} UTC",
+                )
+            )
+    return tuple(moves)
 
 
 def _over_budget(rules: StageRules, spent: Sequence[HostRow]) -> Halt | None:
@@ -749,11 +922,13 @@ def _installs(
     dispatches: Mapping[str, DispatchRow],
     unhealthy: Mapping[str, Collection[HostId]],
     recovered: Collection[HostId],
+    *,
+    now: datetime,
 ) -> tuple[Dispatch, ...]:
     """As many Installs as there are places in every domain of a host, in the order of the plan."""
     used = _used(rows, unhealthy, recovered)
     chosen = []
-    for row in _in_order(rules, rows, HostState.READY):
+    for row in _startable(rules, rows, HostState.READY, now=now):
         if _fits(rules, used, row):
             chosen.append(row)
             for domain in row.domains:
@@ -762,9 +937,15 @@ def _installs(
 
 
 def _dispatches(
-    rules: StageRules, rows: Sequence[HostRow], dispatches: Mapping[str, DispatchRow], step: StepKind
+    rules: StageRules, rows: Sequence[HostRow], dispatches: Mapping[str, DispatchRow], step: StepKind, *, now: datetime
 ) -> tuple[Dispatch, ...]:
-    return _grouped(rules, _in_order(rules, rows, FROM_STATE[step]), dispatches, step)
+    return _grouped(rules, _startable(rules, rows, FROM_STATE[step], now=now), dispatches, step)
+
+
+def _startable(rules: StageRules, rows: Iterable[HostRow], state: HostState, *, now: datetime) -> list[HostRow]:
+    """Hosts in that state whose next step may begin now, in order."""
+    closed = state in _STILL and rules.window is not None and now < rules.window.opens
+    return [] if closed else [row for row in _in_order(rules, rows, state) if in_time(rules, row, now=now)]
 
 
 def _in_order(rules: StageRules, rows: Iterable[HostRow], state: HostState) -> list[HostRow]:
@@ -804,7 +985,7 @@ def _grouped(
                     platform=platform,
                     hosts=chunk,
                     attempt=attempt,
-                    snapshot=rules.snapshots.get(f"{cell}|{platform}", ""),
+                    snapshot=rules.snapshots.get(f"{cell}|{platform}") or snapshot(rules.run, cell, platform),
                 )
             )
     return tuple(made)
