@@ -23,6 +23,7 @@ from sqlalchemy import URL, text
 from patchwave.campaign import evidence
 from patchwave.campaign.errors import LedgerUnavailable, Permanent, Transient
 from patchwave.campaign.rollout import DispatchState, HostState
+from patchwave.campaign.values import RunId
 from patchwave.ledger import connect, migrations
 from patchwave.ledger.connect import BadLedgerAddress, LedgerTooNew, engine_for, ledger_at, url_of
 from patchwave.ledger.memory import MemoryLedger
@@ -129,6 +130,29 @@ def test_a_new_place_gets_the_newest_schema(empty_database: URL):
         assert compare_metadata(context, metadata) == []
         assert context.get_current_revision() == migrations.HEAD
     engine.dispose()
+    ledger.close()
+
+
+def test_a_ledger_of_before_gets_its_hosts_domains(sqlite_url: URL):
+    """A host had one failure domain once; now it is in that one and in its stage."""
+    engine = engine_for(sqlite_url, foreign_keys=False)
+    with engine.begin() as connection:
+        command.upgrade(migrations.config(connection), "0002")
+        connection.execute(text(
+            "INSERT INTO runs (id, campaign, dag_id, dag_run_id, began_at, definition, definition_digest, policy, params, speed, "
+            "outcome) VALUES ('r', 'c', 'd', 'm', '2026-03-03 00:00:00.0', '{}', 'x', '{}', '{}', 1, 'running')"
+        ))  # fmt: skip
+        connection.execute(text(
+            "INSERT INTO stages (run, stage, position, state, reason, fencing) VALUES ('r', 'dev', 0, 'patching', '', 0)"
+        ))  # fmt: skip
+        for host, domain in (("i-1", "asg:a/web"), ("i-2", "stage:dev")):
+            connection.execute(text(
+                "INSERT INTO hosts (run, stage, host, account, region, name, platform, domain, state, reason, since) VALUES "
+                f"('r', 'dev', '{host}', '1', 'e', 'n', 'p', '{domain}', 'planned', '', '2026-03-03 00:00:00.0')"
+            ))  # fmt: skip
+    engine.dispose()
+    ledger = ledger_at(sqlite_url)
+    assert [row.domains for row in ledger.hosts(RunId("r"))] == [("asg:a/web", "stage:dev"), ("stage:dev",)]
     ledger.close()
 
 

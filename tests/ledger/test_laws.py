@@ -355,10 +355,10 @@ def test_one_illegal_move_undoes_all_of_them(ledger: Ledger):
 
 @pytest.mark.parametrize("terminal", sorted(TERMINAL))
 def test_a_terminal_class_is_final(ledger: Ledger, terminal: HostState):
-    """Each host is in exactly one of them, for good."""
+    """Each host is in exactly one of them, for good; only a terminated one may still get the name of who replaces it."""
     lease = begun(ledger)
     ledger.add_hosts(lease, [a_host(A, state=terminal)])
-    for after in HostState:
+    for after in set(HostState) - ({HostState.REPLACED} if terminal is HostState.TERMINATED else set()):
         with pytest.raises(IllegalMove):
             ledger.move_hosts(lease, [a_move(A, terminal, after)], at=later(1))
 
@@ -414,6 +414,31 @@ def test_dispatches_keep_the_order_of_their_intents(ledger: Ledger):
     ledger.mark_dispatch(lease, tokens[0], DispatchState.SENT, at=later(2), command="c-1")
     assert [row.token for row in ledger.dispatches(RUN, DEV)] == tokens
     assert list(ledger.dispatches(RUN, PROD)) == []
+
+
+def test_how_long_steps_took_is_known_by_platform_and_step(ledger: Ledger):
+    """Of dispatches that ended, the newest first; one that was refused or is still open took no time that says anything."""
+    lease = begun(ledger, A, B, C)
+    for token, host, platform, state, minutes in (
+        ("t1", A, "Ubuntu 24.04", DispatchState.ENDED, 3),
+        ("t2", B, "Ubuntu 24.04", DispatchState.ENDED, 5),
+        ("t3", C, "Amazon Linux 2023", DispatchState.REFUSED, 1),
+    ):
+        ledger.intend(lease, replace(a_dispatch(token, (host,)), platform=platform), reason="")
+        ledger.mark_dispatch(lease, token, state, at=later(1 + minutes))
+    assert ledger.durations("Ubuntu 24.04") == {StepKind.SCAN: [timedelta(minutes=5), timedelta(minutes=3)]}
+    assert ledger.durations("Ubuntu 24.04", newest=1) == {StepKind.SCAN: [timedelta(minutes=5)]}
+    assert ledger.durations("Amazon Linux 2023") == {}
+    assert {row.token: row.platform for row in ledger.dispatches(RUN)}["t1"] == "Ubuntu 24.04"
+
+
+def test_a_terminated_host_becomes_a_replaced_one_when_the_other_appears(ledger: Ledger):
+    """The one move that leaves a class; the journal tells both."""
+    lease = begun(ledger, A)
+    ledger.move_hosts(lease, [a_move(A, HostState.PLANNED, HostState.TERMINATED)], at=later(1))
+    ledger.move_hosts(lease, [a_move(A, HostState.TERMINATED, HostState.REPLACED)], at=later(2))
+    assert [row.state for row in ledger.hosts(RUN)] == [HostState.REPLACED]
+    assert [entry.data["after"] for entry in ledger.journal(RUN) if entry.kind == "host.moved"] == ["terminated", "replaced"]
 
 
 def test_a_dispatch_goes_forward_only(ledger: Ledger):

@@ -10,13 +10,13 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from patchwave.campaign import evidence
 from patchwave.campaign.approval import Decision
 from patchwave.campaign.errors import LedgerUnavailable
-from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, Move
+from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, Move, StepKind
 from patchwave.campaign.values import HostId, RunId, StageName
 from patchwave.ledger import changes
 from patchwave.ledger.changes import Note
@@ -240,6 +240,16 @@ class MemoryLedger:
         with self._transaction():
             mine = [row for row in self._dispatches.values() if row.run == run]
             return [row for row in mine if stage is None or row.stage == stage]
+
+    def durations(self, platform: str, *, newest: int = 200) -> Mapping[StepKind, Sequence[timedelta]]:
+        with self._transaction():
+            found: dict[StepKind, list[timedelta]] = {}
+            for row in reversed(self._dispatches.values()):
+                if row.platform == platform and row.state is DispatchState.ENDED and row.ended_at is not None:
+                    its = found.setdefault(row.step, [])
+                    if len(its) < newest:
+                        its.append(row.ended_at - row.intended_at)
+            return found
 
     # decisions --------------------------------------------------------------------------------------------------------
     def record_decision(self, decision: Decision) -> Decision:

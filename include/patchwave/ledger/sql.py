@@ -13,7 +13,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Row, exc, insert, select, update
@@ -317,6 +317,29 @@ class SqlLedger:
         if stage is not None:
             query = query.where(table.c.stage == stage)
         return self._read(lambda connection: [_dispatch_of(row) for row in connection.execute(query)])
+
+    def durations(self, platform: str, *, newest: int = 200) -> Mapping[StepKind, Sequence[timedelta]]:
+        table = tables.dispatches
+
+        def work(connection: Connection) -> dict[StepKind, Sequence[timedelta]]:
+            found: dict[StepKind, Sequence[timedelta]] = {}
+            for step in StepKind:
+                query = (
+                    select(table.c.intended_at, table.c.ended_at)
+                    .where(
+                        table.c.platform == platform,
+                        table.c.step == step.value,
+                        table.c.state == DispatchState.ENDED.value,
+                        table.c.ended_at.is_not(None),
+                    )
+                    .order_by(table.c.number.desc())
+                    .limit(newest)
+                )
+                if seen := [row.ended_at - row.intended_at for row in connection.execute(query)]:
+                    found[step] = seen
+            return found
+
+        return self._read(work)
 
     # decisions --------------------------------------------------------------------------------------------------------
     def record_decision(self, decision: Decision) -> Decision:

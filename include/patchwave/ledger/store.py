@@ -19,12 +19,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
 from patchwave.campaign.approval import Decision
-from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, Move
+from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, Move, StepKind
 from patchwave.campaign.values import RunId, StageName
 
 
@@ -305,6 +305,15 @@ class Ledger(Protocol):
 
     def dispatches(self, run: RunId, stage: StageName | None = None) -> Sequence[DispatchRow]:
         """Dispatches in the order in which they were intended."""
+        ...
+
+    def durations(self, platform: str, *, newest: int = 200) -> Mapping[StepKind, Sequence[timedelta]]:
+        """How long the steps of ended dispatches took on a platform, in the runs of any campaign: from the intent until AWS
+        called the command over. A step that nobody has taken there is absent.
+
+        Args:
+            newest: so many of each step, the newest ones.
+        """
         ...
 
     # decisions ------------------------------------------------------------------------------------------------------
