@@ -133,9 +133,9 @@ def test_a_new_place_gets_the_newest_schema(empty_database: URL):
     ledger.close()
 
 
-def test_a_ledger_of_before_gets_its_hosts_domains(sqlite_url: URL):
+def test_a_ledger_of_before_gets_its_hosts_domains(empty_database: URL):
     """A host had one failure domain once; now it is in that one and in its stage."""
-    engine = engine_for(sqlite_url, foreign_keys=False)
+    engine = engine_for(empty_database, foreign_keys=False)
     with engine.begin() as connection:
         command.upgrade(migrations.config(connection), "0002")
         connection.execute(text(
@@ -151,7 +151,7 @@ def test_a_ledger_of_before_gets_its_hosts_domains(sqlite_url: URL):
                 f"('r', 'dev', '{host}', '1', 'e', 'n', 'p', '{domain}', 'planned', '', '2026-03-03 00:00:00.0')"
             ))  # fmt: skip
     engine.dispose()
-    ledger = ledger_at(sqlite_url)
+    ledger = ledger_at(empty_database)
     assert [row.domains for row in ledger.hosts(RunId("r"))] == [("asg:a/web", "stage:dev"), ("stage:dev",)]
     ledger.close()
 
