@@ -135,6 +135,8 @@ def test_a_new_place_gets_the_newest_schema(empty_database: URL):
 
 def test_a_ledger_of_before_gets_its_hosts_domains(empty_database: URL):
     """A host had one failure domain once; now it is in that one and in its stage."""
+    if empty_database.database and empty_database.drivername.startswith("sqlite"):
+        Path(empty_database.database).parent.mkdir(parents=True, exist_ok=True)
     engine = engine_for(empty_database, foreign_keys=False)
     with engine.begin() as connection:
         command.upgrade(migrations.config(connection), "0002")
