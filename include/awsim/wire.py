@@ -128,7 +128,7 @@ class Call:
                     "url_params": self.uri_params,
                 }
             )
-        except (RequestParserError, ValueError, TypeError, AttributeError, KeyError) as unreadable:
+        except (RequestParserError, ValueError, TypeError, AttributeError, KeyError, RuntimeError, OverflowError) as unreadable:
             raise Unreadable(str(unreadable)) from unreadable
         if not isinstance(parsed, dict):
             raise Unreadable("Start of structure or map expected.")

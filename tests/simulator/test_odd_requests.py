@@ -35,3 +35,18 @@ def test_a_character_that_xml_cannot_hold_is_refused_and_not_repeated(aws):
         assert r"\x00" in message
     groups = aws.client("autoscaling")
     assert refusal(groups.describe_instance_refreshes, AutoScalingGroupName="a\x0bb")[:2] == (400, "ValidationError")
+
+
+def test_a_moment_beyond_all_calendars_is_refused(aws):
+    """A number that is no date: AWS's deserialiser refuses it before anything else."""
+    config = aws.client("config")
+    asked = {"ConfigRuleName": "patched", "ResourceKeys": [{"ResourceType": "AWS::EC2::Instance", "ResourceId": "i-0"}]}
+
+    def beyond(params, **_):
+        params["body"] = params["body"].replace(b"1800000000", b"1" + b"0" * 30)
+
+    config.meta.events.register("before-call.config.PutRemediationExceptions", beyond)
+    assert refusal(config.put_remediation_exceptions, **asked, ExpirationTime=1_800_000_000)[:2] == (
+        400,
+        "SerializationException",
+    )
