@@ -60,6 +60,8 @@ class Target:
         self.direct = Direct(simulator)
         self.played = ""
         self.known: dict[str, list[str]] = {}
+        self.answered: dict[tuple[str, str], list[bool]] = {}
+        """Whether each valid request was answered and not refused, by operation."""
 
     def of(self, law: str) -> "Target":
         if self.played != law:
@@ -129,6 +131,7 @@ def test_a_valid_request_is_answered_in_the_models_shape_or_refused(service, nam
         status, code, message, answer = aim.ask(service, name, request)
         assert status < 500, f"{service} {name} answers {status} {code} {message} to {request}"
         assert status < 300 or code, f"{service} {name} refuses without a code: {request}"
+        aim.answered.setdefault((service, name), []).append(status < 300)
         assert "detected" not in message or "maxRecords" in message, f"{service} {name} refuses a valid request: {message}"
         if shape is not None and status < 300:
             assert _unlike(shape, answer) == []
@@ -137,6 +140,18 @@ def test_a_valid_request_is_answered_in_the_models_shape_or_refused(service, nam
         aim.direct.simulator.advance(later)
 
     law()
+
+
+def test_a_fuzz_that_only_collects_refusals_would_vouch_for_nothing(target):
+    """Of the valid requests a good part is answered, for most operations at least one: identifiers exist, the state is there."""
+    asked = target.answered
+    if set(asked) != set(OPERATIONS):
+        pytest.skip("only a part of the operations was asked")
+    never = sorted(name for (_, name), rows in asked.items() if not any(rows))
+    share = sum(sum(rows) for rows in asked.values()) / sum(len(rows) for rows in asked.values())
+    print(f"{share:.0%} answered; never answered: {', '.join(never)}")
+    assert share > 0.4
+    assert len(never) < len(asked) / 3, never
 
 
 @pytest.mark.parametrize(("service", "name"), CHECKED, ids=lambda word: word)
