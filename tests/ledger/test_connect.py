@@ -287,6 +287,7 @@ def every_method(ledger: Ledger) -> Iterator[tuple[str, Any]]:
     yield "intend", lambda: ledger.intend(LEASE, a_dispatch(), reason="")
     yield "mark_dispatch", lambda: ledger.mark_dispatch(LEASE, "t1", DispatchState.SENT, at=AT)
     yield "dispatches", lambda: ledger.dispatches(RUN)
+    yield "durations", lambda: ledger.durations("Ubuntu 24.04")
     yield "record_decision", lambda: ledger.record_decision(a_decision())
     yield "decisions", lambda: ledger.decisions(RUN)
     yield "wait", lambda: ledger.wait(a_wait())
