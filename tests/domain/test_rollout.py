@@ -323,6 +323,20 @@ def test_a_step_that_does_not_end_is_given_up(step: StepKind, outcome: Outcome |
     assert given_up.after is S.UNREACHABLE
 
 
+def test_a_step_that_waited_long_to_be_sent_has_its_whole_time_from_then_on() -> None:
+    """Its intent was written, then nobody could send it for two hours: the limit counts from AWS's own time of the command."""
+    sent = replace(a_dispatch(StepKind.SCAN), requested_at=later(120))
+    row = a_row(state=S.SCANNING, token=sent.token)
+    rules = the_rules([row])
+    invocation = Invocation(token=sent.token, host=row.host, outcome=O.RUNNING, details="InProgress")
+    seen = Observation(hosts={row.host: a_host()}, invocations={(sent.token, row.host): invocation})
+    for minutes, moves in ((121, 0), (179, 0), (181, 1)):
+        assert len(rollout.observed(rules, [row], {sent.token: sent}, seen, now=later(minutes))) == moves
+    wait = rollout.decide(rules, [row], {sent.token: sent}, now=later(121))
+    assert isinstance(wait, Wait)
+    assert wait.until == later(180)
+
+
 def test_a_report_of_a_command_whose_time_aws_has_not_told_counts_for_nothing() -> None:
     """Without AWS's own time of the command nobody can say whether the report is younger."""
     assert look(StepKind.SCAN, O.SUCCEEDED, "Success", FRESH_CLEAN, requested=False) is None

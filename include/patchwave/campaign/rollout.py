@@ -573,7 +573,7 @@ def _running(
 ) -> Move | None:
     """A host with a command of ours on its way."""
     invocation = seen.invocations.get((dispatch.token, row.host))
-    late = now - row.since > rules.step_limit[dispatch.step]
+    late = now > _limit(rules, row, dispatch)
     if invocation is None:
         if dispatch.token in seen.complete:
             return move(HostState.UNREACHABLE, "the command ended without ever reaching this host")
@@ -594,6 +594,11 @@ def _running(
             return _cancelled(row, dispatch, attempts(dispatches, dispatch.step, row.host), move)
         case Outcome.FAILED | Outcome.SUCCEEDED:
             return _ended(rules, dispatches, row, dispatch, invocation, seen, move, late=late)
+
+
+def _limit(rules: StageRules, row: HostRow, dispatch: DispatchRow) -> datetime:
+    """Until when a step may take: counted from AWS's own time of it, for an intent may have waited long to be sent."""
+    return max(row.since, dispatch.requested_at or row.since) + rules.step_limit[dispatch.step]
 
 
 def _undelivered(dispatch: DispatchRow, invocation: Invocation, host: Host | None, move: _MoveMaker) -> Move:
@@ -1024,9 +1029,7 @@ def _wait(
             until=now + timedelta(minutes=1),
             expected=timedelta(seconds=30),
         )
-    limits = [
-        row.since + rules.step_limit[open_ones[row.token].step] for row in in_flight if row.token and row.token in open_ones
-    ]
+    limits = [_limit(rules, row, open_ones[row.token]) for row in in_flight if row.token and row.token in open_ones]
     return Wait(
         reason=f"{before}hosts: {doing}",
         ends="the commands in flight end",
