@@ -139,23 +139,24 @@ class Calls:
             self._count(operation, attempts)
 
     def pages(
-        self, cell: Cell, operation_id: str, *, cursor: str = "NextToken", **parameters: Any
+        self, cell: Cell, operation_id: str, *, cursor: str = "NextToken", following: str = "", **parameters: Any
     ) -> Iterator[Mapping[str, Any]]:
         """All pages of a listing. A page may be empty and still not be the last one: only a missing token ends it.
 
         Args:
             cursor: name of the page token in request and answer.
+            following: its name in the answer, where that is another one.
         """
         given = ""
         while True:
             page = self.call(cell, operation_id, **parameters, **({cursor: given} if given else {}))
             yield page
-            following = page.get(cursor) or ""
-            if following and following == given:
+            coming = page.get(following or cursor) or ""
+            if coming and coming == given:
                 raise AwsUnavailable(f"{operation_id} gave the same page token twice: the listing would never end")
-            if not following:
+            if not coming:
                 return
-            given = following
+            given = coming
 
     def _count(self, operation: Operation, attempts: int) -> None:
         with self._counting:

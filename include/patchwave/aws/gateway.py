@@ -9,11 +9,12 @@ from __future__ import annotations
 from patchwave.aws.automation import Automation
 from patchwave.aws.commands import Commands
 from patchwave.aws.config import ComplianceReads
+from patchwave.aws.groups import Groups
 from patchwave.aws.health import HealthChecks
 from patchwave.aws.identity import Identity
 from patchwave.aws.inspector import Inspector
 from patchwave.aws.patching import Patching
 
 
-class Gateway(Commands, Patching, HealthChecks, Inspector, ComplianceReads, Automation, Identity):
+class Gateway(Commands, Patching, HealthChecks, Groups, Inspector, ComplianceReads, Automation, Identity):
     """All services together; `calls.Calls` says how it is built."""

@@ -54,6 +54,10 @@ _TABLE = (
     Operation(service="ec2", name="DescribeInstanceStatus"),
     Operation(service="ssm", name="DescribeInstanceInformation"),
     Operation(service="autoscaling", name="DescribeAutoScalingInstances"),
+    # groups whose availability a stage protects; ELBv2's client and its IAM prefix are called differently
+    Operation(service="autoscaling", name="DescribeAutoScalingGroups"),
+    Operation(service="elbv2", name="DescribeTargetGroups", actions=("elasticloadbalancing:DescribeTargetGroups",)),
+    Operation(service="elbv2", name="DescribeTargetHealth", actions=("elasticloadbalancing:DescribeTargetHealth",)),
     # findings
     Operation(service="inspector2", name="ListFindings"),
     Operation(service="inspector2", name="ListCoverage"),
