@@ -1,0 +1,1 @@
+"""Measurements that tell what a campaign costs; `docs/benchmarks.md` holds their results."""
