@@ -850,7 +850,7 @@ class _Patch:
         return fitting[0] if fitting else None
 
     def _downloaded(self, url: str) -> Any:
-        bucket, key = _bucket_and_key(url)
+        bucket, key = bucket_and_key(url)
         if not bucket:
             self._fail(156, f"Unable to download {url}: only s3:// and https:// addresses of S3 can be reached from this host")
             return None
@@ -1247,7 +1247,8 @@ def worst_level(report: PatchReport) -> str:
     return min((row.level for row in report.failing()), key=order.index, default="UNSPECIFIED")
 
 
-def _bucket_and_key(url: str) -> tuple[str, str]:
+def bucket_and_key(url: str) -> tuple[str, str]:
+    """Of an object in S3 by its address; empty: it is none."""
     s3 = re.fullmatch(r"s3://([^/]+)/(.+)", url)
     host_style = re.fullmatch(r"https://([^/.]+)\.s3[.-][^/]*amazonaws\.com/(.+)", url)
     path_style = re.fullmatch(r"https://s3[.-][^/]*amazonaws\.com/([^/]+)/(.+)", url)

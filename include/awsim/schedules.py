@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 _MONTHS = {name: number for number, name in enumerate(calendar.month_abbr) if name}
 _DAYS = {name: number for number, name in enumerate(("SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"), start=1)}
 _LOOK_AHEAD = timedelta(days=366 * 8)
+_SHORTEST = 300
 _UNITS = {"minute": 60, "hour": 3600, "day": 86_400}
 
 
@@ -144,10 +145,10 @@ def _date(text: str, zone: ZoneInfo, field: str) -> datetime:
 def _rate(text: str) -> float:
     found = re.fullmatch(r"([1-9]\d*)\s+(minute|hour|day)(s?)", text)
     if found is None or (found.group(1) == "1") == bool(found.group(3)):
-        raise BadSchedule(f"Schedule: rate({text}) is not like rate(1 hour) or rate(2 days)")
+        raise BadSchedule(f"Schedule: rate({text}) is not like rate(1 hour) or rate(30 minutes)")
     seconds = int(found.group(1)) * _UNITS[found.group(2)]
-    if seconds < 3600:
-        raise BadSchedule(f"Schedule: rate({text}) is shorter than one hour")
+    if seconds < _SHORTEST:
+        raise BadSchedule(f"Schedule: rate({text}) is more often than every five minutes")
     return float(seconds)
 
 

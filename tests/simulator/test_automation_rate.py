@@ -1,10 +1,13 @@
 """Rate control and multi-account executions: children, limits, counters."""
 
+import json
+
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.simulator.conftest import REGION, Aws
 from tests.simulator.test_automation import begin, code, command, execution, sleep, write
+from tests.simulator.test_ssm_commands import alarm
 
 ID = {"Id": {"type": "String"}}
 
@@ -175,3 +178,65 @@ def test_a_runbook_of_aws_is_rate_controlled_too(aws):
     )
     aws.advance(200)
     assert execution(aws, parent)["AutomationExecutionStatus"] == "Success"
+
+
+def put(aws: Aws, body: str) -> str:
+    s3 = aws.client("s3")
+    s3.create_bucket(Bucket="places", CreateBucketConfiguration={"LocationConstraint": REGION})
+    s3.put_object(Bucket="places", Key="waves/one.json", Body=body)
+    return "https://places.s3.amazonaws.com/waves/one.json?X-Amz-Signature=1"
+
+
+def test_target_locations_may_lie_in_a_file_in_s3(aws):
+    """The answer tells the URL; what is in the file is resolved as if it had been given."""
+    url = put(aws, json.dumps([{"Accounts": ["111111111111"], "Regions": [REGION, "us-east-1"]}]))
+    parent = many(aws, runbook(aws), TargetLocationsURL=url)
+    aws.advance(400)
+    row = execution(aws, parent)
+    assert (row["AutomationExecutionStatus"], row["TargetLocationsURL"]) == ("Success", url)
+    assert [step["TargetLocation"]["Regions"] for step in row["StepExecutions"]] == [[REGION], ["us-east-1"]]
+
+
+@pytest.mark.parametrize(
+    "body", ["no json", '{"a": 1}', "[]", '[{"Accounts": "111111111111"}]', '[{"Accounts": [], "Regions": ["x"]}]']
+)
+def test_a_file_that_holds_no_target_locations_is_refused(aws, body):
+    url = put(aws, body)
+    with pytest.raises(ClientError, match=r"TargetLocation|target location") as refused:
+        many(aws, runbook(aws), TargetLocationsURL=url)
+    assert code(refused) == "InvalidTarget"
+
+
+def test_a_file_that_is_not_there_is_refused(aws):
+    with pytest.raises(ClientError, match="cannot be read") as refused:
+        many(aws, runbook(aws), TargetLocationsURL="https://places.s3.amazonaws.com/waves/two.json")
+    assert code(refused) == "InvalidTarget"
+
+
+@pytest.mark.parametrize("targets", [True, False])
+def test_an_alarm_stops_an_execution(aws, targets):
+    """No further step or child begins, and the execution names the alarm."""
+    alarm(aws, "OK")
+    wanted = {"Alarms": [{"Name": "shop-errors"}], "IgnorePollAlarmFailure": False}
+    document = runbook(aws, seconds=300)
+    if targets:
+        identifier = many(aws, document, AlarmConfiguration=wanted, MaxConcurrency="1")
+    else:
+        identifier = begin(aws, document, Parameters={"Id": ["x"]}, AlarmConfiguration=wanted)
+    aws.advance(60)
+    assert execution(aws, identifier)["AutomationExecutionStatus"] == "InProgress"
+    alarm(aws, "ALARM")
+    aws.advance(30)
+    row = execution(aws, identifier)
+    assert (row["AutomationExecutionStatus"], row["AlarmConfiguration"]) == ("Cancelled", wanted)
+    assert row["TriggeredAlarms"] == [{"Name": "shop-errors", "State": "ALARM"}]
+    assert len(children(aws, identifier)) == (1 if targets else 0)
+
+
+def test_an_alarm_that_cannot_be_read_stops_an_execution_unless_that_is_to_be_ignored(aws):
+    document = runbook(aws)
+    for ignored, expected in ((False, "Cancelled"), (True, "InProgress")):
+        wanted = {"Alarms": [{"Name": "nobody-made-it"}], "IgnorePollAlarmFailure": ignored}
+        identifier = begin(aws, document, Parameters={"Id": ["x"]}, AlarmConfiguration=wanted)
+        aws.advance(20)
+        assert execution(aws, identifier)["AutomationExecutionStatus"] == expected

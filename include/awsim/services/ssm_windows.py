@@ -1,11 +1,16 @@
 """Maintenance windows that open: schedules, executions on the virtual clock, and what is read of both.
 
 moto keeps windows, targets and tasks; here they are checked when made, opened when due, and told with their next moment. Tasks of
-type RUN_COMMAND and AUTOMATION are carried out (`runcommand.send`, `inside.ask`); no function or state machine is run.
+type RUN_COMMAND and AUTOMATION are carried out (`runcommand.send`, `inside.ask`). A state machine is started at moto's; of a
+function it is only looked whether moto has it, for nothing runs a function's code here.
 """
 
+import base64
+import binascii
 import json
+import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -60,11 +65,25 @@ class TaskRun:
     max_concurrency: str
     max_errors: str
     cutoff: str
+    alarm: dict[str, Any] | None = None
+    """AlarmConfiguration, as the task was registered with it."""
+    triggered: list[dict[str, str]] = field(default_factory=list)
     status: str = "PENDING"
     details: str = ""
     started: float | None = None
     ended: float | None = None
     invocations: list[Invocation] = field(default_factory=list)
+
+    def width(self) -> int:
+        """How many invocations may run at once; a command spreads over its hosts by itself."""
+        return len(self.invocations) if self.kind == "RUN_COMMAND" else max(1, self._of_all(self.max_concurrency, math.ceil))
+
+    def broken(self) -> bool:
+        failed = sum(invocation.status in ("FAILED", "TIMED_OUT") for invocation in self.invocations)
+        return self.kind != "RUN_COMMAND" and failed > self._of_all(self.max_errors, math.floor)
+
+    def _of_all(self, text: str, rounded: Callable[[float], int]) -> int:
+        return rounded(len(self.invocations) * int(text[:-1]) / 100) if text.endswith("%") else int(text)
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -239,16 +258,117 @@ def delete_maintenance_window(ctx: Context, params: dict[str, Any]) -> dict[str,
 
 
 @operation("ssm", "RegisterTaskWithMaintenanceWindow", check=False)
-def register_task_with_maintenance_window(ctx: Context, params: dict[str, Any]) -> Answer:
-    """A registered target that is named must be there; the rest is moto's."""
+def register_task_with_maintenance_window(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | Answer:
+    """A registered target that is named must be there; the rest is moto's, which forgets the alarm."""
     window = estate_ssm.windows(ctx.account, ctx.region).get(params.get("WindowId") or "")
-    if window is not None:
-        for target in params.get("Targets") or []:
-            if target.get("Key") == "WindowTargetIds":
-                missing = [value for value in target.get("Values") or [] if value not in window.targets]
-                if missing:
-                    raise AwsError("DoesNotExistException", f"Window target {', '.join(missing)} does not exist.")
-    return ctx.moto_answer()
+    if window is None:
+        return ctx.moto_answer()
+    for target in params.get("Targets") or []:
+        if target.get("Key") == "WindowTargetIds":
+            missing = [value for value in target.get("Values") or [] if value not in window.targets]
+            if missing:
+                raise AwsError("DoesNotExistException", f"Window target {', '.join(missing)} does not exist.")
+    made = str(ctx.call_moto()["WindowTaskId"])
+    window.tasks[made].alarm_configurations = params.get("AlarmConfiguration")
+    return {"WindowTaskId": made}
+
+
+@operation("ssm", "DeregisterTargetFromMaintenanceWindow", check=False)
+def deregister_target_from_maintenance_window(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
+    """With Safe, a target that a task names stays."""
+    window = _window(ctx, str(params.get("WindowId")))
+    wanted = str(params.get("WindowTargetId"))
+    if wanted not in window.targets:
+        raise AwsError("DoesNotExistException", f"Window target {wanted} does not exist")
+    named = [value for task in window.tasks.values() for entry in task.targets or [] for value in entry.get("Values") or []]
+    if params.get("Safe") and wanted in named:
+        raise AwsError("TargetInUseException", f"Window target {wanted} is named by a task of the window.")
+    del window.targets[wanted]
+    return {"WindowId": window.id, "WindowTargetId": wanted}
+
+
+@operation("ssm", "DeregisterTaskFromMaintenanceWindow", check=False)
+def deregister_task_from_maintenance_window(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
+    window = _window(ctx, str(params.get("WindowId")))
+    wanted = str(params.get("WindowTaskId"))
+    if window.tasks.pop(wanted, None) is None:
+        raise AwsError("DoesNotExistException", f"Maintenance window task {wanted} does not exist")
+    return {"WindowId": window.id, "WindowTaskId": wanted}
+
+
+def _kept(found: list[Any], params: dict[str, Any], facts: dict[str, str]) -> list[Any]:
+    for entry in params.get("Filters") or []:
+        attribute = facts.get(str(entry.get("Key")))
+        if attribute is None:
+            raise AwsError("ValidationException", f"Filters: key {entry.get('Key')!r} is not one of {', '.join(facts)}")
+        found = [one for one in found if str(getattr(one, attribute)) in (entry.get("Values") or [])]
+    return found
+
+
+@operation("ssm", "DescribeMaintenanceWindowTargets", check=False)
+def describe_maintenance_window_targets(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
+    _check_size(params)
+    window = _window(ctx, str(params.get("WindowId")))
+    facts = {"Type": "resource_type", "WindowTargetId": "window_target_id", "OwnerInformation": "owner_information"}
+    rows = [
+        {
+            "WindowId": window.id,
+            "WindowTargetId": target.window_target_id,
+            "ResourceType": target.resource_type,
+            "Targets": target.targets or [],
+            "OwnerInformation": target.owner_information,
+            "Name": target.name,
+            "Description": target.description,
+        }
+        for target in _kept(list(window.targets.values()), params, facts)
+    ]
+    page, token = ctx.page(rows, params, default=50)
+    return {"Targets": page, "NextToken": token}
+
+
+@operation("ssm", "DescribeMaintenanceWindowTasks", check=False)
+def describe_maintenance_window_tasks(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
+    _check_size(params)
+    window = _window(ctx, str(params.get("WindowId")))
+    facts = {"WindowTaskId": "window_task_id", "TaskArn": "task_arn", "Priority": "priority", "TaskType": "task_type"}
+    rows = [
+        {
+            "WindowId": window.id,
+            "WindowTaskId": task.window_task_id,
+            "TaskArn": task.task_arn,
+            "Type": task.task_type,
+            "Targets": task.targets or [],
+            "TaskParameters": task.task_parameters or {},
+            "Priority": task.priority or 0,
+            "LoggingInfo": task.logging_info,
+            "ServiceRoleArn": task.service_role_arn or _service_role(ctx.account),
+            "MaxConcurrency": task.max_concurrency or "1",
+            "MaxErrors": task.max_errors or "1",
+            "Name": task.name,
+            "Description": task.description,
+            "CutoffBehavior": task.cutoff_behavior,
+            "AlarmConfiguration": task.alarm_configurations,
+        }
+        for task in _kept(list(window.tasks.values()), params, facts)
+    ]
+    page, token = ctx.page(rows, params, default=50)
+    return {"Tasks": page, "NextToken": token}
+
+
+def _check_size(params: dict[str, Any]) -> None:
+    """The rest of these requests is checked as loosely as moto does it."""
+    size = params.get("MaxResults")
+    if size is not None and not 10 <= size <= 100:
+        limit = "greater than or equal to 10" if size < 10 else "less than or equal to 100"
+        raise AwsError(
+            "ValidationException",
+            f"1 validation error detected: Value '{size}' at 'maxResults' failed to satisfy constraint: "
+            f"Member must have value {limit}",
+        )
+
+
+def _service_role(account: str) -> str:
+    return f"arn:aws:iam::{account}:role/aws-service-role/ssm.amazonaws.com/AWSServiceRoleForAmazonSSM"
 
 
 @operation("ssm", "GetMaintenanceWindowTask")
@@ -273,6 +393,7 @@ def get_maintenance_window_task(ctx: Context, params: dict[str, Any]) -> dict[st
         "Name": task.name,
         "Description": task.description,
         "CutoffBehavior": task.cutoff_behavior,
+        "AlarmConfiguration": task.alarm_configurations,
     }
 
 
@@ -295,6 +416,7 @@ _TASK_FIELDS = {
     "Name": "name",
     "Description": "description",
     "CutoffBehavior": "cutoff_behavior",
+    "AlarmConfiguration": "alarm_configurations",
 }
 
 
@@ -374,12 +496,12 @@ def _task(world: World, account: str, region: str, run: Execution, window: Any, 
         task_id=task.window_task_id,
         arn=task.task_arn,
         kind=task.task_type,
-        role=task.service_role_arn
-        or f"arn:aws:iam::{account}:role/aws-service-role/ssm.amazonaws.com/AWSServiceRoleForAmazonSSM",
+        role=task.service_role_arn or _service_role(account),
         priority=task.priority or 0,
         max_concurrency=task.max_concurrency or "1",
         max_errors=task.max_errors or "1",
         cutoff=task.cutoff_behavior or "CONTINUE_TASK",
+        alarm=task.alarm_configurations,
     )
     groups: list[tuple[str, str, list[dict[str, Any]]]] = []
     for target in task.targets or []:
@@ -397,12 +519,16 @@ def _task(world: World, account: str, region: str, run: Execution, window: Any, 
         if world.state(account, region, Windows).extras[window.id].unassociated
         else _associated(world, account, region, window)
     )
-    for number, (target_id, owner, targets) in enumerate(groups):
+    parts: list[tuple[str, str, list[str]]] = []
+    for target_id, owner, targets in groups:
         hosts = [host.id for host in runcommand.select(world, account, region, targets)] if targets else []
         if associated is not None and not target_id:
             hosts = [host for host in hosts if host in associated]
-        if not hosts and targets:
-            continue
+        if task.task_type == "RUN_COMMAND" or not targets:
+            parts += [(target_id, owner, hosts)] if hosts or not targets else []
+        else:  # what is no command is carried out once for each target
+            parts += [(target_id, owner, [host]) for host in hosts]
+    for number, (target_id, owner, hosts) in enumerate(parts):
         invocation = _uuid(world, "invocation", identifier, number)
         pseudo = {
             "WINDOW_ID": window.id,
@@ -453,7 +579,28 @@ def _parameters(task: Any, hosts: list[str], pseudo: dict[str, str]) -> dict[str
             "documentVersion": wanted.get("DocumentVersion") or "",
             "parameters": _filled(wanted.get("Parameters") or {}, pseudo),
         }
-    return {"taskArn": task.task_arn}
+    if task.task_type == "LAMBDA":
+        wanted = given.get("Lambda") or {}
+        return {
+            "functionName": task.task_arn,
+            "clientContext": _filled(wanted.get("ClientContext") or "", pseudo),
+            "payload": _filled(_payload(wanted.get("Payload")), pseudo),
+            "qualifier": wanted.get("Qualifier") or "",
+        }
+    wanted = given.get("StepFunctions") or {}
+    return {
+        "stateMachineArn": task.task_arn,
+        "input": _filled(wanted.get("Input") or "", pseudo),
+        "name": _filled(wanted.get("Name") or "", pseudo),
+    }
+
+
+def _payload(given: Any) -> str:
+    """The payload of a function as text; on the wire it is Base64."""
+    try:
+        return base64.b64decode(given or "", validate=True).decode()
+    except (binascii.Error, ValueError, TypeError):
+        return str(given or "")
 
 
 def _filled(value: Any, pseudo: dict[str, str]) -> Any:
@@ -473,6 +620,8 @@ def _go_on(world: World, account: str, region: str, run: Execution) -> None:
         for invocation in task.invocations:
             if invocation.status in ("IN_PROGRESS", "CANCELLING"):
                 _look(world, account, region, task, invocation)
+        if task.status == "IN_PROGRESS":
+            _launch(world, account, region, task)
         _close_task(world, task)
     waiting = [task for task in run.tasks if task.status == "PENDING"]
     running = [task for task in run.tasks if task.status == "IN_PROGRESS"]
@@ -480,7 +629,8 @@ def _go_on(world: World, account: str, region: str, run: Execution) -> None:
         turn = min((task.priority for task in [*waiting, *running]), default=0)
         for task in waiting:
             if task.priority == turn:
-                _start(world, account, region, task)
+                task.status, task.started = "IN_PROGRESS", world.now
+                _launch(world, account, region, task)
                 _close_task(world, task)
     if any(task.status in _OPEN for task in run.tasks):
         world.at(world.now + POLL, lambda _: _go_on(world, account, region, run))
@@ -488,40 +638,70 @@ def _go_on(world: World, account: str, region: str, run: Execution) -> None:
     _close(world, run)
 
 
-def _start(world: World, account: str, region: str, task: TaskRun) -> None:
-    task.status, task.started = "IN_PROGRESS", world.now
+def _launch(world: World, account: str, region: str, task: TaskRun) -> None:
+    """Begin as many invocations as may run at once; after too many errors, or by the task's alarm, no further one."""
     if not task.invocations:
         task.status, task.details, task.ended = "SUCCESS", "No invocations to execute.", world.now
         return
+    _look_at_alarm(world, account, region, task)
     for invocation in task.invocations:
-        invocation.status, invocation.started = "IN_PROGRESS", world.now
-        given = invocation.parameters
-        try:
-            if task.kind == "RUN_COMMAND":
-                invocation.command = runcommand.send(
-                    world,
-                    account,
-                    region,
-                    document=given["documentName"],
-                    parameters=given["parameters"],
-                    instance_ids=given["instanceIds"],
-                    comment=given["comment"],
-                    timeout=given["timeoutSeconds"],
-                    max_concurrency=task.max_concurrency,
-                    max_errors=task.max_errors,
-                    document_version=given["documentVersion"],
-                )
-                invocation.execution_id = invocation.command.id
-            elif task.kind == "AUTOMATION":
-                asked = {"DocumentName": given["documentName"], "Parameters": given["parameters"]}
-                if given["documentVersion"]:
-                    asked["DocumentVersion"] = given["documentVersion"]
-                answer = inside.ask(world, account, region, "ssm", "StartAutomationExecution", asked)
-                invocation.execution_id = answer["AutomationExecutionId"]
-            else:
-                _end(world, invocation, "FAILED", f"awsim runs no {task.kind} tasks.")
-        except (AwsError, inside.Unaskable) as refused:
-            _end(world, invocation, "FAILED", str(refused))
+        if invocation.status != "PENDING":
+            continue
+        if task.triggered:
+            _end(world, invocation, "CANCELLED", f"The alarm {task.triggered[0]['Name']} was triggered.")
+        elif task.broken():
+            _end(world, invocation, "CANCELLED", "The task had more errors than its MaxErrors.")
+        elif sum(other.status == "IN_PROGRESS" for other in task.invocations) < task.width():
+            _begin(world, account, region, task, invocation)
+
+
+def _look_at_alarm(world: World, account: str, region: str, task: TaskRun) -> None:
+    if task.alarm is None or task.triggered:
+        return
+    name = task.alarm["Alarms"][0]["Name"]
+    state = estate_ssm.alarm_state(account, region, name)
+    if state == "ALARM" or (state is None and not task.alarm.get("IgnorePollAlarmFailure")):
+        task.triggered.append({"Name": name, "State": "ALARM" if state == "ALARM" else "UNKNOWN"})
+
+
+def _begin(world: World, account: str, region: str, task: TaskRun, invocation: Invocation) -> None:
+    invocation.status, invocation.started = "IN_PROGRESS", world.now
+    given = invocation.parameters
+    try:
+        if task.kind == "RUN_COMMAND":
+            invocation.command = runcommand.send(
+                world,
+                account,
+                region,
+                document=given["documentName"],
+                parameters=given["parameters"],
+                instance_ids=given["instanceIds"],
+                comment=given["comment"],
+                timeout=given["timeoutSeconds"],
+                max_concurrency=task.max_concurrency,
+                max_errors=task.max_errors,
+                document_version=given["documentVersion"],
+                alarm=task.alarm,
+            )
+            invocation.execution_id = invocation.command.id
+        elif task.kind == "AUTOMATION":
+            asked = {"DocumentName": given["documentName"], "Parameters": given["parameters"] or None}
+            asked |= {"DocumentVersion": given["documentVersion"] or None, "AlarmConfiguration": task.alarm}
+            asked = {key: value for key, value in asked.items() if value is not None}
+            answer = inside.ask(world, account, region, "ssm", "StartAutomationExecution", asked)
+            invocation.execution_id = answer["AutomationExecutionId"]
+        elif task.kind == "LAMBDA":
+            wanted = {"FunctionName": given["functionName"], "Qualifier": given["qualifier"]}
+            inside.ask(world, account, region, "lambda", "GetFunction", {key: value for key, value in wanted.items() if value})
+            invocation.execution_id = _uuid(world, "function", invocation.id)
+            _end(world, invocation, "SUCCESS", "")
+        else:
+            wanted = {key: value for key, value in given.items() if value}
+            answer = inside.ask(world, account, region, "stepfunctions", "StartExecution", wanted)
+            invocation.execution_id = str(answer["executionArn"])
+            _end(world, invocation, "SUCCESS", "")
+    except (AwsError, inside.Unaskable) as refused:
+        _end(world, invocation, "FAILED", str(refused))
 
 
 def _look(world: World, account: str, region: str, task: TaskRun, invocation: Invocation) -> None:
@@ -575,7 +755,9 @@ def _cut_off(world: World, run: Execution) -> None:
                 _end(world, invocation, "TIMED_OUT", "Not started before the cutoff.")
         elif task.status == "IN_PROGRESS" and task.cutoff == "CANCEL_TASK":
             for invocation in task.invocations:
-                if invocation.command is not None and invocation.status == "IN_PROGRESS":
+                if invocation.status == "PENDING":
+                    _end(world, invocation, "TIMED_OUT", "Not started before the cutoff.")
+                elif invocation.command is not None and invocation.status == "IN_PROGRESS":
                     runcommand.cancel(world, invocation.command)
                     _end(world, invocation, "TIMED_OUT", "Cancelled at the cutoff.")
             _close_task(world, task)
@@ -653,7 +835,15 @@ def describe_maintenance_window_execution_tasks(ctx: Context, params: dict[str, 
     page, token = ctx.page(_with_status(run.tasks, params), params, default=50)
     return {
         "WindowExecutionTaskIdentities": [
-            {"WindowExecutionId": run.id, "TaskExecutionId": task.id, **_times(task), "TaskArn": task.arn, "TaskType": task.kind}
+            {
+                "WindowExecutionId": run.id,
+                "TaskExecutionId": task.id,
+                **_times(task),
+                "TaskArn": task.arn,
+                "TaskType": task.kind,
+                "AlarmConfiguration": task.alarm,
+                "TriggeredAlarms": task.triggered or None,
+            }
             for task in page
         ],
         "NextToken": token,
@@ -710,6 +900,8 @@ def get_maintenance_window_execution_task(ctx: Context, params: dict[str, Any]) 
         "MaxConcurrency": task.max_concurrency,
         "MaxErrors": task.max_errors,
         **_times(task),
+        "AlarmConfiguration": task.alarm,
+        "TriggeredAlarms": task.triggered or None,
     }
 
 
@@ -731,7 +923,8 @@ def cancel_maintenance_window_execution(ctx: Context, params: dict[str, Any]) ->
         for task in run.tasks:
             if task.status == "PENDING":
                 task.status, task.ended = "CANCELLED", ctx.at
-                for row in task.invocations:
+            for row in task.invocations:
+                if row.status == "PENDING":
                     _end(ctx.world, row, "CANCELLED", "")
     return {"WindowExecutionId": run.id}
 

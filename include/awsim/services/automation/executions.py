@@ -83,6 +83,8 @@ class Execution:
     """The value of the target parameter, of a child that stands for one target."""
     request: dict[str, Any] = field(default_factory=dict)
     """Of a rate-controlled or multi-account parent: Targets, TargetMaps, TargetLocations and the rest, to be told back."""
+    triggered: list[dict[str, str]] = field(default_factory=list)
+    """The alarm that stopped it."""
     resolved: list[str] = field(default_factory=list)
     fan: Any = None
     """`rate.Fan` of such a parent."""

@@ -7,7 +7,7 @@ or in an event later. `start` accepts an execution and `admit` lets it begin whe
 from collections.abc import Callable
 from typing import Any
 
-from awsim import runcommand
+from awsim import estate_ssm, runcommand
 from awsim.clock import iso
 from awsim.inside import Unaskable
 from awsim.journal import Cause
@@ -59,6 +59,7 @@ def start(
     tags: dict[str, str] | None = None,
     request_id: str | None = None,
     executed_by: str | None = None,
+    alarm: dict[str, Any] | None = None,
 ) -> Execution:
     """Accept an execution; it begins in a moment, or when fewer than a hundred others run.
 
@@ -82,6 +83,8 @@ def start(
         request_id=request_id,
         executed_by=executed_by,
     )
+    if alarm:
+        execution.request = {"AlarmConfiguration": alarm}
     world.at(world.now + BEGINS_AFTER, lambda _: admit(world, account, region))
     return execution
 
@@ -148,9 +151,11 @@ def admit(world: World, account: str, region: str) -> None:
                 fans += 1
                 execution.status, execution.changed = "InProgress", world.now
                 execution.fan.begin()
+                watch_alarm(world, execution)
         elif running < CONCURRENT:
             running += 1
             run(world, execution)
+            watch_alarm(world, execution)
 
 
 def run(world: World, execution: Execution) -> None:
@@ -161,6 +166,21 @@ def run(world: World, execution: Execution) -> None:
         _next(world, execution, execution.steps[0])
     else:
         end(world, execution, "Success")
+
+
+def watch_alarm(world: World, execution: Execution) -> None:
+    """While the execution is open its alarm is looked at; in ALARM (or unreadable) it is stopped, and does its onCancel."""
+    wanted = execution.request.get("AlarmConfiguration")
+    if not wanted or execution.terminal or execution.triggered:
+        return
+    name = wanted["Alarms"][0]["Name"]
+    state = estate_ssm.alarm_state(execution.account, execution.region, name)
+    unreadable = state is None and not wanted.get("IgnorePollAlarmFailure")
+    if state == "ALARM" or unreadable:
+        execution.triggered.append({"Name": name, "State": "UNKNOWN" if unreadable else "ALARM"})
+        stop(world, execution, "Cancel")
+        return
+    world.at(world.now + runcommand.ALARM_POLL, lambda _: watch_alarm(world, execution))
 
 
 # --- steps ---

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from awsim import inside
+from awsim import constraints, estate, inside, runcommand, wire
 from awsim.clock import moment
 from awsim.inside import Unaskable
 from awsim.registry import AwsError, Context, operation
@@ -15,14 +15,13 @@ from awsim.services.automation.actions import outputs_of
 from awsim.services.automation.executions import Execution, Step, executions
 
 MANY = ("Targets", "TargetMaps", "TargetLocations", "TargetParameterName")
+TOLD = (*MANY, "TargetLocationsURL", "MaxConcurrency", "MaxErrors", "AlarmConfiguration")
 SHOWN = 100
 """So many steps GetAutomationExecution shows."""
 
 
 @operation("ssm", "StartAutomationExecution")
 def start_automation_execution(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
-    if params.get("TargetLocationsURL"):
-        raise AwsError("InvalidTarget", "TargetLocationsURL is not simulated by awsim; give TargetLocations.")
     kept = executions(ctx.world, ctx.account, ctx.region)
     token = str(params.get("ClientToken") or "").lower()
     asked = json.dumps({key: value for key, value in params.items() if key != "ClientToken"}, sort_keys=True, default=str)
@@ -32,6 +31,9 @@ def start_automation_execution(ctx: Context, params: dict[str, Any]) -> dict[str
             raise AwsError("IdempotentParameterMismatch", "The client token was used before with other parameters.")
         return {"AutomationExecutionId": execution.id}
     tags = {tag["Key"]: tag["Value"] for tag in params.get("Tags") or []}
+    url = params.get("TargetLocationsURL")
+    if url:
+        params = {**params, "TargetLocations": _locations(ctx, params)}
     if any(params.get(name) for name in MANY):
         execution = rate.start_many(
             ctx.world,
@@ -40,7 +42,7 @@ def start_automation_execution(ctx: Context, params: dict[str, Any]) -> dict[str
             document=params["DocumentName"],
             version=params.get("DocumentVersion"),
             parameters=params.get("Parameters") or {},
-            request={name: params[name] for name in (*MANY, "MaxConcurrency", "MaxErrors") if params.get(name)},
+            request={name: params[name] for name in TOLD if params.get(name)},
             request_id=ctx.request_id,
             tags=tags,
         )
@@ -55,10 +57,39 @@ def start_automation_execution(ctx: Context, params: dict[str, Any]) -> dict[str
             mode=params.get("Mode") or "Auto",
             request_id=ctx.request_id,
             tags=tags,
+            alarm=params.get("AlarmConfiguration"),
         )
     if token:
         kept.tokens[token] = (asked, execution)
     return {"AutomationExecutionId": execution.id}
+
+
+def _locations(ctx: Context, params: dict[str, Any]) -> list[dict[str, Any]]:
+    """The TargetLocations that lie in S3 under a URL; the account whose bucket it is must be the caller's.
+
+    Raises:
+        AwsError: they cannot be read, or are no TargetLocations.
+    """
+    if params.get("TargetLocations"):
+        raise AwsError("InvalidTarget", "TargetLocations and TargetLocationsURL cannot be used together.")
+    bucket, key = runcommand.bucket_and_key(params["TargetLocationsURL"].partition("?")[0])
+    body = estate.s3_object(ctx.account, bucket, key) if bucket else None
+    if body is None:
+        raise AwsError("InvalidTarget", "The file of TargetLocationsURL cannot be read: there is no such object in S3.")
+    try:
+        found = json.loads(body)
+    except ValueError as wrong:
+        raise AwsError("InvalidTarget", f"The file of TargetLocationsURL is not JSON: {wrong}") from wrong
+    found = found.get("TargetLocations") if isinstance(found, dict) else found
+    shape = wire.operation_model("ssm", "StartAutomationExecution").input_shape
+    asked = {"DocumentName": params["DocumentName"], "TargetLocations": found}
+    odd = constraints.mistyped(asked, shape)
+    wrong_values = [odd] if odd else constraints.violations("ssm", asked, shape)
+    if not isinstance(found, list) or wrong_values:
+        raise AwsError(
+            "InvalidTarget", f"The file of TargetLocationsURL holds no TargetLocations. {' '.join(wrong_values)}".strip()
+        )
+    return found
 
 
 def _known(ctx: Context, identifier: str) -> Execution:
@@ -117,6 +148,9 @@ def _summary(execution: Execution) -> dict[str, Any]:
         "MaxConcurrency": request.get("MaxConcurrency"),
         "MaxErrors": request.get("MaxErrors"),
         "Target": execution.target or None,
+        "TargetLocationsURL": request.get("TargetLocationsURL"),
+        "AlarmConfiguration": request.get("AlarmConfiguration"),
+        "TriggeredAlarms": execution.triggered or None,
     }
 
 

@@ -32,6 +32,8 @@ class Job:
     request: dict[str, Any] | None = None
     """Of a child that is a rate-controlled parent itself, in its own account and region."""
     role: str | None = None
+    alarm: dict[str, Any] | None = None
+    """Of a TargetLocation."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -217,6 +219,7 @@ class Fan:
             parameters=self._execution.parameters,
             request=inner,
             role=role,
+            alarm=place.get("TargetLocationAlarmConfiguration"),
         )
 
     def _advance(self) -> None:
@@ -276,7 +279,7 @@ class Fan:
                 document=parent.document,
                 version=None,
                 parameters=job.parameters,
-                request=job.request,
+                request={**job.request, "AlarmConfiguration": job.alarm},
                 request_id=parent.cause.request_id,
                 parent=parent.id,
                 found=self._found,
@@ -291,6 +294,7 @@ class Fan:
             executed_by=parent.executed_by,
             parent=parent.id,
         )
+        child.request = {"AlarmConfiguration": job.alarm} if job.alarm else {}
         world.at(world.now + flow.BEGINS_AFTER, lambda _: flow.admit(world, job.account, job.region))
         return child
 
