@@ -118,6 +118,8 @@ class SeededCampaign:
 
     Attributes:
         calm: no faults and no kills, for a run that has to be good.
+        fleets: the world file's, instead of drawn ones.
+        stages: of the campaign file, instead of drawn ones.
         tell: where the story goes, one line at a time.
     """
 
@@ -126,15 +128,21 @@ class SeededCampaign:
     tell: Callable[[str], None] = lambda _: None
     executor: type[StageExecutor] = StageExecutor
     counts: Counts = field(default_factory=Counts)
+    fleets: list[dict[str, Any]] | None = None
+    stages: str = ""
 
     def __post_init__(self) -> None:
         self.chance = Random(f"campaign/{self.seed}")
-        self.world = World(self.chance, seed=self.seed, calm=self.calm)
+        self.world = World(self.chance, seed=self.seed, calm=self.calm, fleets=self.fleets)
         self.ledger = MemoryLedger()
         self.processes: list[Process] = []
         self._tries = 0
         rough = 0.0 if self.calm else self.chance.choice([0.0, 0.0, 0.01, 0.03, 0.08])
-        self.kills, self.overtakes, self.stalls = rough, rough * self.chance.choice([0, 1, 1]), rough * self.chance.choice([0, 1, 1])
+        self.kills, self.overtakes, self.stalls = (
+            rough,
+            rough * self.chance.choice([0, 1, 1]),
+            rough * self.chance.choice([0, 1, 1]),
+        )
         self.most_interrupts = 60
         self.ledger_away: list[tuple[float, float]] = []
         self.lossy_ledger = 0.0
@@ -154,7 +162,7 @@ class SeededCampaign:
     # --- the plan -------------------------------------------------------------------------------------------------------
     def _plan(self) -> Plan:
         chance = self.chance
-        stages = "".join(
+        stages = self.stages or "".join(
             f"""
   - name: {name}
     select: {{patch_groups: [linux-{name}]}}
@@ -405,6 +413,14 @@ stages:{stages}
         self.say(f"stalled for {seconds:.0f} s {' '.join(process.at)}", process)
         process.wakes_at = self.world.now + seconds
 
+    def counted(self) -> Counter[str]:
+        """What was done, for the sum over all seeds."""
+        return Counter({
+            "hosts": len(self.plan.hosts), "stages": len(self.plan.stages), "faults": self.faults, "kills": self.counts.kills,
+            "orphans": self.counts.orphans, "stalls": self.counts.stalls, "legs": self.counts.legs, "clears": self.counts.clears,
+            "commands": len(self.ledger.dispatches(RUN)),
+        })  # fmt: skip
+
     # --- the verdict ----------------------------------------------------------------------------------------------------
     def trace(self) -> RunTrace:
         """What the rule checker is asked about."""
@@ -432,7 +448,10 @@ stages:{stages}
         good = {HostState.PATCHED, HostState.ALREADY_COMPLIANT} | (set() if self.plan.reboot else {HostState.PENDING_REBOOT})
         patched = {row.stage for row in self.ledger.stages(RUN) if row.state is StageState.PATCHED}
         return [
-            Broken(rule=audit.Rule.TRUTH, subject=row.host, seen=f"nothing was wrong with it, and it is {row.state.value}: {row.reason}")
+            Broken(
+                rule=audit.Rule.TRUTH, subject=row.host,
+                seen=f"nothing was wrong with it, and it is {row.state.value}: {row.reason}",
+            )
             for row in self.ledger.hosts(RUN)
             if row.stage in patched and row.host not in self.world.faulted and row.state not in good
             and "denies access" not in row.reason and "denied access" not in row.reason

@@ -48,25 +48,25 @@ class World:
         told: what was drawn, for the story.
     """
 
-    def __init__(self, chance: Random, *, seed: int, calm: bool = False) -> None:
+    def __init__(self, chance: Random, *, seed: int, calm: bool = False, fleets: list[dict[str, Any]] | None = None) -> None:
         self.chance = chance
         self.faulted: set[str] = set()
         self._odd_ones: set[tuple[str, int]] = set()
         self.told: list[str] = []
         self.deeds: list[tuple[float, str, Callable[[], None]]] = []
         self.stages = STAGES[: chance.choice([1, 1, 1, 2, 2, 3])]
+        if fleets is not None:
+            self.stages = tuple(stage for stage in STAGES if any(fleet["name"].startswith(stage) for fleet in fleets))
         self._listed: dict[str, float] = {}
         self._reported: dict[tuple[str, Any], float] = {}
         self._reports: dict[str, Mapping[str, Any]] = {}
         self.late_lists = 0.0 if calm else chance.choice([0.0, 0.0, 3.0, 15.0])
         self.late_reports = 0.0 if calm else chance.choice([0.0, 0.0, 0.0, 90.0])
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-            yaml.safe_dump(self._drawn(), file)
+            yaml.safe_dump(self._drawn(fleets), file)
             file.flush()
             self.simulator = Simulator(world=Path(file.name), speed=0, seed=seed, base=BASE)
-        self.cells = tuple(
-            Cell(account=account, region=region) for account, region in self.simulator.world.cells
-        )
+        self.cells = tuple(Cell(account=account, region=region) for account, region in self.simulator.world.cells)
         for host in self.simulator.world.all_hosts():
             fleet, _, number = host.name.rpartition("/")
             if (fleet, int(number)) in self._odd_ones:
@@ -75,9 +75,29 @@ class World:
             self._draw_faults()
 
     # --- what is there --------------------------------------------------------------------------------------------------
-    def _drawn(self) -> dict[str, Any]:
+    def _drawn(self, fleets: list[dict[str, Any]] | None) -> dict[str, Any]:
+        regions = REGIONS[: self.chance.choice([1, 1, 2])]
+        return {
+            "name": "seeded",
+            "accounts": [{"id": ACCOUNT}],
+            "regions": list(regions),
+            "timings": {
+                "delivery": [1, 3],
+                "scan": [15, 60],
+                "install": [60, 400],
+                "reboot": [30, 180],
+                "status_check": [20, 60],
+            },
+            "templates": {
+                "amazon": {"os": "amazon-linux-2023", "missing": {"count": [2, 3], "always": ["kernel"]}},
+                "app": {"os": "amazon-linux-2023", "missing": {"count": [1, 3], "never": ["kernel"]}},
+                "ubuntu": {"os": "ubuntu-24.04", "missing": {"count": [1, 3]}},
+            },
+            "fleets": self._fleets(regions) if fleets is None else fleets,
+        }
+
+    def _fleets(self, regions: tuple[str, ...]) -> list[dict[str, Any]]:
         chance = self.chance
-        regions = REGIONS[: chance.choice([1, 1, 2])]
         fleets = []
         for stage in self.stages:
             for number in range(chance.choice([1, 1, 2])):
@@ -98,18 +118,7 @@ class World:
             odd = [self._odd(fleet["name"], number) for number in range(1, fleet["count"] + 1)]
             grouped = "auto_scaling_group" in fleet  # which replaces what is stopped at once
             fleet["exceptions"] = [one for one in odd if one and not (grouped and one.get("state") == "stopped")]
-        return {
-            "name": "seeded",
-            "accounts": [{"id": ACCOUNT}],
-            "regions": list(regions),
-            "timings": {"delivery": [1, 3], "scan": [15, 60], "install": [60, 400], "reboot": [30, 180], "status_check": [20, 60]},
-            "templates": {
-                "amazon": {"os": "amazon-linux-2023", "missing": {"count": [2, 3], "always": ["kernel"]}},
-                "app": {"os": "amazon-linux-2023", "missing": {"count": [1, 3], "never": ["kernel"]}},
-                "ubuntu": {"os": "ubuntu-24.04", "missing": {"count": [1, 3]}},
-            },
-            "fleets": fleets,
-        }
+        return fleets
 
     def _odd(self, fleet: str, number: int) -> dict[str, Any] | None:
         draw = self.chance.random()
@@ -147,7 +156,9 @@ class World:
         cell = Cell(account=host.account, region=host.region)
         match kind:
             case "stop":
-                self._later(after, f"{host.id} is stopped", lambda: self._ask(cell, "ec2", "StopInstances", InstanceIds=[host.id]))
+                self._later(
+                    after, f"{host.id} is stopped", lambda: self._ask(cell, "ec2", "StopInstances", InstanceIds=[host.id])
+                )
             case "terminate":
                 what = lambda: self._ask(cell, "ec2", "TerminateInstances", InstanceIds=[host.id])  # noqa: E731
                 self._later(after, f"{host.id} is terminated", what)
@@ -170,7 +181,9 @@ class World:
     def _trouble_calls(self) -> None:
         chance = self.chance
         after, lasts = chance.uniform(0, 3000), chance.uniform(30, 600)
-        match chance.choice(["throttle", "error", "lost_answer", "connection_reset", "access_denied", "expired_credentials", "down"]):
+        match chance.choice(
+            ["throttle", "error", "lost_answer", "connection_reset", "access_denied", "expired_credentials", "down"]
+        ):
             case "throttle":
                 operation = chance.choice(["SendCommand", "ListCommands", "ListCommandInvocations", None])
                 rate = chance.choice([1.0, 0.5])
@@ -179,7 +192,9 @@ class World:
                 self._fault(kind="error", service="ssm", probability=0.3, after=after, lasts=lasts)
             case "lost_answer":
                 rate = chance.choice([1.0, 0.5])
-                self._fault(kind="lost_answer", service="ssm", operation="SendCommand", probability=rate, times=chance.randint(1, 4))
+                self._fault(
+                    kind="lost_answer", service="ssm", operation="SendCommand", probability=rate, times=chance.randint(1, 4)
+                )
             case "connection_reset":
                 effect = chance.choice(["before", "after"])
                 times = chance.randint(1, 4)

@@ -20,7 +20,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Protocol
 
-from patchwave.campaign import approval, evidence
+from patchwave.campaign import approval, evidence, windows
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Closed, Decision
 from patchwave.campaign.plan import Plan, StagePlan
@@ -37,6 +37,7 @@ from patchwave.campaign.rollout import (
     StepKind,
 )
 from patchwave.campaign.values import HostId, RunId, StageName
+from patchwave.campaign.windows import Window
 
 APART = timedelta(minutes=5)
 """How far the campaign's clock and AWS's may be apart: a second's stall of a rehearsal at speed 240 is four minutes."""
@@ -188,6 +189,12 @@ class RunTrace:
         """The plan of a stage, if it has one."""
         return next((one for one in self.plan.stages if one.name == stage), None) if self.plan else None
 
+    def is_planned(self, host: HostId, stage: StageName) -> bool:
+        """Whether the stage may touch that host: it is planned there, or has joined it since."""
+        planned = self.planned(stage)
+        at_home = planned is not None and any(one.id == host for one in planned.hosts)
+        return at_home or any(row.host == host and row.stage == stage for row in self.hosts)
+
     def rows(self, stage: StageName) -> list[HostRow]:
         """Hosts of a stage as the ledger has them."""
         return [row for row in self.hosts if row.stage == stage]
@@ -275,41 +282,42 @@ def _really_away(trace: RunTrace, stage: StagePlan) -> Iterator[Broken]:
 
     One that was patched is back with the end of the last command on it; one that was not, or is not settled, keeps its place.
     """
-    edges: list[tuple[datetime, int, int, str, HostId, Happening]] = []
+    edges: list[tuple[datetime, int, int, HostRow, Happening]] = []
     for row in trace.rows(stage.name):
         its = [one for one in trace.ours.get(row.host, ()) if trace.tokens[one.token].stage == stage.name]
         begun = next((one for one in its if one.begins_install), None)
         if begun is None:
             continue
-        edges.append((begun.at, 1, begun.line, row.domain, row.host, begun))
+        edges.append((begun.at, 1, begun.line, row, begun))
         back = _back(trace, row, its)
         if back is not None:
-            edges.append((back.at, 0, back.line, row.domain, row.host, back))  # an end counts before a begin at its moment
+            edges.append((back, 0, 0, row, begun))  # an end counts before a begin at its moment
     away: dict[str, dict[HostId, Happening]] = defaultdict(dict)
     told: set[str] = set()
-    for _, begins, _, domain, host, happening in sorted(edges, key=lambda edge: edge[:3]):
-        for name, places in ((domain, stage.places.get(domain, 1)), (f"stage {stage.name}", stage.stage_places)):
+    for _, begins, _, row, happening in sorted(edges, key=lambda edge: edge[:3]):
+        for domain in row.domains:
             if not begins:
-                away[name].pop(host, None)
+                away[domain].pop(row.host, None)
                 continue
-            away[name][host] = happening
-            if len(away[name]) > places and name not in told:
-                told.add(name)
+            away[domain][row.host] = happening
+            places = stage.places.get(domain, 1)
+            if len(away[domain]) > places and domain not in told:
+                told.add(domain)
                 yield Broken(
                     rule=Rule.BUDGET,
-                    subject=name,
-                    seen=f"{len(away[name])} hosts of {stage.name} were away at once ({', '.join(away[name])}), {places} may",
-                    where=tuple(one.where for one in away[name].values()),
+                    subject=domain,
+                    seen=f"{len(away[domain])} hosts of {stage.name} were away at once ({', '.join(away[domain])}), {places} may",
+                    where=tuple(one.where for one in away[domain].values()),
                 )
 
 
-def _back(trace: RunTrace, row: HostRow, its: Sequence[Happening]) -> Happening | None:
-    """When a host gave its place back."""
+def _back(trace: RunTrace, row: HostRow, its: Sequence[Happening]) -> datetime | None:
+    """When a host gave its place back; None if it did not."""
     if row.state is HostState.PATCHED:
-        return next((one for one in reversed(its) if one.event == "command_ended"), None)
+        return next((one.at for one in reversed(its) if one.event == "command_ended"), None)
     if row.state is HostState.REPLACED:
-        return next((one for one in trace.of_host[row.host] if one.event == "replaced"), None)
-    return None
+        return next((one.at for one in trace.of_host[row.host] if one.event in ("replaced", "out_of_service")), None)
+    return next((one.at for one in trace.noted("host.recovered", stage=row.stage) if one.data.get("host") == row.host), None)
 
 
 @dataclass(slots=True)
@@ -319,6 +327,7 @@ class _Replay:
     states: dict[str, str] = field(default_factory=dict)
     sent: set[str] = field(default_factory=set)
     errors: set[str] = field(default_factory=set)  # since the last halt
+    recovered: set[str] = field(default_factory=set)
 
     def take(self, one: evidence.Linked) -> None:
         if one.kind == "hosts.added":
@@ -331,11 +340,15 @@ class _Replay:
                 self.sent.add(host)
             if after in _ERRORS:
                 self.errors.add(host)
+        elif one.kind == "host.recovered":
+            self.recovered.add(one.data["host"])
         elif one.kind == "stage.halted":
             self.errors.clear()
 
     def holds_place(self, host: str) -> bool:
         state = self.states.get(host)
+        if host in self.recovered:
+            return False
         return state in _HOLDS or (state in _LEFT and host in self.sent)
 
 
@@ -347,26 +360,23 @@ _TERMINAL = frozenset(state.value for state in TERMINAL)
 
 def _places_taken(trace: RunTrace, stage: StagePlan) -> Iterator[Broken]:
     """From the ledger's journal alone: failed and unreachable hosts hold places also if they were never begun."""
-    domains = {row.host: row.domain for row in trace.rows(stage.name)}
+    domains = {row.host: row.domains for row in trace.rows(stage.name)}
     replay = _Replay()
     told: set[str] = set()
-    for one in trace.noted("hosts.added", "host.moved", "dispatch.intended", stage=stage.name):
+    for one in trace.noted("hosts.added", "host.moved", "host.recovered", "dispatch.intended", stage=stage.name):
         replay.take(one)
         if one.kind != "dispatch.intended" or one.data.get("step") != StepKind.INSTALL.value:
             continue
         begun = set(one.data["hosts"])
         holding = [host for host in domains if host in begun or replay.holds_place(host)]
-        taken = Counter(domains[host] for host in holding)
-        of_stage = Counter({f"stage {stage.name}": len(holding)})
-        limits = {f"stage {stage.name}": stage.stage_places} | {name: stage.places.get(name, 1) for name in taken}
-        for name in {domains[host] for host in begun if host in domains} | set(of_stage):
-            count = taken[name] + of_stage[name] if name in of_stage else taken[name]
-            if count > limits[name] and name not in told:
-                told.add(name)
+        taken = Counter(domain for host in holding for domain in domains[host])
+        for domain in sorted({domain for host in begun if host in domains for domain in domains[host]} - told):
+            if taken[domain] > stage.places.get(domain, 1):
+                told.add(domain)
                 yield Broken(
                     rule=Rule.BUDGET,
-                    subject=name,
-                    seen=f"an Install was begun although that made {count} places taken of {limits[name]}",
+                    subject=domain,
+                    seen=f"an Install was begun although that made {taken[domain]} places taken of {stage.places.get(domain, 1)}",
                     where=(_record(one),),
                 )
 
@@ -555,26 +565,22 @@ def _plan(trace: RunTrace) -> Iterator[Broken]:
 
 # --- window -----------------------------------------------------------------------------------------------------------------
 def _window(trace: RunTrace) -> Iterator[Broken]:
-    """Installs and reboots only: a Scan disrupts nobody."""
+    """Installs only: a Scan disrupts nobody, and what has begun is brought to its end."""
     for stage in trace.plan.stages if trace.plan else ():
-        yield from _outside(trace, stage)
-
-
-def _outside(trace: RunTrace, stage: StagePlan) -> Iterator[Broken]:
-    window = getattr(stage, "window", None)
-    if window is None:
-        return
-    opens, closes = getattr(window, "opens", None), getattr(window, "closes", None)
-    for one in trace.events:
-        row = trace.tokens.get(one.token)
-        if row is None or row.stage != stage.name or not (one.begins_install or one.event == "reboot_begun"):
+        window: Window | None = getattr(stage, "window", None)
+        if window is None:
             continue
-        early = opens is not None and one.at < opens - trace.apart
-        late = one.begins_install and closes is not None and one.at >= closes + trace.apart
-        if early or late:
-            when = f"before the window of stage {stage.name} opens at {opens}" if early else f"after it closed at {closes}"
-            yield Broken(rule=Rule.WINDOW, subject=one.host, seen=f"{one.event} {when}", where=(one.where,))
-            return
+        for one in _installs_of(trace, stage.name):
+            moments = (one.at, one.at - trace.apart, one.at + trace.apart)
+            if not any(moment in windows.occurrence(window, moment) for moment in moments):
+                opens = windows.occurrence(window, one.at).opens
+                yield Broken(
+                    rule=Rule.WINDOW,
+                    subject=one.host,
+                    seen=f"its Install began outside stage {stage.name}'s window, which opens next at {opens:%Y-%m-%d %H:%M}",
+                    where=(one.where,),
+                )
+                break
 
 
 # --- settled ----------------------------------------------------------------------------------------------------------------
@@ -701,6 +707,9 @@ def _not_patched(its: Sequence[Happening], *, rebooted: bool) -> str:
 # --- known ------------------------------------------------------------------------------------------------------------------
 def _known(trace: RunTrace) -> Iterator[Broken]:
     told: set[tuple[str, str]] = set()
+    commands: dict[str, set[str]] = defaultdict(set)
+    for one in trace.events:
+        commands[one.token].add(one.command)
     for one in trace.events:
         if one.event != "command_begun" or not one.token:
             continue
@@ -709,13 +718,13 @@ def _known(trace: RunTrace) -> Iterator[Broken]:
         if row is None:
             if one.token not in trace.elsewhere and one.campaign in ("", trace.campaign):
                 seen = f"command {one.command} with token {one.token} is not in the ledger"
-        elif one.host not in row.hosts:
+        elif one.host not in row.hosts and trace.is_planned(one.host, row.stage):
             seen = f"the {row.step.value} with token {one.token} is for other hosts"
         elif row.state is DispatchState.REFUSED:
             seen = f"the ledger says that AWS refused the {row.step.value}, but it was carried out"
         elif row.state in OPEN and row.command is None and _over(trace, row.stage):
             seen = f"the ledger never learned that its {row.step.value} was sent"
-        elif row.command is not None and row.command != one.command:
+        elif row.command is not None and row.command not in commands[one.token]:
             seen = f"the ledger has its {row.step.value} as command {row.command}, it was command {one.command}"
         if seen and (one.token, one.command) not in told:
             told.add((one.token, one.command))

@@ -1,0 +1,381 @@
+"""Does the rule checker see each rule broken, and none where none is? A real run on awsim, doctored."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from patchwave.campaign import audit, evidence
+from patchwave.campaign import plan as plans
+from patchwave.campaign.audit import Rule, RunTrace
+from patchwave.campaign.plan import Plan, StagePlan
+from patchwave.campaign.rollout import HostState, StepKind
+from patchwave.campaign.windows import Window
+from patchwave.ledger.store import Entry, WaitRow
+from tests.seeds.campaign import RUN, SeededCampaign
+from tests.seeds.world import ACCOUNT
+
+STAGES = """
+  - {name: dev, select: {patch_groups: [linux-dev]}, concurrency: 100%, error_budget: 0, soak: 30m}
+  - name: staging
+    select: {patch_groups: [linux-staging]}
+    concurrency: 1
+    error_budget: 0
+    soak: 1m
+    approval: {required: true, approvers: [olga]}"""
+
+
+def fleet(name: str, count: int, group: str, **more: Any) -> dict[str, Any]:
+    return {
+        "name": name, "account": ACCOUNT, "region": "eu-central-1", "count": count, "template": "amazon",
+        "tags": {"PatchGroup": group}, **more,
+    }  # fmt: skip
+
+
+FLEETS = [
+    fleet("dev-0", 2, "linux-dev", exceptions=[{"host": 2, "compliant": True}]),
+    fleet("staging-0", 3, "linux-staging"),
+    fleet("strangers", 1, "others"),
+]
+
+
+@pytest.fixture(scope="module")
+def good() -> RunTrace:
+    """Two stages patched without a fault: one host in dev is compliant before, the others need a reboot."""
+    campaign = SeededCampaign(seed=1, calm=True, fleets=FLEETS, stages=STAGES)
+    campaign.play()
+    return campaign.trace()
+
+
+@dataclass
+class Doctor:
+    """A run that can be changed in one place."""
+
+    trace: RunTrace
+
+    def __post_init__(self) -> None:
+        self.lines: list[dict[str, Any]] = copy.deepcopy([dict(line) for line in self.trace.lines])
+
+    def hosts(self, stage: str, state: HostState = HostState.PATCHED) -> list[str]:
+        return [str(row.host) for row in self.trace.hosts if row.stage == stage and row.state is state]
+
+    def find(self, event: str, operation: str | None = None, *, host: str = "", last: bool = False) -> int:
+        """Place of the first (last) such line."""
+        found = [
+            number for number, line in enumerate(self.lines)
+            if line["event"] == event and line["operation"] == operation and line["host"] in (host or line["host"])
+        ]  # fmt: skip
+        return found[-1 if last else 0]
+
+    def without(self, chosen: Callable[[dict[str, Any]], bool]) -> RunTrace:
+        return replace(self.trace, lines=[line for line in self.lines if not chosen(line)])
+
+    def done(self, **more: Any) -> RunTrace:
+        return replace(self.trace, **({"lines": self.lines} | more))
+
+    def noted(self, moment: Callable[[evidence.Linked], bool], record: str, /, **data: Any) -> RunTrace:
+        """With one more record in the ledger's journal, before the first one that is meant; its chain is whole."""
+        records = list(self.trace.records)
+        place = next(number for number, one in enumerate(records) if moment(one))
+        records.insert(place, an_entry(at=records[place].at, kind=record, data=data))
+        return replace(self.trace, records=relinked(records))
+
+
+def an_entry(*, at: datetime, kind: str, data: dict[str, Any]) -> Entry:
+    return Entry(run=RUN, sequence=0, at=at, kind=kind, data=data, before="", hash="")
+
+
+def relinked(records: Iterable[evidence.Linked]) -> list[Entry]:
+    """The same records in one whole chain."""
+    made: list[Entry] = []
+    before = evidence.FIRST
+    for number, one in enumerate(records, start=1):
+        after = evidence.link(RUN, number, one.at, one.kind, one.data, before)
+        made.append(Entry(run=RUN, sequence=number, at=one.at, kind=one.kind, data=one.data, before=before, hash=after))
+        before = after
+    return made
+
+
+def with_plan(trace: RunTrace, plan: Plan) -> RunTrace:
+    """As if that had been the plan from the beginning."""
+    digest = plans.digest(plan)
+    records = [
+        an_entry(at=one.at, kind=one.kind, data={**one.data, **changed})
+        for one in trace.records
+        for changed in ({"digest": digest} if one.kind == "plan.made" else {"plan": digest} if "plan" in one.data else {},)
+    ]
+    decisions = [replace(one, plan=digest) for one in trace.decisions]
+    return replace(trace, plan=plan, records=relinked(records), decisions=decisions)
+
+
+def begins(step: StepKind, stage: str) -> Callable[[evidence.Linked], bool]:
+    return lambda one: one.kind == "dispatch.intended" and one.data["step"] == step.value and one.data["stage"] == stage
+
+
+def rules(trace: RunTrace) -> set[Rule]:
+    return {one.rule for one in audit.broken(trace)}
+
+
+def test_a_good_run_breaks_no_rule(good: RunTrace) -> None:
+    """And it has everything in it that the rules are about."""
+    assert [str(one) for one in audit.broken(good)] == []
+    assert {row.state for row in good.hosts} == {HostState.PATCHED, HostState.ALREADY_COMPLIANT}
+    assert len(good.hosts) == 5
+    assert any(one.event == "reboot_ended" for one in good.events)
+
+
+# --- each rule, broken once ---------------------------------------------------------------------------------------------------
+def two_away_at_once(doctor: Doctor) -> RunTrace:
+    """The second host's Install begins as soon as the first one's."""
+    first, second = (doctor.lines[doctor.find("command_begun", "Install", host=host)] for host in in_order(doctor, "staging")[:2])
+    second["at"] = first["at"]
+    return doctor.done()
+
+
+def in_order(doctor: Doctor, stage: str) -> list[str]:
+    """Hosts of a stage as their Installs began."""
+    hosts = doctor.hosts(stage)
+    return sorted(hosts, key=lambda host: doctor.find("command_begun", "Install", host=host))
+
+
+def a_failed_host_gives_its_place_away(doctor: Doctor) -> RunTrace:
+    """The ledger calls the first host unreachable in the end, and the second one was begun all the same."""
+    first = in_order(doctor, "staging")[0]
+    hosts = [replace(row, state=HostState.UNREACHABLE) if row.host == first else row for row in doctor.trace.hosts]
+    records = [
+        an_entry(at=one.at, kind=one.kind, data={**one.data, "after": "unreachable"})
+        if one.kind == "host.moved" and one.data["host"] == first and one.data["after"] == "patched" else one
+        for one in doctor.trace.records
+    ]  # fmt: skip
+    plan = doctor.trace.plan
+    assert plan is not None
+    stages = tuple(replace(stage, error_budget=9) for stage in plan.stages)
+    return with_plan(doctor.done(hosts=hosts, records=relinked(records)), replace(plan, stages=stages))
+
+
+def begun_after_a_failure(doctor: Doctor) -> RunTrace:
+    """No host may fail, one has, and it is the next to be installed."""
+    first = in_order(doctor, "staging")[0]
+    return doctor.noted(
+        begins(StepKind.INSTALL, "staging"), "host.moved", stage="staging", host=first, before="ready", after="failed",
+    )  # fmt: skip
+
+
+def sent_twice(doctor: Doctor) -> RunTrace:
+    """The same token under two command ids."""
+    place = doctor.find("command_begun", "Install")
+    line = copy.deepcopy(doctor.lines[place])
+    line["cause"]["command_id"] = "another"
+    doctor.lines.insert(place, line)
+    return doctor.done()
+
+
+def installed_again(doctor: Doctor) -> RunTrace:
+    """A second dispatch of an Install to the same host; no record says why."""
+    token = "f" * 32
+    host = in_order(doctor, "dev")[0]
+    place = doctor.find("command_ended", "Install", host=host)
+    line = copy.deepcopy(doctor.lines[doctor.find("command_begun", "Install", host=host)])
+    line["cause"] = {**line["cause"], "command_id": "again", "comment": f"patchwave {token} seeded dev install"}
+    ended = copy.deepcopy(doctor.lines[place])
+    ended["cause"] = line["cause"]
+    line["at"] = ended["at"] = doctor.lines[place]["at"]
+    doctor.lines[place + 1 : place + 1] = [line, ended]
+    row = next(row for row in doctor.trace.dispatches if row.step is StepKind.INSTALL and row.stage == "dev")
+    noted = doctor.noted(
+        begins(StepKind.SCAN, "staging"), "dispatch.intended", stage="dev", token=token, step="verify", hosts=[host]
+    )
+    again = replace(row, token=token, command="again", hosts=(row.hosts[0],))
+    return replace(noted, lines=doctor.lines, dispatches=[*doctor.trace.dispatches, again])
+
+
+def not_approved(doctor: Doctor) -> RunTrace:
+    """Nobody has said yes."""
+    return doctor.done(decisions=[])
+
+
+def approved_afterwards(doctor: Doctor) -> RunTrace:
+    """The decision was written when the stage had begun."""
+    made = [one for one in doctor.trace.records if one.kind == "decision.made"]
+    rest = [one for one in doctor.trace.records if one.kind != "decision.made"]
+    return doctor.done(records=relinked([*rest, *made]))
+
+
+def not_soaked(doctor: Doctor) -> RunTrace:
+    """Staging's hosts were begun forty minutes earlier than the ledger says."""
+    for line in doctor.lines:
+        if line["host"] in doctor.hosts("staging"):
+            line["at"] = (datetime.fromisoformat(line["at"]) - timedelta(minutes=40)).isoformat()
+    return doctor.done()
+
+
+def a_stranger_is_scanned(doctor: Doctor) -> RunTrace:
+    """A command of ours on a host that the plan leaves out."""
+    stranger = next(str(one.host) for one in doctor.trace.plan.exclusions) if doctor.trace.plan else ""
+    doctor.lines.append({**doctor.lines[doctor.find("command_begun", "Scan", last=True)], "host": stranger})
+    return doctor.done()
+
+
+def it_was_a_dry_run(doctor: Doctor) -> RunTrace:
+    """Everything was done although nothing was to be done."""
+    assert doctor.trace.plan is not None
+    return with_plan(doctor.trace, replace(doctor.trace.plan, dry_run=True))
+
+
+def at_the_wrong_time(doctor: Doctor) -> RunTrace:
+    """The stage may be worked on in the night, and was in the morning."""
+    plan = doctor.trace.plan
+    assert plan is not None
+    if "window" not in {one.name for one in fields(StagePlan)}:
+        pytest.skip("stages of the plan have no window yet")
+    window: Any = Window(cron="0 2 * * *", duration=timedelta(hours=1), timezone="UTC")
+    stages = tuple(replace(stage, window=window) for stage in plan.stages)  # type: ignore[call-arg]
+    return with_plan(doctor.trace, replace(plan, stages=stages))
+
+
+def a_host_is_forgotten(doctor: Doctor) -> RunTrace:
+    """Planned, and in no class when the stage ended."""
+    gone = doctor.hosts("staging")[0]
+    return doctor.done(hosts=[row for row in doctor.trace.hosts if row.host != gone])
+
+
+def touched_afterwards(doctor: Doctor) -> RunTrace:
+    """A command that was given up begins an hour after its host was settled."""
+    line = copy.deepcopy(doctor.lines[doctor.find("command_begun", "Scan", last=True)])
+    row = doctor.trace.tokens[line["cause"]["comment"].split()[1]]
+    line["at"] = (datetime.fromisoformat(line["at"]) + timedelta(hours=1)).isoformat()
+    first = doctor.hosts("staging")[0]
+    doctor.lines.append({**line, "host": first, "operation": "Scan"})
+    hosts = (*row.hosts, audit.HostId(first))
+    return doctor.done(dispatches=[replace(one, hosts=hosts) if one is row else one for one in doctor.trace.dispatches])
+
+
+def patched_without_an_install(doctor: Doctor) -> RunTrace:
+    """The journal of a patched host has neither Install nor package."""
+    host = doctor.hosts("staging")[0]
+    return doctor.without(lambda line: line["host"] == host and line["operation"] == "Install")
+
+
+def patched_without_a_reboot(doctor: Doctor) -> RunTrace:
+    """Its patches waited for one."""
+    host = doctor.hosts("dev")[0]
+    return doctor.without(lambda line: line["host"] == host and line["event"].startswith("reboot"))
+
+
+def patched_without_a_scan_after(doctor: Doctor) -> RunTrace:
+    """Nobody looked."""
+    host = doctor.hosts("dev")[0]
+    del doctor.lines[doctor.find("command_ended", "Scan", host=host, last=True)]
+    return doctor.done()
+
+
+def compliant_before_and_yet_installed(doctor: Doctor) -> RunTrace:
+    """The ledger says that nothing was done to it."""
+    host = doctor.hosts("staging")[0]
+    hosts = [replace(row, state=HostState.ALREADY_COMPLIANT) if row.host == host else row for row in doctor.trace.hosts]
+    records = [
+        an_entry(at=one.at, kind=one.kind, data={**one.data, "after": "already_compliant"})
+        if one.kind == "host.moved" and one.data["host"] == host and one.data["after"] == "patched" else one
+        for one in doctor.trace.records
+    ]  # fmt: skip
+    last = in_order(doctor, "staging")[-1]
+    assert last  # the budget sees the place of this host as taken; it is the last one of its stage
+    return doctor.done(hosts=hosts, records=relinked(records))
+
+
+def nobody_knows_the_command(doctor: Doctor) -> RunTrace:
+    """A command that carries our name and stands in no ledger."""
+    line = copy.deepcopy(doctor.lines[doctor.find("command_begun", "Scan")])
+    line["cause"]["comment"] = f"patchwave {'e' * 32} seeded dev scan"
+    doctor.lines.append(line)
+    return doctor.done()
+
+
+def the_ledger_has_another_command(doctor: Doctor) -> RunTrace:
+    """Its token is right and its id is not."""
+    changed = [replace(row, command="c-0") if row.step is StepKind.SCAN else row for row in doctor.trace.dispatches]
+    return doctor.done(dispatches=changed)
+
+
+def halted_and_yet_begun(doctor: Doctor) -> RunTrace:
+    """An Install was intended between a halt and its clearing."""
+    return doctor.noted(begins(StepKind.INSTALL, "staging"), "stage.halted", stage="staging", before="patching", reason="x")
+
+
+def a_record_was_changed(doctor: Doctor) -> RunTrace:
+    """After it was written."""
+    records = [
+        replace(one, data={**one.data, "author": "ana"}) if one.kind == "decision.made" and isinstance(one, Entry) else one
+        for one in doctor.trace.records
+    ]
+    return doctor.done(records=records)
+
+
+def a_class_was_changed(doctor: Doctor) -> RunTrace:
+    """The table says what the journal does not."""
+    host = in_order(doctor, "staging")[-1]
+    return doctor.done(hosts=[replace(row, state=HostState.EXCEPTED) if row.host == host else row for row in doctor.trace.hosts])
+
+
+def it_waited_without_a_word(doctor: Doctor) -> RunTrace:
+    """Nobody knew why."""
+    wait = WaitRow(run=RUN, subject="dev", reason="", ends="", since=datetime(2026, 1, 5, tzinfo=UTC))
+    return doctor.done(waits=[wait])
+
+
+@pytest.mark.parametrize(
+    ("doctored", "rule"),
+    [
+        (two_away_at_once, Rule.BUDGET),
+        (a_failed_host_gives_its_place_away, Rule.BUDGET),
+        (begun_after_a_failure, Rule.ERROR_BUDGET),
+        (sent_twice, Rule.ONCE),
+        (installed_again, Rule.ONCE),
+        (not_approved, Rule.ORDER),
+        (approved_afterwards, Rule.ORDER),
+        (not_soaked, Rule.ORDER),
+        (a_stranger_is_scanned, Rule.PLAN),
+        (it_was_a_dry_run, Rule.PLAN),
+        (at_the_wrong_time, Rule.WINDOW),
+        (a_host_is_forgotten, Rule.SETTLED),
+        (touched_afterwards, Rule.SETTLED),
+        (patched_without_an_install, Rule.TRUTH),
+        (patched_without_a_reboot, Rule.TRUTH),
+        (patched_without_a_scan_after, Rule.TRUTH),
+        (nobody_knows_the_command, Rule.KNOWN),
+        (the_ledger_has_another_command, Rule.KNOWN),
+        (halted_and_yet_begun, Rule.HALT),
+        (a_record_was_changed, Rule.JOURNAL),
+        (it_waited_without_a_word, Rule.WAITS),
+    ],
+    ids=lambda one: one.__name__ if callable(one) else str(one),
+)
+def test_a_broken_rule_is_seen_and_no_other(good: RunTrace, doctored: Callable[[Doctor], RunTrace], rule: Rule) -> None:
+    """One thing is changed in a good run; exactly that rule reports, with a sentence and a subject."""
+    found = audit.broken(doctored(Doctor(good)))
+    assert {one.rule for one in found} == {rule}, [str(one) for one in found]
+    assert all(one.subject and one.seen for one in found)
+
+
+def test_a_class_that_cannot_be_is_seen(good: RunTrace) -> None:
+    """Called compliant before although an Install began; called excepted by the table only."""
+    assert Rule.TRUTH in rules(compliant_before_and_yet_installed(Doctor(good)))
+    assert Rule.JOURNAL in rules(a_class_was_changed(Doctor(good)))
+
+
+def test_each_rule_has_a_meaning_and_a_check() -> None:
+    """What is printed for people names them all."""
+    assert set(audit.MEANING) == set(Rule) == set(audit.CHECKS)
+
+
+def test_commands_of_other_runs_of_the_same_ledger_are_none_of_ours(good: RunTrace) -> None:
+    """Two campaigns rehearse in one awsim."""
+    doctor = Doctor(good)
+    trace = nobody_knows_the_command(doctor)
+    assert rules(replace(trace, elsewhere=frozenset({"e" * 32}))) == set()
+    assert rules(replace(trace, campaign="another")) == set()
