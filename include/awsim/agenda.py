@@ -24,6 +24,8 @@ class Agenda:
         self._order = itertools.count()
         self._heap: list[tuple[float, int, Action]] = []
         self._running = False
+        self.after: Callable[[], None] | None = None
+        """Called after each action; for who wants to see what it did."""
 
     def at(self, moment: float, action: Action) -> None:
         """`action(moment)` is called when virtual time reaches `moment`; a moment in the past means as soon as possible."""
@@ -41,6 +43,8 @@ class Agenda:
                 self.now = moment
                 action(moment)
                 done += 1
+                if self.after is not None:
+                    self.after()
         finally:
             self._running = False
         self.now = max(self.now, now)

@@ -19,6 +19,7 @@ from moto.iam.models import iam_backends
 from moto.organizations.models import organizations_backends
 from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
+from moto.ssm.models import ssm_backends
 
 from awsim import estate
 
@@ -484,7 +485,51 @@ def make_alarm(account: str, region: str, *, name: str, description: str) -> Non
     )
 
 
+# --- parameters and calendars ---
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParameterVersion:
+    version: int
+    type: str
+    description: str
+
+
+def parameters(account: str, region: str) -> dict[str, ParameterVersion]:
+    """The newest version of each parameter that callers put."""
+    if account not in ssm_backends or region not in ssm_backends[account]:
+        return {}
+    stored = dict.items(ssm_backends[account][region]._parameters)  # items() would load those that AWS publishes
+    return {
+        name: ParameterVersion(
+            version=int(versions[-1].version),
+            type=str(versions[-1].parameter_type),
+            description=str(versions[-1].description or ""),
+        )
+        for name, versions in stored
+        if versions and not name.startswith("/aws/")
+    }
+
+
+def change_calendars(account: str, region: str) -> dict[str, str]:
+    """Name and content of each change calendar."""
+    if account not in ssm_backends or region not in ssm_backends[account]:
+        return {}
+    newest = ((name, kept.get_default_version()) for name, kept in ssm_backends[account][region]._documents.items())
+    return {name: str(found.content) for name, found in newest if found.document_type == "ChangeCalendar"}
+
+
 # --- events ---
+
+
+def listening() -> list[tuple[str, str]]:
+    """The cells whose default bus has an enabled rule with a target."""
+    return [
+        (account, region)
+        for account in list(events_backends)
+        for region in list(events_backends[account])
+        if listens(account, region)
+    ]
 
 
 def listens(account: str, region: str) -> bool:

@@ -156,6 +156,8 @@ class Simulator:
                 answer = call.ask_moto()
             if call.service in ("ec2", "autoscaling") and not _READS.match(call.model.name):
                 self.world.sync(account, scope.region, Cause(request_id=request_id))
+            if not _READS.match(call.model.name):
+                self.world.answered(call.service)
             if client and self.world.faults.take_reset("after", **facts) is not None:
                 raise _reset(environ)
             lost = self.world.faults.take_call(Kind.LOST_ANSWER, **facts)

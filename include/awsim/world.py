@@ -68,6 +68,7 @@ class World:
         self._on_fault: list[Callable[[Fault], None]] = []
         self._on_event: dict[Kind, list[Callable[[Fault], None]]] = {}
         self._on_status: list[Callable[[Any], None]] = []
+        self._on_step: list[Callable[[bool], None]] = []
         self.causes: dict[str, Cause] = {}
         """Host -> which call stopped or terminated it, for those who replace it later."""
         self.target_groups_of: Callable[[Host], tuple[str, ...]] = lambda _: ()
@@ -182,6 +183,22 @@ class World:
     def on_status(self, callback: Callable[[Any], None]) -> None:
         """`callback(record)` when the status of a command or an invocation may have changed."""
         self._on_status.append(callback)
+
+    def on_step(self, callback: Callable[[bool], None]) -> None:
+        """`callback(asked)` after each event, and (`asked`) each request, from the first rule on that somebody put."""
+        self._on_step.append(callback)
+
+    def answered(self, service: str) -> None:
+        """A request that may have changed something was answered."""
+        if service == "events":
+            self.agenda.after = self._stepped
+        if self.agenda.after is not None:
+            for callback in self._on_step:
+                callback(True)
+
+    def _stepped(self) -> None:
+        for callback in self._on_step:
+            callback(False)
 
     def status_changed(self, record: Any) -> None:
         for callback in self._on_status:

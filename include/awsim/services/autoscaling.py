@@ -489,7 +489,7 @@ def _tell(world: World, account: str, region: str, activity: Activity, what: str
         resources=resources,
         detail={
             "StatusCode": "Failed" if activity.failed else "InProgress",
-            "Description": activity.description,
+            **({} if activity.failed else {"Description": activity.description}),
             "AutoScalingGroupName": activity.group,
             "ActivityId": activity.id,
             "Details": activity.details,
