@@ -326,7 +326,7 @@ def marked(
     requested_at: datetime | None,
     reason: str,
 ) -> tuple[DispatchRow, Note] | None:
-    """A dispatch that went on; None when nothing changes.
+    """A dispatch that went on; None when nothing changes. One that is intended again is as young as at first.
 
     Raises:
         IllegalMove: it is over already or goes backwards, or it runs under another command id.
@@ -341,6 +341,7 @@ def marked(
         command=command or row.command,
         requested_at=utc_or_none(requested_at) or row.requested_at,
         ended_at=row.ended_at if state is row.state or state in rollout.OPEN else utc(at),
+        intended_at=utc(at) if state is DispatchState.INTENDED else row.intended_at,
     )
     if after == row:
         return None
@@ -351,7 +352,8 @@ def marked(
         "requested_at": after.requested_at.isoformat() if after.requested_at else None,
         "reason": reason,
     }
-    return after, Note(kind=f"dispatch.{state.value}", data=data)
+    kind = "dispatch.renewed" if state is DispatchState.INTENDED else f"dispatch.{state.value}"
+    return after, Note(kind=kind, data=data)
 
 
 # decisions, waits, wishes -----------------------------------------------------------------------------------------------
