@@ -1,11 +1,14 @@
 """Managed rules that are really evaluated, automatic remediation and its exceptions, summaries."""
 
+import io
 import json
+import zipfile
+from datetime import UTC, datetime
 
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.simulator.conftest import FEW, Aws
+from tests.simulator.conftest import BASE, FEW, Aws
 from tests.simulator.test_config import KIND, PREFIX, RULE, code, config, details
 
 RULED = FEW + f"\nconfig_rules: [{{name: {RULE}}}]\n"
@@ -196,3 +199,76 @@ def test_exceptions_are_for_what_is_not_compliant_and_they_expire(aws):
     with pytest.raises(ClientError) as refused:
         config(aws).delete_remediation_exceptions(ConfigRuleName=RULE, ResourceKeys=[unknown])
     assert code(refused) == "NoSuchRemediationExceptionException"
+
+
+def custom(aws: Aws, name: str = "kernel-is-new") -> str:
+    """A custom rule with its function; the token by which its evaluations are put."""
+    role = aws.client("iam").create_role(RoleName="rule", AssumeRolePolicyDocument="{}")["Role"]["Arn"]
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("rule.py", "def handler(event, context):\n    return None\n")
+    function = aws.client("lambda").create_function(
+        FunctionName="rule", Runtime="python3.12", Role=role, Handler="rule.handler", Code={"ZipFile": archive.getvalue()}
+    )["FunctionArn"]
+    details = [{"EventSource": "aws.config", "MessageType": "ConfigurationItemChangeNotification"}]
+    source = {"Owner": "CUSTOM_LAMBDA", "SourceIdentifier": function, "SourceDetails": details}
+    config(aws).put_config_rule(ConfigRule={"ConfigRuleName": name, "Source": source})
+    return name
+
+
+def evaluation(host: str, compliance: str, at: float = 0, **more: str) -> dict:
+    moment = datetime.fromtimestamp(BASE + at, tz=UTC)
+    return {
+        "ComplianceResourceType": "AWS::EC2::Instance", "ComplianceResourceId": host, "ComplianceType": compliance,
+        "OrderingTimestamp": moment, **more,
+    }  # fmt: skip
+
+
+def compliance(aws: Aws, rule: str) -> str:
+    (row,) = config(aws).describe_compliance_by_config_rule(ConfigRuleNames=[rule])["ComplianceByConfigRules"]
+    return str(row["Compliance"]["ComplianceType"])
+
+
+def test_a_custom_rule_says_what_was_put(aws):
+    """INSUFFICIENT_DATA until then; details with the annotation; a test run changes nothing; NOT_APPLICABLE takes away."""
+    rule, (first, second) = custom(aws), aws.hosts("web")[:2]
+    assert compliance(aws, rule) == "INSUFFICIENT_DATA"
+    given = [evaluation(first, "COMPLIANT"), evaluation(second, "NON_COMPLIANT", Annotation="kernel of last year")]
+    config(aws).put_evaluations(Evaluations=given, ResultToken=rule, TestMode=True)
+    assert compliance(aws, rule) == "INSUFFICIENT_DATA"
+    assert config(aws).put_evaluations(Evaluations=given, ResultToken=rule)["FailedEvaluations"] == []
+    assert compliance(aws, rule) == "NON_COMPLIANT"
+    rows = config(aws).get_compliance_details_by_config_rule(ConfigRuleName=rule)["EvaluationResults"]
+    found = {row["EvaluationResultIdentifier"]["EvaluationResultQualifier"]["ResourceId"]: row for row in rows}
+    assert (found[second]["ComplianceType"], found[second]["Annotation"]) == ("NON_COMPLIANT", "kernel of last year")
+    assert "Annotation" not in found[first]
+    config(aws).put_evaluations(Evaluations=[evaluation(second, "COMPLIANT", -60)], ResultToken=rule)
+    assert verdicts(aws, rule)[second] == "NON_COMPLIANT"
+    config(aws).put_evaluations(Evaluations=[evaluation(second, "NOT_APPLICABLE", 60)], ResultToken=rule)
+    assert verdicts(aws, rule) == {first: "COMPLIANT"}
+    config(aws).delete_evaluation_results(ConfigRuleName=rule)
+    assert compliance(aws, rule) == "INSUFFICIENT_DATA"
+
+
+def test_evaluations_are_refused_without_the_token_of_a_custom_rule(aws):
+    """A managed rule takes none; INSUFFICIENT_DATA is no evaluation."""
+    rule, host = custom(aws), aws.hosts("web")[0]
+    put(aws, "managed", "EC2_INSTANCE_MANAGED_BY_SSM")
+    for token in ("nobody", "managed"):
+        with pytest.raises(ClientError, match="InvalidResultTokenException"):
+            config(aws).put_evaluations(Evaluations=[evaluation(host, "COMPLIANT")], ResultToken=token)
+    with pytest.raises(ClientError, match="INSUFFICIENT_DATA is not valid"):
+        config(aws).put_evaluations(Evaluations=[evaluation(host, "INSUFFICIENT_DATA")], ResultToken=rule)
+
+
+def test_results_of_a_managed_rule_are_deleted_until_the_next_evaluation(aws):
+    """DeleteEvaluationResults."""
+    put(aws, "managed", "EC2_INSTANCE_MANAGED_BY_SSM")
+    aws.advance(120)
+    before = verdicts(aws, "managed")
+    assert before
+    config(aws).delete_evaluation_results(ConfigRuleName="managed")
+    assert verdicts(aws, "managed") == {}
+    config(aws).start_config_rules_evaluation(ConfigRuleNames=["managed"])
+    aws.advance(120)
+    assert verdicts(aws, "managed") == before

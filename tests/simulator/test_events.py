@@ -36,7 +36,7 @@ def kind(event: dict[str, Any]) -> str:
 
 def test_each_status_of_a_command_and_its_invocations_is_told_once(aws):
     """InProgress, then Success, for the invocation and for the command."""
-    url, host = listen(aws, {"source": ["aws.ssm"]}), aws.hosts("web")[0]
+    url, host = listen(aws, {"source": ["aws.ssm"], "detail-type": [{"prefix": "EC2 Command"}]}), aws.hosts("web")[0]
     command = aws.patch(host, operation="Scan")
     aws.advance(120)
     found = told(aws, url)

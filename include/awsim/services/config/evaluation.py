@@ -3,7 +3,8 @@
 A patch report becomes a configuration item after `config.recorded_after`, the change triggers an evaluation of that host after
 `config.evaluated_after`; StartConfigRulesEvaluation judges all resources by what is recorded at that moment, so too early it
 repeats the old result with new times. The other rules follow the same clock: each knows when its resource changed and what it
-was like then. A rule that is not in `JUDGES` has no applicable resources: INSUFFICIENT_DATA.
+was like then. What a custom rule says is put by callers (`custom.py`). A rule that is neither in `JUDGES` nor was told anything
+of has no applicable resources: INSUFFICIENT_DATA.
 """
 
 from collections.abc import Callable
@@ -53,6 +54,10 @@ class ConfigState:
     """Rules that conformance packs made, by their names with suffix."""
     pack_rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The same as DescribeConfigRules tells them."""
+    put: dict[str, dict[tuple[str, str], "Result"]] = field(default_factory=dict)
+    """Custom rule -> what PutEvaluations said of each resource."""
+    cleared: dict[str, float] = field(default_factory=dict)
+    """Rule -> when DeleteEvaluationResults forgot what had been recorded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,13 +121,13 @@ def evaluating(world: World, account: str, region: str, rule: str) -> bool:
 
 def results(world: World, account: str, region: str, rule: ConfigRule, *, now: float | None = None) -> list[Result]:
     """The rule's last words by now (or by an earlier moment); nothing of what never reported or is gone."""
-    subjects = JUDGES.get(rule.source_identifier)
-    if subjects is None:
-        return []
-    asked = asked_of(world, account, region, rule.name)
+    subjects, kept = JUDGES.get(rule.source_identifier), world.state(account, region, ConfigState)
     moment = world.now if now is None else now
+    if subjects is None:
+        return [result for result in kept.put.get(rule.name, {}).values() if result.recorded <= moment]
+    asked, cleared = asked_of(world, account, region, rule.name), kept.cleared.get(rule.name, -1.0)
     found = (_result(world, rule, subject, asked, moment) for subject in subjects(world, account, region, rule))
-    return [result for result in found if result is not None]
+    return [result for result in found if result is not None and result.recorded > cleared]
 
 
 def _result(world: World, rule: ConfigRule, subject: Subject, asked: Asked, now: float) -> Result | None:

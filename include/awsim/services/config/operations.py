@@ -75,7 +75,8 @@ def delete_config_rule(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     if name in ctx.state(remediation.Remediations).configurations:
         raise AwsError("ResourceInUseException", f"The rule {name} has a remediation configuration; delete that first.")
     answer = ctx.call_moto()
-    ctx.state(ConfigState).asked.pop(name, None)
+    for kept in (ctx.state(ConfigState).asked, ctx.state(ConfigState).put, ctx.state(ConfigState).cleared):
+        kept.pop(name, None)
     return answer
 
 
