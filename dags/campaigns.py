@@ -104,7 +104,7 @@ def build(campaign: Campaign, rules: Policy) -> DAG:
         for number, stage in enumerate(campaign.stages):
             # A stage left out of the run is skipped and the next one goes on: the ledger says whether it may.
             turn = "all_success" if number == 0 else "none_failed"
-            with TaskGroup(group_id=stage.name, tooltip=f"{stage.concurrency} at once, then a soak"):
+            with TaskGroup(group_id=stage.name, tooltip=f"{stage.concurrency or 'some'} at once, then a soak"):
                 first = patch = PatchStageOperator(
                     task_id="patch",
                     stage=stage.name,

@@ -38,6 +38,7 @@ from patchwave.campaign import document
 from patchwave.campaign.document import FilePart, Misfit, Misplacement, Part
 from patchwave.campaign.errors import InvalidFile, Permanent
 from patchwave.campaign.values import Cell, Count, HostId, Share, StageName
+from patchwave.campaign.windows import Window
 
 PATCH_GROUP_KEYS = ("PatchGroup", "Patch Group")
 """AWS's two spellings of the tag: the second cannot be used where tags are readable from the instance metadata."""
@@ -234,8 +235,8 @@ def carries(tags: Mapping[str, str], wanted: Mapping[str, tuple[str, ...]]) -> b
 # --- The parts of a campaign ------------------------------------------------------------------------------------------------
 
 
-class Schedule(Part):
-    """When the campaign starts by itself."""
+class Moments(Part):
+    """A cron in a time zone: what a schedule and a window have in common."""
 
     cron: Annotated[StrictStr, Field(
         description="Five fields: minute, hour, day of month, month, day of week (0 or 7 is Sunday; '2#2' is the second "
@@ -281,6 +282,26 @@ class Schedule(Part):
     def zone(self) -> ZoneInfo:
         """The time zone itself."""
         return ZoneInfo(self.timezone)
+
+
+class Schedule(Moments):
+    """When the campaign starts by itself."""
+
+
+class StageWindow(Moments):
+    """When a stage's hosts may be disrupted."""
+
+    duration: Annotated[Timeout, Field(
+        description="How long it stays open, with unit, in real time: a night in which the clock is changed makes it no "
+        "longer. A host is begun only if it is expected to be through before it closes. No default: how long hosts may be "
+        "away, their owners decide.",
+        examples=["4h"],
+    )]  # fmt: skip
+
+    @property
+    def window(self) -> Window:
+        """As the plan and the rollout know it."""
+        return Window(cron=self.cron, duration=self.duration, timezone=self.timezone)
 
 
 @lru_cache(maxsize=1)
@@ -439,14 +460,19 @@ class Stage(Part):
 
     name: Annotated[StageSlug, Field(description="Name of the stage; part of its task ids.", examples=["dev"])]
     select: Annotated[Select, Field(description="Which hosts belong to it. No default: a stage never means every host.")]
-    concurrency: Annotated[Concurrency, Field(
-        description="How many hosts of a failure domain may be disrupted at once: a percentage of them, rounded up, at least "
-        "one ('10%'), or a number of hosts (5). Default 10%: what a fleet of ten behind a load balancer can miss.",
-    )] = Share(0.10)  # fmt: skip
+    concurrency: Annotated[Concurrency | None, Field(
+        description="How many hosts of a failure domain (Auto Scaling group, target group, Availability Zone, the stage) may be "
+        "disrupted at once: a percentage of them, rounded up, at least one ('10%'), or a number of hosts (5). Default by the "
+        "stage's hosts, as AWS's Patch now has it: one at a time below 25, 5% up to 100, 8% up to 1,000, 10% above.",
+    )] = None  # fmt: skip
     error_budget: Annotated[ErrorBudget, Field(
         description="How many hosts may fail before the stage halts: hosts (2; 0 tolerates none) or a percentage of the "
         "stage, rounded down ('5%'). Default 0: whoever tolerates failures says so.",
     )] = 0  # fmt: skip
+    window: Annotated[StageWindow | None, Field(
+        description="When its hosts may be disrupted. Default: at any time once the stage's turn has come. Where there is one, "
+        "the stage waits for its opening, and hosts that no longer fit into it end as `out_of_window`.",
+    )] = None  # fmt: skip
     soak: Annotated[Duration, Field(
         description="How long to watch the stage after it was patched, before the next one, with unit. Default 1h: services "
         "have started and a first hour of traffic was seen; '0m' means none.",
@@ -512,8 +538,7 @@ class Remediate(Part):
     )] = ()  # fmt: skip
     allow_prod: StrictBool = Field(
         default=False,
-        description="Whether `stages` may name one that is called or tagged prod. Default false: people remediate "
-        "production.",
+        description="Whether `stages` may name one that is called or tagged prod. Default false: people remediate production.",
     )
 
 

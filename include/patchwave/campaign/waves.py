@@ -37,6 +37,15 @@ def default_concurrency(size: int) -> Count | Share:
     return next((concurrency for most, concurrency in DEFAULTS if size <= most), LARGEST_DEFAULT)
 
 
+def concurrency(text: str) -> Count | Share:
+    """The concurrency whose ``str`` that is, as a plan keeps it (``10 %``, ``5 hosts``).
+
+    Raises:
+        ValueError: it is none.
+    """
+    return Share.parse(text) if "%" in text else Count(int(text.split()[0]))
+
+
 def places(concurrency: Share | Count, size: int, *, minimum: int = 0) -> int:
     """How many hosts of a failure domain may be away at once: the share of it rounded up, never so many that fewer than
     `minimum` are left, and at least one: with none at all nobody would ever be patched.

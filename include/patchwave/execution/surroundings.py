@@ -1,0 +1,352 @@
+"""What goes on around a stage's hosts while they are patched?
+
+The executor asks at the beginning of each leg, and now and then during one: who was unhealthy before we came and still is,
+which failed hosts serve again, who has appeared and who stands in the place of a host that vanished, and in which span the
+stage may act. What is found is written to the ledger, so that a resume sees the same; what follows from it `rollout` decides.
+
+AWS is asked little: groups when a stage begins, afterwards only about those who were unhealthy; newcomers by EC2's word alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from patchwave.aws.gateway import Gateway
+from patchwave.aws.groups import GROUP_TAG, groups_of
+from patchwave.campaign import fleet, rollout, waves, windows
+from patchwave.campaign.definition import PATCH_GROUP_KEYS, AmbiguousStage, Campaign
+from patchwave.campaign.fleet import Group, Host, InstanceState, Ping, Readiness
+from patchwave.campaign.plan import Plan, StagePlan
+from patchwave.campaign.rollout import TERMINAL, Halt, HostRow, StageRules, Wait
+from patchwave.campaign.values import Cell, HostId
+from patchwave.campaign.windows import Span
+from patchwave.ledger.store import Lease, Ledger
+
+EVERY = timedelta(minutes=5)
+"""How often newcomers and the health of others are looked at within a leg; each leg looks once."""
+STARTING = timedelta(minutes=15)
+"""How long the agent of a fresh instance may take to register; after that it counts as one that does not answer."""
+MOST_VALUES = 200
+"""Values of one EC2 filter."""
+
+
+class Log(Protocol):
+    """As much of a logger as is needed."""
+
+    def info(self, msg: str, *args: object) -> None:
+        """One line."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Surroundings:
+    """What surrounds one stage, for one leg of its task.
+
+    Attributes:
+        campaign: as it was when the run began.
+        now: the campaign's time.
+        anew: the stage begins, or a person cleared its halt: its window is chosen anew.
+        patience: how long a failed host may take to serve again before its place is a reason to halt.
+    """
+
+    ledger: Ledger
+    gateway: Gateway
+    lease: Lease
+    campaign: Campaign
+    plan: Plan
+    stage: StagePlan
+    now: Callable[[], datetime]
+    log: Log
+    anew: bool = False
+    patience: timedelta | None = None
+    before: dict[str, set[HostId]] = field(default_factory=dict)
+    recovered: set[HostId] = field(default_factory=set)
+    _places: dict[str, int] = field(default_factory=dict)
+    _window: Span | None = None
+    _begun: bool = False
+    _looked: datetime | None = None
+    _refused: set[HostId] = field(default_factory=set)
+
+    # --- what the executor asks -----------------------------------------------------------------------------------------
+    def rules(self, rules: StageRules) -> StageRules:
+        """The stage's rules under what is known now: a group that has shrunk has fewer places, and the window is a span."""
+        places = {domain: min(count, self._places.get(domain, count)) for domain, count in rules.places.items()}
+        return replace(rules, places=places, window=self._window)
+
+    def look(self, rules: StageRules, rows: Sequence[HostRow]) -> None:
+        """Once a leg, and every `EVERY`: newcomers, replacements, and whose health has changed."""
+        if not self._begun:
+            self._begin(rows)
+            self._begun = True
+        if self._looked is None or self.now() - self._looked >= EVERY:
+            self._looked = self.now()
+            self.join(rules, rows)
+            self.reconsider(rows)
+
+    def at_the_end(self, rules: StageRules, rows: Sequence[HostRow]) -> Wait | bool:
+        """The last look, when each host is settled.
+
+        Returns:
+            Whether somebody joined, so that the stage goes on; a wait while somebody who appeared is still starting.
+        """
+        self._looked = self.now()
+        before = len(self._rows())
+        starting = self.join(rules, rows)
+        if len(self._rows()) > before:
+            return True
+        if starting:
+            until = min(starting.values()) + STARTING
+            return Wait(
+                reason=f"{len(starting)} hosts appeared in the stage and are starting: {', '.join(sorted(starting)[:10])}",
+                ends="their agents register with Systems Manager",
+                until=max(until, self.now() + timedelta(minutes=1)),
+                expected=timedelta(minutes=1),
+            )
+        return False
+
+    def at_a_full_domain(self, halt: Halt, rows: Sequence[HostRow]) -> Wait | bool:
+        """Before a stage halts because every place is held: do the holders serve again?
+
+        Returns:
+            Whether somebody does, so that it is decided anew; a wait while one of them may still be on its way back.
+        """
+        was = self.before, set(self.recovered)
+        self.before = {domain: set(hosts) for domain, hosts in self.before.items()}
+        self.reconsider(rows)
+        if (self.before, self.recovered) != was:
+            return True
+        patience = self.stage.health_timeout if self.patience is None else self.patience
+        until = max((row.since + patience for row in rows if row.host in halt.hosts), default=self.now())
+        if until <= self.now():
+            return False
+        return Wait(
+            reason=f"{halt.reason}; whether they serve again is looked at",
+            ends="one of them is healthy again",
+            until=min(until, self.now() + EVERY),
+        )
+
+    # --- the beginning --------------------------------------------------------------------------------------------------
+    @property
+    def _document(self) -> str:
+        return f"unhealthy:{self.stage.name}"
+
+    def _begin(self, rows: Sequence[HostRow]) -> None:
+        """Who was unhealthy before we came: asked once, and read from the ledger by every later leg."""
+        known = self._read(self._document)
+        if known is None:
+            groups = self._groups(domain for row in rows for domain in row.domains)
+            self._places = self._places_of(groups)
+            self.before = self._unhealthy(groups, mine={row.host for row in rows})
+            self._store()
+        else:
+            self._places = {str(domain): int(count) for domain, count in known["places"].items()}
+            self.before = {domain: {HostId(host) for host in hosts} for domain, hosts in known["before"].items()}
+            self.recovered = {HostId(host) for host in known["recovered"]}
+        if self.stage.window is not None:
+            self._window = self._span(self.stage.window)
+
+    def _span(self, window: windows.Window) -> Span:
+        """The opening in which the stage acts: the one of its beginning, or of the moment at which a halt was cleared."""
+        name = f"window:{self.stage.name}"
+        known = None if self.anew else self._read(name)
+        if known is not None:
+            return Span(opens=datetime.fromisoformat(known["opens"]), closes=datetime.fromisoformat(known["closes"]))
+        span = windows.occurrence(window, self.now())
+        content = {"opens": span.opens.isoformat(), "closes": span.closes.isoformat()}
+        self.ledger.check(self.lease)
+        self.ledger.put_document(self.lease.run, name, content, at=self.now())
+        return span
+
+    def _read(self, name: str) -> Any:
+        try:
+            return self.ledger.document(self.lease.run, name)
+        except KeyError:
+            return None
+
+    def _store(self) -> None:
+        content = {
+            "before": {domain: sorted(hosts) for domain, hosts in sorted(self.before.items()) if hosts},
+            "recovered": sorted(self.recovered),
+            "places": dict(sorted(self._places.items())),
+        }
+        self.ledger.check(self.lease)
+        self.ledger.put_document(self.lease.run, self._document, content, at=self.now())
+
+    # --- health ---------------------------------------------------------------------------------------------------------
+    def _groups(self, domains: Iterable[str]) -> tuple[Group, ...]:
+        """The Auto Scaling and target groups among these domains, as AWS has them now."""
+        named = set(domains)
+        found: list[Group] = []
+        for cell in self.campaign.cells:
+            found += self.gateway.groups(cell, groups_of(named, cell, "asg"))
+            found += self.gateway.target_groups(cell, groups_of(named, cell, "target"))
+        return tuple(found)
+
+    def _places_of(self, groups: Iterable[Group]) -> dict[str, int]:
+        concurrency = waves.concurrency(self.stage.concurrency)
+        return {one.domain: waves.places(concurrency, len(one.members), minimum=one.minimum) for one in groups}
+
+    def _unhealthy(self, groups: Iterable[Group], *, mine: Collection[HostId]) -> dict[str, set[HostId]]:
+        """By domain: members that the group calls unhealthy, and members outside the stage whose agent has gone silent."""
+        groups = list(groups)
+        outside: dict[Cell, set[HostId]] = {}
+        for group in groups:
+            cell = Cell.parse(group.domain.partition(":")[2].rpartition("/")[0])
+            outside.setdefault(cell, set()).update(group.members - set(mine))
+        lost = {host.id for cell, ids in outside.items() if ids for host in self.gateway.hosts(cell, ids) if _is_lost(host)}
+        found = {group.domain: set(group.unhealthy) | (set(group.members) & lost) for group in groups}
+        return {domain: hosts for domain, hosts in found.items() if hosts}
+
+    def reconsider(self, rows: Sequence[HostRow]) -> None:
+        """Who was unhealthy before, or failed meanwhile, and serves now, gives its place back; asked only while somebody
+        may want it."""
+        if all(row.state in TERMINAL for row in rows):
+            return
+        was = ({domain: set(hosts) for domain, hosts in self.before.items()}, set(self.recovered))
+        held = [row for row in rows if row.state in TERMINAL and rollout.holds_place(row)]
+        domains = {domain for row in held for domain in row.domains if domain.startswith("target:")} | self.before.keys()
+        groups = self._groups(domains)
+        if self.before:
+            asked = [group for group in groups if group.domain in self.before]
+            now = self._unhealthy(asked, mine={row.host for row in rows})
+            self.before = {domain: still for domain, hosts in self.before.items() if (still := hosts & now.get(domain, set()))}
+        self.recovered = self._healthy(held, {host for group in groups for host in group.unhealthy})
+        if (self.before, self.recovered) == was:
+            return
+        self._note(rows, was[1])
+        self._store()
+
+    def _healthy(self, held: Sequence[HostRow], unhealthy: Collection[HostId]) -> set[HostId]:
+        cells: dict[Cell, list[HostId]] = {}
+        for row in held:
+            cells.setdefault(row.cell, []).append(row.host)
+        return {
+            health.host
+            for cell, ids in cells.items()
+            for health in self.gateway.health(cell, ids)
+            if health.healthy and health.host not in unhealthy
+        }
+
+    def _note(self, rows: Sequence[HostRow], was: Collection[HostId]) -> None:
+        by_host = {row.host: row for row in rows}
+        for host in sorted(self.recovered ^ set(was)):
+            back = host in self.recovered
+            row = by_host[host]
+            reason = "it serves again by every check" if back else "it is not healthy any more"
+            self.log.info("%s (%s): its place is %s: %s", host, row.state.value, "given back" if back else "taken again", reason)
+            data = {"stage": self.stage.name, "host": host, "state": row.state.value, "domains": row.domains, "reason": reason}
+            self.ledger.record(self.lease.run, "place.returned" if back else "place.taken", data, at=self.now())
+
+    # --- newcomers ------------------------------------------------------------------------------------------------------
+    def _rows(self) -> Sequence[HostRow]:
+        return self.ledger.hosts(self.lease.run, self.lease.stage)
+
+    def join(self, rules: StageRules, rows: Sequence[HostRow]) -> dict[HostId, datetime]:
+        """Add hosts that appeared in the stage to it, and name those that replace a host that is gone.
+
+        Returns:
+            Hosts that appeared and whose agent has not registered yet, with their launch; they are added when it has.
+        """
+        if self.plan.restriction.by_finding:
+            return {}  # nobody knows their findings, and the run is about hosts that have some
+        listed = {cell: self._listed(cell, rows) for cell in self.campaign.cells}
+        known = {host.id for host in self.plan.hosts} | {one.host for one in self.plan.exclusions} | self._refused
+        known |= {row.host for row in self.ledger.hosts(self.lease.run)}
+        starting: dict[HostId, datetime] = {}
+        for cell, there in listed.items():
+            new = [host for host, (tags, _) in there.items() if host not in known and self._belongs(host, tags)]
+            joining = []
+            for host in self.gateway.hosts(cell, new) if new else ():
+                launched = there[host.id][1]
+                ready = fleet.readiness(host)
+                if ready in (Readiness.STOPPED, Readiness.TERMINATED):
+                    continue
+                if ready is Readiness.UNREACHABLE and launched is not None and self.now() < launched + STARTING:
+                    starting[host.id] = launched
+                else:
+                    joining.append(host)
+            self._add(rules, rows, joining)
+        self._replace(rows, listed)
+        return starting
+
+    def _listed(self, cell: Cell, rows: Sequence[HostRow]) -> dict[HostId, tuple[dict[str, str], datetime | None]]:
+        """Who is there in the stage's scope: hosts with its tags, and members of its Auto Scaling groups."""
+        select = self.campaign.stage(self.stage.name).select
+        wanted = {**self.campaign.scope.tags, **select.tags}
+        asked = [{**wanted, key: select.patch_groups} for key in PATCH_GROUP_KEYS] if select.patch_groups else [wanted]
+        groups = sorted({name for row in rows if row.cell == cell for name in groups_of(row.domains, cell, "asg")})
+        for start in range(0, len(groups), MOST_VALUES):
+            asked.append({**self.campaign.scope.tags, GROUP_TAG: tuple(groups[start : start + MOST_VALUES])})
+        found: dict[HostId, tuple[dict[str, str], datetime | None]] = {}
+        for tags in asked:
+            found.update(self.gateway.listed(cell, tags))
+        return found
+
+    def _belongs(self, host: HostId, tags: Mapping[str, str]) -> bool:
+        """Whether a host that appeared is this stage's: its tags say so, or it is in one of its groups and in no other stage."""
+        try:
+            stage = self.campaign.stage_of(tags, host=host)
+        except AmbiguousStage as error:
+            self._refused.add(host)
+            self.log.info("%s appeared and is left alone: %s", host, error)
+            return False
+        return stage is None or stage.name == self.stage.name
+
+    def _add(self, rules: StageRules, rows: Sequence[HostRow], hosts: Sequence[Host]) -> None:
+        if not hosts:
+            return
+        made = []
+        for host in hosts:
+            # Who is launched into a group is registered in its target groups, as its siblings are.
+            group = fleet.group_domain(host.cell, host.group) if host.group else ""
+            targets = {
+                domain.rpartition("/")[2]
+                for row in rows
+                if group in row.domains
+                for domain in row.domains
+                if domain.startswith(f"target:{host.cell}/")
+            }
+            domains = fleet.failure_domains(replace(host, target_groups=tuple(targets)), stage=self.stage.name)
+            made.append(rollout.late_joiner(rules, host, domains, now=self.now()))
+        self.ledger.add_hosts(self.lease, made)
+        for row in made:
+            self.log.info("%s (%s) joins the stage: %s", row.host, row.name, row.reason)
+
+    def _replace(
+        self,
+        rows: Sequence[HostRow],
+        listed: Mapping[Cell, Mapping[HostId, tuple[Mapping[str, str], datetime | None]]],
+    ) -> None:
+        if not any(row.state is rollout.HostState.TERMINATED for row in rows):
+            return
+        planned = {host.id for host in self.stage.hosts}
+        newcomers = [
+            Host(
+                id=host,
+                cell=cell,
+                name=host,
+                state=InstanceState.RUNNING,
+                ping=Ping.UNMANAGED,
+                group=tags.get(GROUP_TAG),
+                launched=launched,
+            )
+            for cell, there in listed.items()
+            for host, (tags, launched) in there.items()
+            if host not in planned
+        ]
+        moves = rollout.replacements(self._rows(), newcomers)
+        if moves:
+            self.ledger.move_hosts(self.lease, moves, at=self.now())
+        for move in moves:
+            self.log.info("%s: %s", move.host, move.reason)
+
+
+def _is_lost(host: Host) -> bool:
+    """Whether a host that we do not patch is missing where it serves: stopped, gone, or its agent has gone silent. One that
+    Systems Manager has never known is none of ours to judge."""
+    ready = fleet.readiness(host)
+    silent = ready is Readiness.UNREACHABLE and host.ping is not Ping.UNMANAGED
+    return silent or ready in (Readiness.STOPPED, Readiness.TERMINATED)
