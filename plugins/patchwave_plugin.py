@@ -1,4 +1,4 @@
-"""What does Patchwave register with Airflow? Its pages and its timetable; this is the only Python file below ``plugins/``.
+"""What does Patchwave register with Airflow? Pages, timetable, listener; this is the only Python file below ``plugins/``.
 
 Airflow runs every file here in every process, under its bare name: code lives in ``include/patchwave``, which also has to be
 on the PYTHONPATH of every process. The pages import the rest of it when a request comes.
@@ -14,6 +14,7 @@ from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
 
 from patchwave.dashboard.app import create_app
+from patchwave.listeners import ended_by_hand
 
 PREFIX = "/patchwave"
 # Airflow below a path (https://host/airflow): the UI does not add it to a view's address.
@@ -47,3 +48,4 @@ class PatchwavePlugin(AirflowPlugin):
         },
     ]
     timetables: ClassVar[list[Any]] = timetables()
+    listeners: ClassVar[list[Any]] = [ended_by_hand]

@@ -308,7 +308,7 @@ def test_a_stage_is_begun_by_a_scan_and_waits_without_a_worker(desk: Desk) -> No
     assert intents == [1]
     trigger = deferred.value.trigger
     assert rebuilt(trigger).serialize() == trigger.serialize()
-    assert trigger.commands == {"111111111111/eu-central-1": ["c-1"]}
+    assert trigger.commands == {"111111111111/eu-central-1": {"c-1": 0}}
     assert deferred.value.method_name == "execute_complete"
     (wait,) = desk.ledger.waits(RUN, open_only=True)
     assert wait.subject == "dev"
@@ -398,7 +398,8 @@ def test_a_stage_that_settles_is_patched_and_leaves_a_link(desk: Desk) -> None:
 def test_a_halted_stage_fails_the_task_with_the_rule_and_the_hosts(desk: Desk) -> None:
     """Red, no retry; the stage is halted in the ledger, so the next one stays shut."""
     ready_for_staging(desk)
-    desk.gateway.hosts.side_effect = lambda cell, ids: [replace(one, ping=Ping.CONNECTION_LOST) for one in HOSTS if one.id in ids]
+    lost = [replace(one, ping=Ping.CONNECTION_LOST) for one in HOSTS]
+    desk.gateway.hosts.side_effect = lambda cell, ids, **_: [one for one in lost if one.id in ids]
     desk.decide("staging")
     desk.decide("prod")
     assert patch("staging").execute(desk.context()) == {"unreachable": 1}  # one error is within its budget

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.stock import Airflow, Ended, StockTasks
+from benchmarks.stock import StockTasks
+from benchmarks.tasks import Airflow, Ended
 from benchmarks.virtual import VirtualTime
 from patchwave.campaign.rollout import Done, HostState
 from tests.operators.stage import Stage

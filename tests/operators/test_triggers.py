@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from airflow.configuration import conf
 
-from patchwave.campaign.errors import AccessDenied, AwsUnavailable
-from patchwave.triggers import watch
+from patchwave.aws.commands import CommandStatus
+from patchwave.campaign.errors import AccessDenied, AwsUnavailable, Throttled
+from patchwave.triggers import pace, watch
 from patchwave.triggers.watch import CommandsTrigger, MomentTrigger
 
 NOW = datetime(2026, 3, 3, 22, 0, tzinfo=UTC)
@@ -40,15 +41,24 @@ class Time:
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     time = Time()
-    monkeypatch.setattr(watch, "asyncio", SimpleNamespace(sleep=time.sleep, get_running_loop=asyncio.get_running_loop))
+    ours = SimpleNamespace(sleep=time.sleep, get_running_loop=asyncio.get_running_loop, gather=asyncio.gather)
+    monkeypatch.setattr(watch, "asyncio", ours)
+    monkeypatch.setattr(pace, "_cells", {})
     monkeypatch.setattr("patchwave.hooks.clock.now", lambda: time.now)
     return time
 
 
-class Looks:
-    """What AWS says at each look, and which thread asked."""
+def status(command: str, completed: int = 0, *, complete: bool = False) -> CommandStatus:
+    word = "Success" if complete else "InProgress"
+    return CommandStatus(
+        id=command, status=word, details=word, complete=complete, requested_at=NOW, targets=3, completed=completed, errors=0
+    )
 
-    def __init__(self, answer: Callable[[int], bool]) -> None:
+
+class Looks:
+    """What AWS says at each look (by command: hosts on which it ended; None: it is over), and which thread asked."""
+
+    def __init__(self, answer: Callable[[int], Mapping[str, int | None]]) -> None:
         self.answer = answer
         self.count = 0
         self.threads: set[str] = set()
@@ -57,20 +67,28 @@ class Looks:
     async def prepared(self) -> Looks:
         return self
 
-    def gateway(self) -> Looks:
+    def gateway(self, *, repeats: bool) -> Looks:
+        assert not repeats, "a throttled look has to be noticed"
         return self
 
-    def commands(self, cell: Any, ids: list[str]) -> dict[str, Any]:
+    def take_calls(self) -> dict[str, int]:
+        return {"ssm:ListCommands": self.count}
+
+    def commands(self, cell: Any, ids: list[str]) -> dict[str, CommandStatus]:
         self.threads.add(threading.current_thread().name)
         self.asked.append((str(cell), tuple(ids)))
         self.count += 1
-        complete = self.answer(self.count)
-        return {ids[0]: SimpleNamespace(complete=complete)}
+        said = self.answer(self.count)
+        return {one: status(one, 3 if ended is None else ended, complete=ended is None) for one, ended in said.items()}
+
+
+NOTHING: Mapping[str, int | None] = {"c-1": 0, "c-2": 0}
+ALL_OVER: Mapping[str, int | None] = {"c-1": None, "c-2": None}
 
 
 @pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], Looks]:
-    def says(answer: Callable[[int], bool]) -> Looks:
+def aws(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], Mapping[str, int | None]]], Looks]:
+    def says(answer: Callable[[int], Mapping[str, int | None]]) -> Looks:
         looks = Looks(answer)
         monkeypatch.setattr("patchwave.hooks.aws.PatchwaveAwsHook", lambda **_: looks)
         return looks
@@ -85,9 +103,14 @@ def events(trigger: Any) -> list[Any]:
     return asyncio.run(all_of_them())
 
 
-def watching(*, minutes: float = 30, poll: float = 15.0) -> CommandsTrigger:
+def watching(*, minutes: float = 30, poll: float = 15.0, patience: float = 60.0) -> CommandsTrigger:
     until = (NOW + timedelta(minutes=minutes)).isoformat()
-    return CommandsTrigger(commands={CELL: ["c-1", "c-2"]}, until=until, aws_conn_id="aws_default", poll=poll)
+    known = {CELL: {"c-1": 0, "c-2": 0}}
+    return CommandsTrigger(commands=known, until=until, aws_conn_id="aws_default", poll=poll, patience=patience)
+
+
+def because(said: list[Any]) -> list[str]:
+    return [payload["because"] for payload in said]
 
 
 @pytest.mark.parametrize("trigger", [watching(), MomentTrigger(until=NOW.isoformat())], ids=["commands", "moment"])
@@ -100,16 +123,62 @@ def test_a_trigger_is_rebuilt_from_what_it_stores(trigger: Any) -> None:
     assert all(getattr(again, key) == value for key, value in arguments.items())
 
 
-def test_a_command_that_is_over_wakes_the_task_once(time: Time, aws: Any) -> None:
+def test_commands_that_are_over_wake_the_task_once(time: Time, aws: Any) -> None:
     """One event, then the end: after a second one Airflow would call the trigger killed."""
-    looks = aws(lambda count: count == 3)
-    assert events(watching()) == [{"because": "command"}]
+    looks = aws(lambda count: ALL_OVER if count == 3 else NOTHING)
+    assert events(watching()) == [{"because": "command", "calls": {"ssm:ListCommands": 3}}]
     assert looks.count == 3
+
+
+def test_hosts_that_have_ended_wait_a_while_for_the_others(time: Time, aws: Any) -> None:
+    """One slow host does not keep the others from their reboot for hours; and they go on together, in one call."""
+    aws(lambda count: {"c-1": 2, "c-2": 0} if count >= 2 else NOTHING)
+    assert because(events(watching(patience=100, poll=15))) == ["command"]
+    first_news = watch.first_look() + 15
+    assert first_news + 100 <= time.slept < first_news + 100 + 2 * 15
+
+
+def test_what_the_task_knows_already_is_no_news(time: Time, aws: Any) -> None:
+    """Two of three hosts had ended when the task went to sleep."""
+    aws(lambda count: {"c-1": 2})
+    until = (NOW + timedelta(minutes=10)).isoformat()
+    trigger = CommandsTrigger(commands={CELL: {"c-1": 2}}, until=until, aws_conn_id="aws_default")
+    assert because(events(trigger)) == ["moment"]
+
+
+def test_it_looks_fast_at_first_and_slower_while_nothing_changes(time: Time, aws: Any) -> None:
+    """And fast again after a change."""
+    aws(lambda count: {"c-1": 1 if count > 30 else 0, "c-2": 0})
+    events(watching(minutes=60, poll=5, patience=3600))
+    naps = time.naps[1:]
+    assert naps[0] == 5
+    assert naps[:30] == sorted(naps[:30])
+    assert max(naps) == pace.SLOWEST.total_seconds()
+    assert naps[30] < naps[29]
+
+
+def test_a_throttled_cell_is_asked_less_by_everybody(time: Time, aws: Any) -> None:
+    """At once, and by the other campaigns of the process, too; by and by it recovers."""
+
+    def answer(count: int) -> Mapping[str, int | None]:
+        if count <= 3:
+            raise Throttled("Rate exceeded")
+        return NOTHING
+
+    aws(answer)
+    events(watching(minutes=5, poll=5))
+    assert time.naps[1:3] == [10, 20]
+    assert time.naps[3] >= 40
+    its = pace.pace_of("aws_default", CELL)
+    assert 1 < its.factor < 8
+    for minute in range(1, 10):
+        its.answered(time.now + timedelta(minutes=minute))
+    assert its.factor == 1
 
 
 def test_no_trigger_fires_in_its_first_seconds(time: Time, aws: Any) -> None:
     """Airflow fails a healthy task whose trigger fires at once (apache/airflow issues 71580, 72716)."""
-    looks = aws(lambda count: True)
+    looks = aws(lambda count: ALL_OVER)
     events(watching())
     assert looks.count == 1
     assert time.naps[0] == watch.first_look()
@@ -130,15 +199,15 @@ def test_the_first_seconds_follow_airflows_heartbeat(
 
 def test_a_command_that_never_ends_is_watched_until_the_moment(time: Time, aws: Any) -> None:
     """The wait has an end that was told to people, and that is kept."""
-    looks = aws(lambda count: False)
-    assert events(watching(minutes=10)) == [{"because": "moment"}]
+    looks = aws(lambda count: NOTHING)
+    assert because(events(watching(minutes=10))) == ["moment"]
     assert timedelta(minutes=10) <= time.now - NOW < timedelta(minutes=10, seconds=16)
-    assert 30 < looks.count < 50
+    assert 10 < looks.count < 30
 
 
 def test_a_moment_that_comes_before_the_next_look_is_not_slept_over(time: Time, aws: Any) -> None:
     """A poll of minutes does not lengthen a wait of seconds."""
-    aws(lambda count: False)
+    aws(lambda count: NOTHING)
     events(watching(minutes=1, poll=600))
     assert time.now - NOW <= timedelta(minutes=1, seconds=1)
 
@@ -153,20 +222,20 @@ def test_a_moment_trigger_wakes_at_its_moment(time: Time) -> None:
 def test_a_passing_error_of_aws_does_not_end_the_watch(time: Time, aws: Any) -> None:
     """The task could do no better than to wait, too."""
 
-    def answer(count: int) -> bool:
+    def answer(count: int) -> Mapping[str, int | None]:
         if count < 3:
             raise AwsUnavailable("down")
-        return True
+        return ALL_OVER
 
     looks = aws(answer)
-    assert events(watching()) == [{"because": "command"}]
+    assert because(events(watching())) == ["command"]
     assert looks.count == 3
 
 
 def test_an_error_that_will_not_pass_is_raised(time: Time, aws: Any) -> None:
     """The task fails, is retried, and says why; it is not waited for until the moment."""
 
-    def denied(count: int) -> bool:
+    def denied(count: int) -> Mapping[str, int | None]:
         raise AccessDenied("no", operation="ssm:ListCommands")
 
     aws(denied)
@@ -176,17 +245,16 @@ def test_an_error_that_will_not_pass_is_raised(time: Time, aws: Any) -> None:
 
 def test_aws_is_asked_in_a_pool_of_our_own(time: Time, aws: Any) -> None:
     """asyncio's has six threads on two cores; and nothing may block the triggerer's loop."""
-    looks = aws(lambda count: count == 2)
+    looks = aws(lambda count: ALL_OVER if count == 2 else NOTHING)
     events(watching())
     assert all(name.startswith("patchwave") for name in looks.threads)
     assert set(looks.asked) == {(CELL, ("c-1", "c-2"))}
 
 
 def test_a_trigger_only_looks() -> None:
-    """It may run twice, in two places: whatever it calls must have no effect."""
+    """It may run twice, in two places: whatever it calls while it runs must have no effect."""
     import inspect
 
-    source = inspect.getsource(watch)
-    assert "on_kill" not in source
-    for effect in (".send(", ".cancel(", "start_automation", "ledger"):
-        assert effect not in source
+    for source in map(inspect.getsource, (CommandsTrigger.run, CommandsTrigger._look, MomentTrigger.run)):
+        for effect in (".send(", ".cancel(", "start_automation", "stopping", "wish"):
+            assert effect not in source

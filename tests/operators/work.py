@@ -37,6 +37,7 @@ class TaskInstance:
     def __init__(self, holder: str = "try-1") -> None:
         self.id = holder
         self.map_index = -1
+        self.max_tries = 3
         self.pushed: dict[str, Any] = {}
         self.states: dict[str, str] = {}
 
@@ -56,7 +57,7 @@ class Desk:
         self.gateway = create_autospec(Gateway, instance=True)
         self.gateway.take_calls.return_value = {}
         self.gateway.fleet.side_effect = lambda cell, tags: [host for host in HOSTS if host.cell == cell]
-        self.gateway.hosts.side_effect = lambda cell, ids: [host for host in HOSTS if host.id in ids]
+        self.gateway.hosts.side_effect = lambda cell, ids, **_: [host for host in HOSTS if host.id in ids]
         self.gateway.find_command.return_value = None
         self.gateway.send.side_effect = lambda *_, **__: SentCommand(id="c-1", requested_at=datetime.now(UTC))
         self.gateway.commands.return_value = {}

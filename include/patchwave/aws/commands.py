@@ -240,17 +240,22 @@ class Commands(Calls):
     def commands(self, cell: Cell, ids: Iterable[str]) -> dict[str, CommandStatus]:
         """How these commands stand; one that AWS does not list is absent.
 
-        One page of the newest commands answers for most of them; what is not on it is asked for one by one.
+        Pages of the newest commands are read while they may spare calls; what is not on them is asked for one by one.
         """
-        wanted = list(dict.fromkeys(ids))
+        missing = dict.fromkeys(ids)
         found: dict[str, CommandStatus] = {}
-        if len(wanted) > 1:
-            page = self.call(cell, "ssm:ListCommands", MaxResults=LARGEST_PAGE)
-            found = {row["CommandId"]: _status(row) for row in page.get("Commands", ()) if row["CommandId"] in wanted}
-        for command in wanted:
-            if command not in found:
-                found.update({row["CommandId"]: _status(row) for row in self._one(cell, command)})
-        return {command: found[command] for command in wanted if command in found}
+        if len(missing) > 1:
+            for page in self.pages(cell, "ssm:ListCommands", MaxResults=LARGEST_PAGE):
+                before = len(missing)
+                for row in page.get("Commands", ()):
+                    if row["CommandId"] in missing:
+                        found[row["CommandId"]] = _status(row)
+                        del missing[row["CommandId"]]
+                if len(missing) <= 1 or len(missing) == before:  # a page that held none of them is followed by others' commands
+                    break
+        for command in missing:
+            found.update({row["CommandId"]: _status(row) for row in self._one(cell, command)})
+        return found
 
     def _one(self, cell: Cell, command: str) -> Iterator[Mapping[str, Any]]:
         try:

@@ -45,13 +45,17 @@ class Inventory(Calls):
         }
         return self._merged(cell, chosen)
 
-    def hosts(self, cell: Cell, ids: Iterable[HostId]) -> tuple[Host, ...]:
-        """These hosts, by id; one that EC2 has forgotten is absent, one just terminated is there as such."""
+    def hosts(self, cell: Cell, ids: Iterable[HostId], *, groups: bool = True) -> tuple[Host, ...]:
+        """These hosts, by id; one that EC2 has forgotten is absent, one just terminated is there as such.
+
+        Args:
+            groups: whether Auto Scaling is asked, too; if not, they are as if in no group.
+        """
         found: dict[HostId, Mapping[str, Any]] = {}
         for some in chunks(ids, LARGEST_FILTER):
             # A filter, and not InstanceIds: there one id that is gone fails the whole call.
             found.update(self._instances(cell, [{"Name": "instance-id", "Values": list(some)}]))
-        return self._merged(cell, found)
+        return self._merged(cell, found, groups=groups)
 
     def pings(self, cell: Cell, ids: Iterable[HostId]) -> dict[HostId, Mapping[str, Any]]:
         """Systems Manager's rows of these hosts; absent are those that it does not manage, or that are stopped."""
@@ -93,11 +97,11 @@ class Inventory(Calls):
             for row in page.get("InstanceInformationList", ())
         }
 
-    def _merged(self, cell: Cell, instances: Mapping[HostId, Mapping[str, Any]]) -> tuple[Host, ...]:
+    def _merged(self, cell: Cell, instances: Mapping[HostId, Mapping[str, Any]], *, groups: bool = True) -> tuple[Host, ...]:
         if not instances:
             return ()
         managed = self.pings(cell, instances)
-        members = self.group_members(cell, instances)
+        members = self.group_members(cell, instances) if groups else {}
         return tuple(_host(cell, host, instances[host], managed.get(host), members.get(host)) for host in sorted(instances))
 
 

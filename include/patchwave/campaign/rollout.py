@@ -120,7 +120,9 @@ LEGAL: Mapping[HostState, frozenset[HostState]] = {
     HostState.NEEDS_REBOOT: frozenset({HostState.REBOOTING, HostState.PENDING_REBOOT}) | _NEVER_REACHED,
     HostState.REBOOTING: frozenset({HostState.TO_VERIFY, HostState.PENDING_REBOOT, HostState.NEEDS_REBOOT}) | _NEVER_REACHED,
     HostState.TO_VERIFY: frozenset({HostState.VERIFYING}) | _NEVER_REACHED,
-    HostState.VERIFYING: frozenset({HostState.PATCHED, HostState.NEEDS_REBOOT, HostState.PENDING_REBOOT, HostState.TO_VERIFY})
+    HostState.VERIFYING: frozenset(
+        {HostState.PATCHED, HostState.NEEDS_REBOOT, HostState.PENDING_REBOOT, HostState.TO_VERIFY, HostState.READY}
+    )
     | _NEVER_REACHED,
     **{state: frozenset() for state in TERMINAL},
     HostState.TERMINATED: frozenset({HostState.REPLACED}),  # who stands in its place may appear minutes later
@@ -591,7 +593,8 @@ def _running(
         case Outcome.DENIED:
             return move(HostState.UNREACHABLE, "AWS denied access to this host (AccessDenied)")
         case Outcome.CANCELLED:
-            return _cancelled(row, dispatch, attempts(dispatches, dispatch.step, row.host), move)
+            others = {name: one for name, one in dispatches.items() if one.state is not DispatchState.CANCELLED}
+            return _cancelled(row, dispatch, attempts(others, dispatch.step, row.host), move)
         case Outcome.FAILED | Outcome.SUCCEEDED:
             return _ended(rules, dispatches, row, dispatch, invocation, seen, move, late=late)
 
@@ -670,7 +673,7 @@ def _ended(
             # A command that AWS refused as a whole rebooted nobody.
             sent = {name: one for name, one in dispatches.items() if one.state is not DispatchState.REFUSED}
             reboots = attempts(sent, StepKind.REBOOT, row.host)
-            return _verified(rules, row, report, move, reboots=reboots)
+            return _verified(rules, row, report, move, reboots=reboots, stopped=_was_stopped(dispatches, row.host))
 
 
 def _no_report(late: bool, dispatch: DispatchRow, move: _MoveMaker, after: HostState) -> Move | None:
@@ -688,8 +691,18 @@ def _scanned(report: PatchState, move: _MoveMaker) -> Move:
     return move(HostState.READY, f"{missing} patches missing", missing_before=missing)
 
 
-def _verified(rules: StageRules, row: HostRow, report: PatchState, move: _MoveMaker, *, reboots: int) -> Move:
+def _was_stopped(dispatches: Mapping[str, DispatchRow], host: HostId) -> bool:
+    """Whether the last Install of this host was cancelled by us, because a person ended the stage's task."""
+    installs = [one for one in dispatches.values() if one.step is StepKind.INSTALL and host in one.hosts]
+    return bool(installs) and max(installs, key=lambda one: one.attempt).state is DispatchState.CANCELLED
+
+
+def _verified(
+    rules: StageRules, row: HostRow, report: PatchState, move: _MoveMaker, *, reboots: int, stopped: bool
+) -> Move:
     missing = report.missing + report.failed
+    if stopped and missing:
+        return move(HostState.READY, f"its Install was stopped half-way: {missing} patches still missing")
     if report.compliant:
         return move(HostState.PATCHED, "a Scan after the Install found nothing missing", missing_after=0)
     if missing == 0 and report.rejected == 0 and report.pending_reboot:

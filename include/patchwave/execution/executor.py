@@ -10,9 +10,10 @@ It knows no Airflow, so a rehearsal can drive it in virtual time.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Protocol, assert_never
 
 from patchwave.aws.commands import command_for
@@ -23,6 +24,7 @@ from patchwave.campaign.fleet import Host, Readiness, readiness, why_not
 from patchwave.campaign.rollout import (
     FROM_STATE,
     RUNNING_STATE,
+    Decision,
     Dispatch,
     DispatchRow,
     DispatchState,
@@ -42,9 +44,42 @@ from patchwave.campaign.rollout import (
 from patchwave.campaign.values import Cell, HostId
 from patchwave.ledger.store import Lease, Ledger
 
+STALE = timedelta(minutes=5)
+"""A host that was heard of within this time is sent something without another look; Systems Manager's own ping lags as much."""
+SUSPICIOUS = 3
+"""A step that takes this many times what it usually takes is looked into: the host may be stopped or gone."""
+NOT_BEGUN = frozenset({"Pending", "Delayed"})
+"""StatusDetails of a host that has been told nothing yet."""
 SETTLING = timedelta(seconds=60)
 """An intent younger than this whose command AWS does not list may still be on its way from another process (the longest
 SendCommand takes 20 s with our timeouts, and ListCommands is eventually consistent): it is waited for, then sent."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stopped:
+    """What stopping a stage did.
+
+    Attributes:
+        commands: ids of the commands that were cancelled.
+        begun: hosts on which a step of ours was running when it was cancelled.
+        not_begun: hosts that had been sent a step which had not begun there.
+        unknown: hosts of which AWS did not say how far they are; the next try looks again.
+    """
+
+    commands: tuple[str, ...] = ()
+    begun: tuple[HostId, ...] = ()
+    not_begun: tuple[HostId, ...] = ()
+    unknown: tuple[HostId, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.commands and not self.unknown:
+            return "nothing was in flight"
+        parts = [f"{len(self.commands)} commands cancelled"]
+        for hosts, what in ((self.begun, "had begun"), (self.not_begun, "had not begun"), (self.unknown, "not known yet")):
+            if hosts:
+                named = ", ".join(hosts[:10]) + (f" and {len(hosts) - 10} more" if len(hosts) > 10 else "")
+                parts.append(f"{len(hosts)} hosts {what} ({named})")
+        return "; ".join(parts)
 
 
 class Log(Protocol):
@@ -77,6 +112,7 @@ class StageExecutor:
     settling: timedelta = SETTLING
     errors_since: datetime | None = None
     look_again: Callable[[Wait], bool] = lambda _: False
+    _heard_of: dict[HostId, datetime] = field(default_factory=dict, repr=False)
 
     def advance(self) -> Wait | Halt | Done:
         """Do whatever can be done now.
@@ -91,20 +127,91 @@ class StageExecutor:
             if unresolved is not None:
                 return unresolved
             self._look()
-            decision = rollout.decide(
-                self.rules, self._rows(), self._dispatches(), errors_since=self.errors_since, now=self.now()
-            )
+            decision = self._decide()
+            while isinstance(decision, tuple):
+                delayed = self._send_all(decision)
+                if delayed is not None:
+                    return delayed
+                decision = self._decide()  # what was sent a moment ago has nothing to say yet
             match decision:
-                case tuple():
-                    delayed = self._send_all(decision)
-                    if delayed is not None:
-                        return delayed
                 case Wait() if self.look_again(decision):
                     continue
                 case Wait() | Halt() | Done():
                     return decision
                 case _:
                     assert_never(decision)
+
+    def _decide(self) -> Decision:
+        return rollout.decide(self.rules, self._rows(), self._dispatches(), errors_since=self.errors_since, now=self.now())
+
+    def stop(self, *, looks: int, pause: Callable[[], None]) -> Stopped:
+        """Cancel every command in flight, and look until AWS says of each of its hosts how far it came.
+
+        Nothing is sent any more. A command whose answer was lost is found by its token and cancelled, too; an intent that
+        is certain never to have been sent is taken back.
+
+        Args:
+            looks: how often to look at most; each after a `pause`, which lets real time pass.
+
+        Raises:
+            LeaseLost: another process has taken the stage over.
+            AwsUnavailable, Throttled, AccessDenied: AWS does not let us; what is not cancelled is still in the ledger.
+        """
+        cancelled: dict[str, str] = {}  # command id by token
+        begun: dict[HostId, bool] = {}
+        for look in range(looks):
+            self._adopt_or_take_back()
+            running = [row for row in self._rows() if row.state in RUNNING_STATE.values()]
+            if not running:
+                break
+            sent = {row.token: row for row in self._dispatches().values() if row.state is DispatchState.SENT}
+            for token in sorted({row.token for row in running if row.token in sent and row.token not in cancelled}):
+                self._cancel(sent[token], begun)
+                cancelled[token] = sent[token].command or ""
+            self._look()
+            if look + 1 < looks and any(row.state in RUNNING_STATE.values() for row in self._rows()):
+                pause()
+        left = tuple(row.host for row in self._rows() if row.state in RUNNING_STATE.values() and row.host not in begun)
+        return Stopped(
+            commands=tuple(cancelled.values()),
+            begun=tuple(host for host, had in begun.items() if had),
+            not_begun=tuple(host for host, had in begun.items() if not had),
+            unknown=left,
+        )
+
+    def _adopt_or_take_back(self) -> None:
+        """Find out what became of each intent, without sending it."""
+        for row in self._dispatches().values():
+            if row.state is not DispatchState.INTENDED:
+                continue
+            found = self.gateway.find_command(row.cell, row.token, since=row.intended_at)
+            if found is not None:
+                self._mark_sent(row.token, found.id, found.requested_at, "adopted, to be cancelled")
+            elif self.now() >= row.intended_at + self.settling:
+                self.ledger.mark_dispatch(self.lease, row.token, DispatchState.CANCELLED, at=self.now(), reason="never sent")
+                running = {one.host for one in self._rows() if one.token == row.token and one.state is RUNNING_STATE[row.step]}
+                reason = "stopped before it was sent"
+                self._move(
+                    [
+                        Move(host=host, before=RUNNING_STATE[row.step], after=FROM_STATE[row.step], reason=reason)
+                        for host in row.hosts
+                        if host in running
+                    ]
+                )
+
+    def _cancel(self, dispatch: DispatchRow, begun: dict[HostId, bool]) -> None:
+        """Cancel one command, and note on which of its open hosts it had begun."""
+        if dispatch.command is None:
+            return
+        for invocation in self.gateway.invocations(dispatch.cell, dispatch.command, dispatch.token):
+            if invocation.outcome is Outcome.RUNNING:
+                begun[invocation.host] = invocation.details not in NOT_BEGUN
+        self.ledger.check(self.lease)
+        self.gateway.cancel(dispatch.cell, dispatch.command)
+        reason = "stopped by a person"
+        self.ledger.mark_dispatch(self.lease, dispatch.token, DispatchState.CANCELLED, at=self.now(), reason=reason)
+        hosts = len(dispatch.hosts)
+        self.log.info("Cancelled the %s of %d hosts in %s: %s", dispatch.step.value, hosts, dispatch.cell, dispatch.command)
 
     # --- the ledger's view ----------------------------------------------------------------------------------------------
     def _rows(self) -> Sequence[HostRow]:
@@ -145,49 +252,78 @@ class StageExecutor:
         seen = self._observe(rows, dispatches)
         moves = rollout.observed(self.rules, rows, dispatches, seen, now=self.now())
         self._cancel_overdue(moves, rows, dispatches, seen)
-        if moves:
-            self.ledger.move_hosts(self.lease, moves, at=self.now())
-            for move in moves:
-                self.log.info("%s: %s -> %s: %s", move.host, move.before.value, move.after.value, move.reason)
+        self._move(moves)
         for token in seen.complete:
             if dispatches[token].state is DispatchState.SENT:
                 self.ledger.mark_dispatch(self.lease, token, DispatchState.ENDED, at=self.now())
 
+    def _move(self, moves: Sequence[Move]) -> None:
+        if moves:
+            self.ledger.move_hosts(self.lease, moves, at=self.now())
+        for move in moves:
+            self.log.info("%s: %s -> %s: %s", move.host, move.before.value, move.after.value, move.reason)
+
     def _observe(self, rows: Sequence[HostRow], dispatches: Mapping[str, DispatchRow]) -> Observation:
-        hosts: dict[HostId, Host] = {}
-        for cell, ids in _by_cell(rows).items():
-            hosts.update({host.id: host for host in self.gateway.hosts(cell, ids)})
-        running = {row.token for row in rows if row.token and row.state in RUNNING_STATE.values()}
-        watched = [
-            dispatches[token]
-            for token in sorted(running)
-            if token in dispatches and dispatches[token].state in (DispatchState.SENT, DispatchState.ENDED)
-        ]
-        invocations, complete = self._commands(watched)
+        """What the commands in flight say; and the facts of those hosts only of which a command says nothing good."""
+        running = [row for row in rows if row.token in dispatches and row.state in RUNNING_STATE.values()]
+        invocations, complete = self._commands(running, dispatches)
+        doubtful = [row for row in running if self._is_doubtful(row, dispatches[row.token or ""], invocations, complete)]
         return Observation(
-            hosts=hosts,
+            hosts=self._facts(doubtful),
+            looked_at=frozenset(row.host for row in doubtful),
             invocations=invocations,
             patch_states=self._patch_states(rows, dispatches, invocations),
             complete=complete,
         )
 
-    def _commands(self, watched: Sequence[DispatchRow]) -> tuple[dict[tuple[str, HostId], Invocation], frozenset[str]]:
+    def _is_doubtful(
+        self,
+        row: HostRow,
+        dispatch: DispatchRow,
+        invocations: Mapping[tuple[str, HostId], Invocation],
+        complete: frozenset[str],
+    ) -> bool:
+        """Whether EC2 and Systems Manager are worth asking: the command did not reach it, or takes suspiciously long."""
+        invocation = invocations.get((dispatch.token, row.host))
+        if invocation is not None and invocation.outcome in (Outcome.UNDELIVERED, Outcome.DENIED):
+            return True
+        if invocation is None and dispatch.token in complete:
+            return True
+        settled = invocation is not None and invocation.outcome is not Outcome.RUNNING
+        return not settled and self.now() - row.since > SUSPICIOUS * rollout.EXPECTED[dispatch.step]
+
+    def _commands(
+        self, running: Sequence[HostRow], dispatches: Mapping[str, DispatchRow]
+    ) -> tuple[dict[tuple[str, HostId], Invocation], frozenset[str]]:
+        """How the commands of these hosts stand, and the invocations of those that have news."""
         invocations: dict[tuple[str, HostId], Invocation] = {}
         complete = set()
+        open_hosts = Counter(row.token for row in running)
+        long_since = {row.token for row in running if self.now() - row.since > SUSPICIOUS * _expected(dispatches, row)}
         by_cell: dict[Cell, list[DispatchRow]] = {}
-        for dispatch in watched:
-            by_cell.setdefault(dispatch.cell, []).append(dispatch)
-        for cell, dispatches in by_cell.items():
-            statuses = self.gateway.commands(cell, [one.command for one in dispatches if one.command])
-            for one in dispatches:
+        for token in sorted(token for token in open_hosts if token is not None):
+            if dispatches[token].command is not None:
+                by_cell.setdefault(dispatches[token].cell, []).append(dispatches[token])
+        for cell, watched in by_cell.items():
+            statuses = self.gateway.commands(cell, [one.command for one in watched if one.command])
+            for one in watched:
                 status = statuses.get(one.command or "")
                 if status is None or one.command is None:
                     continue  # AWS does not list it yet
                 if status.complete:
                     complete.add(one.token)
-                for invocation in self.gateway.invocations(cell, one.command, one.token):
-                    invocations[one.token, invocation.host] = invocation
+                accounted = len(one.hosts) - open_hosts[one.token]
+                if status.complete or status.completed > accounted or one.token in long_since:
+                    for invocation in self.gateway.invocations(cell, one.command, one.token):
+                        invocations[one.token, invocation.host] = invocation
         return invocations, frozenset(complete)
+
+    def _facts(self, rows: Iterable[HostRow]) -> dict[HostId, Host]:
+        facts: dict[HostId, Host] = {}
+        for cell, ids in _by_cell(rows).items():
+            facts.update({host.id: host for host in self.gateway.hosts(cell, ids, groups=False)})
+            self._heard_of.update(dict.fromkeys(ids, self.now()))
+        return facts
 
     def _patch_states(
         self,
@@ -227,6 +363,9 @@ class StageExecutor:
 
     # --- acting ---------------------------------------------------------------------------------------------------------
     def _send_all(self, decided: Sequence[Dispatch]) -> Wait | None:
+        """Send what is decided, unless a host of it turns out to be away, or AWS refuses: then it is to be decided anew."""
+        if self._look_before(decided):
+            return None
         for one in decided:
             row = DispatchRow(
                 token=one.token,
@@ -246,7 +385,31 @@ class StageExecutor:
             delayed = self._send(row)
             if delayed is not None:
                 return delayed
+            if self._dispatches()[one.token].state is DispatchState.REFUSED:
+                return None  # its hosts may have spent the error budget: no further one before that is judged
         return None
+
+    def _look_before(self, decided: Sequence[Dispatch]) -> bool:
+        """Look at hosts that are about to be sent something and have not been heard of for a while.
+
+        A stopped host takes a command and keeps it open for an hour; one that is gone has the whole command refused.
+
+        Returns:
+            Whether one of them moved.
+        """
+        about_to = {host for one in decided for host in one.hosts}
+        rows = [row for row in self._rows() if row.host in about_to]
+        stale = [row for row in rows if self.now() - self._last_heard(row) > STALE]
+        facts = self._facts(stale)
+        seen = Observation(hosts=facts, looked_at=frozenset(row.host for row in stale))
+        moves = rollout.observed(self.rules, stale, {}, seen, now=self.now())
+        self._move(moves)
+        return bool(moves)
+
+    def _last_heard(self, row: HostRow) -> datetime:
+        # A host of the plan was last heard of when the plan was made: nobody knows how long ago. Any other one answered then.
+        answered = row.since if row.state is not HostState.PLANNED else datetime.min.replace(tzinfo=UTC)
+        return max(answered, self._heard_of.get(row.host, answered))
 
     def _send(self, row: DispatchRow) -> Wait | None:
         """Make the call that `row` intends.
@@ -332,6 +495,10 @@ class StageExecutor:
         self.ledger.move_hosts(self.lease, moves, at=self.now())
 
 
+def _expected(dispatches: Mapping[str, DispatchRow], row: HostRow) -> timedelta:
+    return rollout.EXPECTED[dispatches[row.token or ""].step]
+
+
 def _by_cell(rows: Iterable[HostRow]) -> dict[Cell, list[HostId]]:
     cells: dict[Cell, list[HostId]] = {}
     for row in rows:
@@ -339,10 +506,11 @@ def _by_cell(rows: Iterable[HostRow]) -> dict[Cell, list[HostId]]:
     return cells
 
 
-def wait_for(wait: Wait, dispatches: Iterable[DispatchRow]) -> dict[str, list[str]]:
-    """Commands that a wait is for, by cell: what a trigger watches."""
-    watched: dict[str, list[str]] = {}
-    for row in dispatches:
-        if row.token in wait.tokens and row.command is not None and row.state is DispatchState.SENT:
-            watched.setdefault(str(row.cell), []).append(row.command)
+def wait_for(wait: Wait, dispatches: Iterable[DispatchRow], rows: Iterable[HostRow]) -> dict[str, dict[str, int]]:
+    """Commands that a wait is for, by cell and command id: on how many hosts each has ended that we know of."""
+    open_hosts = Counter(row.token for row in rows if row.state in RUNNING_STATE.values())
+    watched: dict[str, dict[str, int]] = {}
+    for one in dispatches:
+        if one.token in wait.tokens and one.command is not None and one.state is DispatchState.SENT:
+            watched.setdefault(str(one.cell), {})[one.command] = len(one.hosts) - open_hosts[one.token]
     return watched

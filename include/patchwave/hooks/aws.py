@@ -14,7 +14,7 @@ from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionW
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from patchwave.aws.calls import Session
+from patchwave.aws.calls import UNREPEATED, Session
 from patchwave.aws.gateway import Gateway
 from patchwave.aws.identity import Caller, Identity, assumed
 from patchwave.campaign.values import Cell
@@ -52,9 +52,13 @@ class PatchwaveAwsHook(AwsBaseHook):
             )
         return self
 
-    def gateway(self) -> Gateway:
-        """The gateway; its clients are made when they are first needed."""
-        return Gateway(self.session_for, **self._addresses())
+    def gateway(self, *, repeats: bool = True) -> Gateway:
+        """The gateway; its clients are made when they are first needed.
+
+        Args:
+            repeats: whether botocore repeats a read that AWS throttles; if not, whoever asks learns of it and slows down.
+        """
+        return Gateway(self.session_for, **self._addresses(), **({} if repeats else {"reads": UNREPEATED}))
 
     def session_for(self, cell: Cell) -> Session:
         """A boto3 session with credentials of the cell's account: the connection's own, or those of the role there.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow.sdk import BaseHook
+from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from patchwave.campaign.errors import Permanent
@@ -29,9 +29,28 @@ def ledger(conn_id: str = CONNECTION) -> SqlLedger:
     try:
         connection = BaseHook.get_connection(conn_id)
     except AirflowNotFoundException as error:
-        raise LedgerNotConnected(
-            f"Airflow has no connection {conn_id!r}: create it, or set AIRFLOW_CONN_{conn_id.upper()}"
-        ) from error
+        raise _not_connected(conn_id) from error
+    return _open(connection)
+
+
+async def open_ledger_from_a_trigger(conn_id: str = CONNECTION) -> SqlLedger:
+    """The same, asked for in an event loop, where Airflow's connections have to be awaited.
+
+    Raises:
+        LedgerNotConnected: Airflow has no such connection.
+    """
+    try:
+        connection = await BaseHook.aget_connection(conn_id)
+    except AirflowNotFoundException as error:
+        raise _not_connected(conn_id) from error
+    return _open(connection)
+
+
+def _not_connected(conn_id: str) -> LedgerNotConnected:
+    return LedgerNotConnected(f"Airflow has no connection {conn_id!r}: create it, or set AIRFLOW_CONN_{conn_id.upper()}")
+
+
+def _open(connection: Connection) -> SqlLedger:
     return ledger_at(
         url_of(
             conn_type=connection.conn_type,

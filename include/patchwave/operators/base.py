@@ -7,6 +7,7 @@ from the ledger. `execute` and `execute_complete` both call it. A `Transient` er
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -24,6 +25,7 @@ from patchwave.campaign.errors import Permanent, Transient
 from patchwave.campaign.plan import Plan
 from patchwave.campaign.policy import Policy
 from patchwave.campaign.values import RunId
+from patchwave.execution.stopping import Try
 from patchwave.hooks import clock
 from patchwave.hooks.aws import PatchwaveAwsHook
 from patchwave.hooks.ledger import ledger as open_ledger
@@ -40,14 +42,14 @@ class Work:
 
     Attributes:
         run_id: names the run in the ledger.
-        holder: id of this try's task instance; the same over all legs of a try, new with each retry and clear.
+        holder: this try (`stopping.Try`): the same over all legs of a try, new with each retry and clear.
     """
 
     def __init__(self, context: Context, *, aws_conn_id: str, ledger_conn_id: str) -> None:
         self.context = context
         self.dag_run = context["dag_run"]
         self.run_id = RunId(f"{self.dag_run.dag_id}/{self.dag_run.run_id}")
-        self.holder = str(context["ti"].id)
+        self.holder = str(Try(task_instance=str(context["ti"].id), most=context["ti"].max_tries))
         self._aws_conn_id = aws_conn_id
         self._ledger_conn_id = ledger_conn_id
 
@@ -111,9 +113,10 @@ class Work:
         except KeyError:
             raise Permanent(f"the ledger holds no {name!r} of this run: the task that writes it has not run") from None
 
-    def count_calls(self) -> None:
-        """Add the calls made to AWS to the run's count."""
-        if "gateway" in self.__dict__ and (calls := self.gateway.take_calls()):
+    def count_calls(self, others: Mapping[str, int]) -> None:
+        """Add the calls made to AWS to the run's count, with those that a trigger made for it."""
+        own = self.gateway.take_calls() if "gateway" in self.__dict__ else {}
+        if calls := Counter(own) + Counter(others):
             self.ledger.count_calls(self.run_id, calls)
 
 
@@ -139,8 +142,8 @@ class CampaignOperator(BaseOperator):
         return self._guarded(context)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
-        """Go on after a wait; the event only says that it is worth looking."""
-        return self._guarded(context)
+        """Go on after a wait; the event only says that it is worth looking, and which calls its trigger made."""
+        return self._guarded(context, (event or {}).get("calls") or {})
 
     def work(self, work: Work) -> Any:
         """What the task does.
@@ -151,15 +154,15 @@ class CampaignOperator(BaseOperator):
         """
         raise NotImplementedError
 
-    def _guarded(self, context: Context) -> Any:
+    def _guarded(self, context: Context, calls: Mapping[str, int] | None = None) -> Any:
         work = Work(context, aws_conn_id=self.aws_conn_id, ledger_conn_id=self.ledger_conn_id)
         try:
             return self.work(work)
         except Permanent as error:
             raise AirflowFailException(str(error)) from error
         finally:
-            with suppress(Transient):  # a count must not hide what happened
-                work.count_calls()
+            with suppress(Transient, KeyError):  # a count must not hide what happened
+                work.count_calls(calls or {})
 
     def wait(
         self, work: Work, *, subject: str, reason: str, ends: str, until: datetime, look_at: datetime | None = None

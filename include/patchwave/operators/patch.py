@@ -6,8 +6,10 @@ the ledger decides who may act, intents stand there before effects, and commands
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
@@ -21,6 +23,7 @@ from patchwave.campaign.errors import NotApproved, Permanent
 from patchwave.campaign.plan import StagePlan
 from patchwave.campaign.rollout import Done, Halt, Wait
 from patchwave.campaign.values import StageName
+from patchwave.execution import stopping
 from patchwave.execution.executor import SETTLING, StageExecutor, wait_for
 from patchwave.hooks import clock
 from patchwave.ledger.store import Lease, StageState
@@ -33,6 +36,13 @@ from patchwave.triggers.watch import CommandsTrigger
 NOT_WORTH_DEFERRING = 1.0
 """Real seconds. A deferral costs a worker's start, about two seconds of a core; a wait that usually ends sooner than this is
 waited out in place. In real time no step is that short: this is for rehearsals, whose clock runs hundreds of times faster."""
+
+LOOK_EVERY = timedelta(minutes=5)
+LEAST_DEFERRAL = timedelta(seconds=20)
+"""Real seconds: in a rehearsal `LOOK_EVERY` passes in a moment, and each wake costs a worker's start."""
+
+LOOKS_WHEN_KILLED = 2
+"""How often the wish of a person is looked for before Airflow kills this process for good, two seconds apart."""
 
 LOOKS = 8
 """How often a short wait is looked at again, a quarter of `NOT_WORTH_DEFERRING` apart, before it is deferred all the same."""
@@ -47,16 +57,17 @@ class PatchStageOperator(CampaignOperator):
 
     Args:
         stage: name of the stage.
-        poll: real seconds between two looks at commands in flight.
+        poll: campaign seconds between two looks at commands in flight, at first and after each change.
     """
 
     template_fields: Sequence[str] = (*CampaignOperator.template_fields, "stage")
     operator_extra_links = (RunPageLink(), RunCommandConsoleLink())
 
-    def __init__(self, *, stage: str, poll: float = 15.0, **kwargs: Any) -> None:
+    def __init__(self, *, stage: str, poll: float = 5.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stage = stage
         self.poll = poll
+        self._executor: StageExecutor | None = None
 
     def work(self, work: Work) -> dict[str, int]:
         """Returns the stage's hosts by terminal class.
@@ -73,7 +84,7 @@ class PatchStageOperator(CampaignOperator):
         if before.state is not StageState.PATCHING:
             work.ledger.set_stage(lease, StageState.PATCHING, reason="", at=work.now)
         work.ledger.add_hosts(lease, plans.rows(work.plan, stage, now=work.now))
-        executor = StageExecutor(
+        executor = self._executor = StageExecutor(
             ledger=work.ledger,
             gateway=work.gateway,
             lease=lease,
@@ -85,7 +96,17 @@ class PatchStageOperator(CampaignOperator):
             errors_since=before.halted_at,
             look_again=_Patience(),
         )
+        if before.state is StageState.PATCHING and stopping.was_cleared(before.holder, work.holder):
+            self._stop_what_was_cleared(work, executor)
         return self._follow(work, lease, executor.advance())
+
+    def _stop_what_was_cleared(self, work: Work, executor: StageExecutor) -> None:
+        """A person cleared the task: what its last try had in flight is cancelled, then the stage goes on from there."""
+        stopped = executor.stop(looks=1, pause=lambda: None)
+        if stopped.commands or stopped.unknown:
+            self.log.info("The task was cleared: %s", stopped)
+            data = stopping.as_data(executor.lease.stage, stopping.CLEARED, stopped)
+            work.ledger.record(work.run_id, "stage.stopped", data, at=work.now)
 
     def _check_gate(self, work: Work, stage: StagePlan) -> None:
         """Read the decision from the ledger, whatever the state of the gate's task, and fail closed."""
@@ -107,13 +128,22 @@ class PatchStageOperator(CampaignOperator):
         match decision:
             case Wait():
                 self.say_wait(work, subject=self.stage, reason=decision.reason, ends=decision.ends, until=decision.until)
-                commands = wait_for(decision, work.ledger.dispatches(work.run_id, lease.stage))
+                commands = wait_for(
+                    decision,
+                    work.ledger.dispatches(work.run_id, lease.stage),
+                    work.ledger.hosts(work.run_id, lease.stage),
+                )
                 self.defer(
                     trigger=CommandsTrigger(
                         commands=commands,
-                        until=decision.until.isoformat(),
+                        until=min(decision.until, work.now + self._look_every()).isoformat(),
                         aws_conn_id=self.aws_conn_id,
-                        poll=max(0.5, self.poll / clock.speed()),
+                        poll=self.poll,
+                        patience=_patience_for(decision),
+                        run_id=work.run_id,
+                        stage=self.stage,
+                        holder=work.holder,
+                        ledger_conn_id=self.ledger_conn_id,
                     ),
                     method_name="execute_complete",
                 )
@@ -136,9 +166,44 @@ class PatchStageOperator(CampaignOperator):
         if sent:
             work.context["ti"].xcom_push(key="console_url", value=console.command(sent[-1].cell.region, str(sent[-1].command)))
 
+    @staticmethod
+    def _look_every() -> timedelta:
+        """How long a stage is left alone at most, in the campaign's time: hosts come and go without a command's news."""
+        return max(LOOK_EVERY, LEAST_DEFERRAL * clock.speed())
+
     def on_kill(self) -> None:
-        """Airflow ends this process; the next try, or a clear, goes on from the ledger. Nothing is left half written."""
-        self.log.info("Stopped; what is in flight stands in the ledger and is adopted by whoever resumes")
+        """Airflow ends this process, for a person's sake or for its own; five seconds are left.
+
+        If a person ended the task, its commands are cancelled here; if there is no time for it, the api-server does it, or
+        whoever looks at the ledger next. In all other cases they go on, and are adopted by whoever resumes.
+        """
+        if self._executor is None:
+            return
+        executor = self._executor
+        # A thread: this is a signal's handler, and what it interrupted may hold the ledger's lock.
+        threading.Thread(target=_stop_if_wished, args=(executor,), name=f"stop {executor.lease.stage}").start()
+
+
+def _stop_if_wished(executor: StageExecutor) -> None:
+    outcome = stopping.after_kill(
+        executor.ledger,
+        executor.gateway,
+        run=executor.lease.run,
+        stage=executor.lease.stage,
+        holder=executor.lease.holder,
+        task_state=None,
+        now=clock.now,
+        log=executor.log,
+        pause=time.sleep,
+        speed=clock.speed(),
+        patience=LOOKS_WHEN_KILLED,
+    )
+    executor.log.info("Stopped: %s", outcome or "what is in flight stands in the ledger and is adopted by whoever resumes")
+
+
+def _patience_for(wait: Wait) -> float:
+    """Campaign seconds that hosts whose step has ended wait for the others: a quarter of what the step usually takes."""
+    return max(20.0, 0.25 * wait.expected.total_seconds()) if wait.expected is not None else 20.0
 
 
 class _Patience:

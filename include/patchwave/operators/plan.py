@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from patchwave.campaign import fleet as fleets
 from patchwave.campaign import plan as plans
+from patchwave.campaign import rollout, windows
 from patchwave.campaign.compliance import Subject
-from patchwave.campaign.fleet import Host
+from patchwave.campaign.fleet import Group, Host
 from patchwave.campaign.plan import Plan, Restriction
 from patchwave.campaign.policy import Reboot
+from patchwave.campaign.rollout import StepKind
 from patchwave.campaign.values import StageName
 from patchwave.operators.base import PLAN, CampaignOperator, Work
 from patchwave.operators.compliance import judge_now, store_judgement
@@ -19,13 +23,13 @@ class PlanOperator(CampaignOperator):
 
     def work(self, work: Work) -> str:
         """Returns the plan's digest."""
-        hosts = self._fleet(work)
+        hosts, groups = self._fleet(work)
         if PLAN in work.ledger.documents(work.run_id):
             # A plan is made once: a second one could not be what was approved.
             self.log.info("This run has its plan already; it stays as it is. For another plan, trigger another run.")
             plan = work.plan
         else:
-            plan = self._plan(work, hosts)
+            plan = self._plan(work, hosts, groups)
         digest = work.ledger.put_document(work.run_id, PLAN, plans.to_json(plan), at=work.now)
         # What follows may be cut off at any line, and is done by the next try then.
         text = plans.markdown(plan)
@@ -41,16 +45,26 @@ class PlanOperator(CampaignOperator):
             self.log.info("This is a dry run: it ends here, with the plan as its result")
         return digest
 
-    def _fleet(self, work: Work) -> list[Host]:
+    def _fleet(self, work: Work) -> tuple[list[Host], list[Group]]:
+        """Every host of the scope that is not gone, and the groups that they serve in."""
         hosts: list[Host] = []
+        groups: list[Group] = []
         for cell in work.campaign.cells:
             tags = {key: tuple(values) for key, values in work.campaign.scope.tags.items()}
-            hosts.extend(
-                host for host in work.gateway.fleet(cell, tags) if fleets.readiness(host) is not fleets.Readiness.TERMINATED
-            )
-        return hosts
+            there = [host for host in work.gateway.fleet(cell, tags) if fleets.readiness(host) is not fleets.Readiness.TERMINATED]
+            found, around = work.gateway.surroundings(cell, there)
+            hosts.extend(found)
+            groups.extend(around)
+        return hosts, groups
 
-    def _plan(self, work: Work, hosts: list[Host]) -> Plan:
+    def _expected(self, work: Work, hosts: list[Host]) -> dict[str, dict[StepKind, timedelta]]:
+        """How long each step takes on the platforms of these hosts, by what earlier runs of any campaign have told."""
+        return {
+            platform: windows.expected(work.ledger.durations(platform), rollout.at_most(platform))
+            for platform in sorted({host.platform for host in hosts})
+        }
+
+    def _plan(self, work: Work, hosts: list[Host], groups: list[Group]) -> Plan:
         params = work.run.params
         plan = plans.build(
             work.campaign,
@@ -67,6 +81,8 @@ class PlanOperator(CampaignOperator):
             definition=work.run.definition_digest,
             requested_by=work.run.requested_by,
             reboot=work.policy.reboot is not Reboot.NEVER,
+            groups=groups,
+            expected=self._expected(work, hosts),
         )
         if not plan.hosts and not plan.dry_run:
             self.log.warning("The plan holds no host: %d instances of the scope, all excluded", len(hosts))

@@ -9,23 +9,29 @@ seconds: Airflow fails a healthy task whose trigger fires while the leg before i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.configuration import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from patchwave.campaign.errors import Transient
-from patchwave.campaign.values import Cell
+from patchwave.campaign.errors import Throttled, Transient
+from patchwave.campaign.values import Cell, RunId, StageName
+from patchwave.execution.waiting import add_to_wait
 from patchwave.hooks import clock
+from patchwave.hooks.ledger import open_ledger_from_a_trigger
+from patchwave.triggers import pace
 
 if TYPE_CHECKING:
     from patchwave.aws.gateway import Gateway
 
 POOL = ThreadPoolExecutor(max_workers=32, thread_name_prefix="patchwave")
 """asyncio's own pool has six threads on two cores and starves with many triggers."""
+SHORTEST = 0.5
+"""Real seconds between two looks, in a rehearsal whose clock runs hundreds of times faster."""
 
 
 def first_look() -> float:
@@ -59,21 +65,45 @@ class MomentTrigger(BaseTrigger):
 
 
 class CommandsTrigger(BaseTrigger):
-    """Ends when one of the commands is over, or at a moment of the campaign's time.
+    """Ends when commands of a stage have news worth waking its task up for, or at a moment of the campaign's time.
+
+    One trigger watches all cells and commands of a stage: a look is one ListCommands a cell. It sends nothing to AWS, with
+    one exception: when a person ends its task, it carries the stop out (`patchwave.execution.stopping`).
 
     Args:
-        commands: command ids by cell (``account/region``).
+        commands: by cell (``account/region``) and command id: on how many hosts it has ended that the task knows of.
         until: ISO 8601 with a zone.
         aws_conn_id: Airflow connection.
-        poll: real seconds between two looks.
+        poll: campaign seconds between two looks at first.
+        patience: campaign seconds that hosts that have ended wait for the rest of their command.
+        run_id, stage, holder: whose commands these are, as the ledger names them; empty for none.
+        ledger_conn_id: Airflow connection of the ledger.
     """
 
-    def __init__(self, *, commands: Mapping[str, Sequence[str]], until: str, aws_conn_id: str, poll: float = 15.0) -> None:
+    def __init__(
+        self,
+        *,
+        commands: Mapping[str, Mapping[str, int]],
+        until: str,
+        aws_conn_id: str,
+        poll: float = 5.0,
+        patience: float = 30.0,
+        run_id: str = "",
+        stage: str = "",
+        holder: str = "",
+        ledger_conn_id: str = "patchwave_ledger",
+    ) -> None:
         super().__init__()
-        self.commands = {cell: list(ids) for cell, ids in commands.items()}
+        self.commands = {cell: dict(known) for cell, known in commands.items()}
         self.until = until
         self.aws_conn_id = aws_conn_id
         self.poll = poll
+        self.patience = patience
+        self.run_id = run_id
+        self.stage = stage
+        self.holder = holder
+        self.ledger_conn_id = ledger_conn_id
+        self._said: set[str] = set()
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments."""
@@ -82,30 +112,109 @@ class CommandsTrigger(BaseTrigger):
             "until": self.until,
             "aws_conn_id": self.aws_conn_id,
             "poll": self.poll,
+            "patience": self.patience,
+            "run_id": self.run_id,
+            "stage": self.stage,
+            "holder": self.holder,
+            "ledger_conn_id": self.ledger_conn_id,
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """One event, when a command is over or the moment has come."""
+        """One event, when there is news or the moment has come; it carries the calls that were made."""
         until = datetime.fromisoformat(self.until)
+        began = clock.now()
         await asyncio.sleep(first_look())
         from patchwave.hooks.aws import PatchwaveAwsHook  # boto3 costs a second: not while triggers start
 
-        loop = asyncio.get_running_loop()
-        gateway = (await PatchwaveAwsHook(aws_conn_id=self.aws_conn_id).prepared()).gateway()
-        while clock.real_delay(until) > 0:
-            try:
-                over = await loop.run_in_executor(POOL, self._over, gateway)
-            except Transient as error:
-                # The task could do no better than to wait, too; it learns of it when it wakes.
-                self.log.warning("Looking at commands failed, trying again: %s", error)
-                over = False
-            if over:
-                yield TriggerEvent({"because": "command"})
-                return
-            await asyncio.sleep(min(self.poll, max(0.2, clock.real_delay(until))))
-        yield TriggerEvent({"because": "moment"})
+        gateway = (await PatchwaveAwsHook(aws_conn_id=self.aws_conn_id).prepared()).gateway(repeats=False)
+        news = {
+            cell: pace.News(known=known, patience=timedelta(seconds=self.patience), since=began)
+            for cell, known in self.commands.items()
+        }
+        because = "moment"
+        while because == "moment" and clock.real_delay(until) > 0:
+            looks = await asyncio.gather(*(self._look(gateway, cell, one) for cell, one in news.items()))
+            if any(looks):
+                because = "command"
+            else:
+                await asyncio.sleep(min(self._pause(news), max(0.2, clock.real_delay(until))))
+        yield TriggerEvent({"because": because, "calls": dict(gateway.take_calls())})
 
-    def _over(self, gateway: Gateway) -> bool:
-        return any(
-            status.complete for cell, ids in self.commands.items() for status in gateway.commands(Cell.parse(cell), ids).values()
+    async def _look(self, gateway: Gateway, cell: str, news: pace.News) -> bool:
+        """Whether the commands of one cell have news that are worth waking up for."""
+        its_pace = pace.pace_of(self.aws_conn_id, cell)
+        loop = asyncio.get_running_loop()
+        try:
+            statuses = await loop.run_in_executor(POOL, gateway.commands, Cell.parse(cell), list(news.known))
+        except Throttled as error:
+            its_pace.throttled(clock.now())
+            slowly = f"AWS throttles in {cell}: looked at {its_pace.factor:g} times more slowly"
+            self.log.warning("%s (%s)", slowly, error)
+            await self._say(slowly)
+            return False
+        except Transient as error:
+            # The task could do no better than to wait, too; it learns of it when it wakes.
+            self.log.warning("Looking at commands failed, trying again: %s", error)
+            await self._say(f"AWS does not answer in {cell}: {error}")
+            return False
+        its_pace.answered(clock.now())
+        return news.saw(statuses, now=clock.now())
+
+    def _pause(self, news: Mapping[str, pace.News]) -> float:
+        """Real seconds until the next look: that of the cell that has to be looked at first."""
+        now = clock.now()
+        due = [
+            pace.pause(now - one.since, fastest=timedelta(seconds=self.poll), factor=pace.pace_of(self.aws_conn_id, cell).factor)
+            for cell, one in news.items()
+        ]
+        return max(SHORTEST, min(due, default=pace.SLOWEST).total_seconds() / clock.speed())
+
+    async def _say(self, why: str) -> None:
+        """Put it into the reason of the stage's wait, once; a ledger that does not answer keeps nobody from looking."""
+        if not self.run_id or why in self._said:
+            return
+        self._said.add(why)
+        try:
+            ledger = await open_ledger_from_a_trigger(self.ledger_conn_id)
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(POOL, add_to_wait, ledger, RunId(self.run_id), self.stage, why, clock.now())
+        except Transient as error:
+            self.log.warning("The ledger does not take the reason of the wait: %s", error)
+
+    async def on_kill(self) -> None:
+        """A person ended the task, or Airflow only moved this trigger: find out which, and in the first case stop.
+
+        Airflow cuts this off after a second, so the work is a thread's.
+        """
+        if not self.run_id:
+            return
+        from patchwave.execution import stopping
+        from patchwave.hooks.aws import PatchwaveAwsHook
+
+        hook = await PatchwaveAwsHook(aws_conn_id=self.aws_conn_id).prepared()
+        ledger = await open_ledger_from_a_trigger(self.ledger_conn_id)
+        task_state = self._task_state if self.task_instance is not None else None
+        POOL.submit(
+            stopping.after_kill,
+            ledger,
+            hook.gateway(),
+            run=RunId(self.run_id),
+            stage=StageName(self.stage),
+            holder=self.holder,
+            task_state=task_state,
+            now=clock.now,
+            log=self.log,
+            pause=time.sleep,
+            speed=clock.speed(),
         )
+
+    def _task_state(self) -> str | None:
+        """What Airflow says of the task's state now; None when it does not say."""
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        ti = self.task_instance
+        if ti is None:
+            return None
+        states = RuntimeTaskInstance.get_task_states(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
+        state = states.get(ti.run_id, {}).get(ti.task_id)
+        return None if state is None else str(getattr(state, "value", state))

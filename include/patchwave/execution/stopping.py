@@ -1,0 +1,218 @@
+"""A person ended a stage's task: how are its commands stopped, and by whom?
+
+Marking the task failed or success, or failing the run, leaves a wish in the ledger (the listener in the api-server writes
+it: it is only called for a person's action). Whoever notices first carries it out: the trigger that is told to stop, the
+worker's process that is, the api-server when neither did, or the next trigger that looks around. All of them may: the lease
+says who does. A cleared task needs no wish: its next try knows by its own number that it was cleared, and stops first.
+
+Nothing here trusts `on_kill` by itself: Airflow calls it when nobody acted, too (reference: triggers, on_kill).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from patchwave.aws.gateway import Gateway
+from patchwave.campaign import plan as plans
+from patchwave.campaign.errors import LeaseLost, PatchwaveError
+from patchwave.campaign.rollout import StageRules
+from patchwave.campaign.values import RunId, StageName
+from patchwave.execution.executor import SETTLING, Log, StageExecutor, Stopped
+from patchwave.ledger.changes import PLAN
+from patchwave.ledger.store import Ledger, StageState, StopWish
+
+LOOKS = 10
+BETWEEN = 2.0
+"""Real seconds between two looks at commands that are being cancelled: twenty in all, so that a kill is over within thirty."""
+PATIENCE = 10
+"""How often, `BETWEEN` apart, a trigger that was told to stop looks whether a person did it."""
+STOPPER = "stop of "
+CLEARED = "the task was cleared"
+
+_ENDED = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
+"""Airflow's states of a task that ended; a deferred task whose trigger merely moved is still deferred."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Try:
+    """A try of a task, as it names itself when it takes a lease.
+
+    Attributes:
+        task_instance: its id: the same over all deferrals of a try, new with each retry, reset and clear.
+        most: how many tries the task may have: it grows with a clear, and with nothing else.
+    """
+
+    task_instance: str
+    most: int
+
+    def __str__(self) -> str:
+        return f"{self.task_instance}#{self.most}"
+
+    @classmethod
+    def parse(cls, holder: str) -> Try | None:
+        """From a holder of a lease; None for one that is no try (somebody who stops it)."""
+        name, sign, most = holder.partition("#")
+        return cls(task_instance=name, most=int(most)) if sign and most.lstrip("-").isdigit() else None
+
+
+def was_cleared(before: str | None, now: str) -> bool:
+    """Whether a person cleared the task between the try that held the lease before and this one."""
+    earlier = Try.parse((before or "").removeprefix(STOPPER))
+    this = Try.parse(now)
+    return earlier is not None and this is not None and earlier.task_instance != this.task_instance and this.most != earlier.most
+
+
+def rules_of(ledger: Ledger, run: RunId, stage: StageName) -> tuple[StageRules, str]:
+    """The stage's rules and the campaign's name, from the plan that the ledger holds.
+
+    Raises:
+        KeyError: the run has no plan, or the plan does not touch the stage: then nothing was sent, either.
+    """
+    plan = plans.from_json(ledger.document(run, PLAN))
+    return plans.rules(plan, plan.stage(stage)), plan.campaign
+
+
+def carry_out(
+    ledger: Ledger,
+    gateway: Gateway,
+    wish: StopWish,
+    *,
+    now: Callable[[], datetime],
+    log: Log,
+    pause: Callable[[float], None],
+    speed: float = 1.0,
+) -> str:
+    """Do what a wish asks for, and write what became of it; safe to be called by several at once.
+
+    Args:
+        pause: lets real seconds pass.
+        speed: campaign seconds in a real one.
+
+    Returns:
+        What became of it, in one sentence; empty if somebody else is at it.
+
+    Raises:
+        PatchwaveError: AWS or the ledger did not answer; the wish stays open.
+    """
+    try:
+        row = ledger.stage(wish.run, wish.stage)
+    except KeyError:
+        return _ended(ledger, wish, "the ledger knows no such stage: nothing was sent", at=now())
+    if (row.holder or "").removeprefix(STOPPER) != wish.holder:
+        return _ended(ledger, wish, "another try has the stage since, which goes on from what the ledger says", at=now())
+    if row.state is not StageState.PATCHING:
+        return _ended(ledger, wish, f"nothing was in flight: the stage was {row.state.value}", at=now())
+    try:
+        rules, campaign = rules_of(ledger, wish.run, wish.stage)
+        lease = ledger.acquire(wish.run, wish.stage, STOPPER + wish.holder, at=now())
+        executor = StageExecutor(
+            ledger=ledger,
+            gateway=gateway,
+            lease=lease,
+            rules=rules,
+            campaign=campaign,
+            now=now,
+            log=log,
+            settling=SETTLING * speed,
+        )
+        stopped = executor.stop(looks=LOOKS, pause=lambda: pause(BETWEEN))
+        ledger.record(wish.run, "stage.stopped", as_data(wish.stage, wish.reason, stopped), at=now())
+        text = f"{wish.reason}; {stopped}; clear the task to go on with the hosts that are not settled"
+        ledger.set_stage(lease, StageState.HALTED, reason=text, at=now())
+        ledger.end_wait(wish.run, wish.stage, at=now())
+    except LeaseLost:
+        log.info("Somebody else stops stage %s", wish.stage)
+        return ""
+    return _ended(ledger, wish, str(stopped), at=now())
+
+
+def as_data(stage: StageName, reason: str, stopped: Stopped) -> dict[str, Any]:
+    """A stop for the journal: which hosts had begun, which had not, and of which AWS did not say."""
+    return {
+        "stage": stage,
+        "reason": reason,
+        "commands": list(stopped.commands),
+        "begun": list(stopped.begun),
+        "not_begun": list(stopped.not_begun),
+        "unknown": list(stopped.unknown),
+    }
+
+
+def _ended(ledger: Ledger, wish: StopWish, outcome: str, *, at: datetime) -> str:
+    ledger.end_stop_wish(wish.run, wish.stage, wish.holder, outcome=outcome, at=at)
+    return outcome
+
+
+def sweep(
+    ledger: Ledger,
+    gateway: Callable[[], Gateway],
+    *,
+    now: Callable[[], datetime],
+    log: Log,
+    pause: Callable[[float], None],
+    speed: float = 1.0,
+    only: Iterable[str] | None = None,
+) -> list[str]:
+    """Carry out every open wish, or those of the holders named; one that fails stays open and keeps no other from its turn.
+
+    Returns:
+        What became of each.
+    """
+    outcomes = []
+    for wish in ledger.stop_wishes(open_only=True):
+        if only is not None and wish.holder not in set(only):
+            continue
+        try:
+            outcomes.append(carry_out(ledger, gateway(), wish, now=now, log=log, pause=pause, speed=speed))
+        except PatchwaveError as error:
+            log.info("Stage %s of run %s cannot be stopped yet: %s", wish.stage, wish.run, error)
+    return [outcome for outcome in outcomes if outcome]
+
+
+def after_kill(
+    ledger: Ledger,
+    gateway: Gateway,
+    *,
+    run: RunId,
+    stage: StageName,
+    holder: str,
+    task_state: Callable[[], str | None] | None,
+    now: Callable[[], datetime],
+    log: Log,
+    pause: Callable[[float], None],
+    speed: float = 1.0,
+    patience: int = PATIENCE,
+) -> str:
+    """A process of the try `holder` was told to stop: find out whether a person did it, and if so carry it out.
+
+    A person's mark leaves a wish of this holder within moments. A clear brings a new try, which takes the lease and stops
+    by itself. When neither comes, Airflow is asked; where it does not say, nothing is stopped, for nobody is known to have
+    wished it.
+
+    Args:
+        task_state: asks Airflow for the task's state; None where that is not possible.
+
+    Returns:
+        What was done, in one sentence; empty if nothing.
+    """
+    try:
+        for look in range(patience):
+            wish = next((one for one in ledger.stop_wishes(run, open_only=True) if one.holder == holder), None)
+            if wish is not None:
+                return carry_out(ledger, gateway, wish, now=now, log=log, pause=pause, speed=speed)
+            if ledger.stage(run, stage).holder != holder:
+                return ""
+            if look + 1 < patience:
+                pause(BETWEEN)
+        state = task_state() if task_state is not None else None
+        if state is None or state not in _ENDED:
+            log.info("Told to stop, but nobody ended the task (%s): its commands go on", state or "state unknown")
+            return ""
+        ledger.wish_stop(run, stage, holder, at=now(), reason=f"the task was ended by hand ({state})")
+        return "".join(sweep(ledger, lambda: gateway, now=now, log=log, pause=pause, speed=speed, only=[holder]))
+    except PatchwaveError as error:
+        log.info("Stage %s could not be stopped by this process: %s", stage, error)
+        return ""

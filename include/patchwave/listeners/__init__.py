@@ -1,0 +1,1 @@
+"""What Airflow tells us of what people do to tasks."""

@@ -1,0 +1,112 @@
+"""A person marked a stage's task, or failed its run: the wish to stop goes into the ledger.
+
+The plugin registers this module in every process of Airflow. Only the api-server calls it with `previous_state=None`, and
+only for a person's action; workers and schedulers call it when tasks end by themselves, which is no wish. A clear calls
+nothing: the next try knows by its own number that it was cleared.
+
+The trigger or the worker of the task is told to stop at about the same time and carries the wish out. If neither did after
+`OTHERS_FIRST` seconds (the triggerer is gone), the api-server does it itself, with the credentials that it has.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from airflow.listeners import hookimpl
+
+log = logging.getLogger(__name__)
+
+OPERATOR = "PatchStageOperator"
+OTHERS_FIRST = 25.0
+"""Real seconds; a trigger takes about twenty, and a stop is promised within two minutes where there is no triggerer."""
+AGAIN = (0.0, 15.0, 30.0)
+"""Real seconds before each of the tries to do it from here."""
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def on_task_instance_failed(previous_state: Any, task_instance: Any, error: Any) -> None:
+    """Marked failed, alone or with its run."""
+    _noticed(previous_state, task_instance, "marked failed")
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def on_task_instance_success(previous_state: Any, task_instance: Any) -> None:
+    """Marked success, alone or with its run."""
+    _noticed(previous_state, task_instance, "marked success")
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def on_task_instance_skipped(previous_state: Any, task_instance: Any) -> None:
+    """Marked skipped."""
+    _noticed(previous_state, task_instance, "marked skipped")
+
+
+def _noticed(previous_state: Any, task_instance: Any, how: str) -> None:
+    if previous_state is not None or getattr(task_instance, "operator", None) != OPERATOR:
+        return
+    # Read now: the object belongs to a session that ends with the request.
+    wish = Ended(
+        run=f"{task_instance.dag_id}/{task_instance.run_id}",
+        stage=str(task_instance.task_id).removesuffix(".patch"),
+        task_instance=str(task_instance.id),
+        most=int(task_instance.max_tries),
+        how=how,
+    )
+    threading.Thread(target=wish.carry_on, name=f"stop {wish.run} {wish.stage}", daemon=True).start()
+
+
+class Ended:
+    """A stage's task that a person ended."""
+
+    def __init__(self, *, run: str, stage: str, task_instance: str, most: int, how: str) -> None:
+        self.run, self.stage, self.task_instance, self.most, self.how = run, stage, task_instance, most, how
+
+    def carry_on(self) -> None:
+        """Write the wish, leave the others time, and do what they did not; nothing of it disturbs the api-server."""
+        try:
+            self.note()
+            time.sleep(OTHERS_FIRST)
+            for pause in AGAIN:
+                time.sleep(pause)
+                if self.stop():
+                    return
+        except Exception:  # a thread of the api-server: there is nobody above
+            log.exception("Stage %s of run %s was %s; it could not be stopped from here", self.stage, self.run, self.how)
+
+    @property
+    def holder(self) -> str:
+        """The try as the ledger knows it."""
+        from patchwave.execution.stopping import Try
+
+        return str(Try(task_instance=self.task_instance, most=self.most))
+
+    def note(self) -> None:
+        """Write the wish."""
+        from patchwave.campaign.values import RunId, StageName
+        from patchwave.hooks import clock
+        from patchwave.hooks.ledger import ledger
+
+        reason = f"the task was {self.how} by hand"
+        ledger().wish_stop(RunId(self.run), StageName(self.stage), self.holder, at=clock.now(), reason=reason)
+
+    def stop(self) -> bool:
+        """Carry it out if it is still open; whether nothing is left to do."""
+        from patchwave.execution import stopping
+        from patchwave.hooks import clock
+        from patchwave.hooks.aws import PatchwaveAwsHook
+        from patchwave.hooks.ledger import ledger
+
+        book = ledger()
+        stopping.sweep(
+            book,
+            PatchwaveAwsHook().gateway,
+            now=clock.now,
+            log=log,
+            pause=time.sleep,
+            speed=clock.speed(),
+            only=[self.holder],
+        )
+        return all(wish.holder != self.holder for wish in book.stop_wishes(open_only=True))

@@ -1,3 +1,0 @@
-"""Moved to `patchwave.execution.executor`."""
-
-from patchwave.execution.executor import *  # noqa: F403

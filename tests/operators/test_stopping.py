@@ -1,0 +1,310 @@
+"""Kill means stop: who cancels what, when a person ends a stage's task, and when nobody did. Judged by the world's journal."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from patchwave.aws.commands import comment_for
+from patchwave.campaign.errors import AwsUnavailable, LeaseLost, OutcomeUnknown
+from patchwave.campaign.rollout import DispatchState, Done, StepKind
+from patchwave.campaign.rollout import HostState as S
+from patchwave.execution import stopping
+from patchwave.execution.executor import StageExecutor
+from patchwave.execution.stopping import Try
+from patchwave.ledger.store import StageState, StopWish
+from patchwave.listeners import ended_by_hand
+from tests.operators.stage import RUN, STAGE, Stage, Watched
+from tests.simulator.conftest import Aws
+
+FIRST = str(Try(task_instance="try-1", most=3))
+LOG = logging.getLogger("stopping")
+
+
+@pytest.fixture
+def stage(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    stage = Stage(aws, "web")
+    monkeypatch.setattr(stopping, "rules_of", lambda *_: (stage.rules, "weekly-linux"))
+    return stage
+
+
+def pausing(stage: Stage, seconds: float = 2.0) -> Callable[[float], None]:
+    return lambda _: stage.aws.advance(seconds)
+
+
+def installing(stage: Stage, holder: str = FIRST) -> StageExecutor:
+    """A stage whose three hosts install."""
+    executor = stage.executor(holder)
+    stage.ledger.set_stage(executor.lease, StageState.PATCHING, reason="", at=stage.now)
+    stage.until_step(executor, StepKind.INSTALL)
+    stage.aws.advance(10)
+    return executor
+
+
+def wish(stage: Stage, holder: str = FIRST) -> StopWish:
+    stage.ledger.wish_stop(RUN, STAGE, holder, at=stage.now, reason="the task was marked failed by hand")
+    return next(one for one in stage.ledger.stop_wishes(RUN) if one.holder == holder)
+
+
+def carry_out(stage: Stage, one: StopWish, **changes: Any) -> str:
+    given = {"now": lambda: stage.now, "log": LOG, "pause": pausing(stage), **changes}
+    return stopping.carry_out(stage.ledger, stage.gateway, one, **given)
+
+
+def cancelled(stage: Stage) -> list[str]:
+    """What the world's own commands say."""
+    rows = [row for row in stage.ledger.dispatches(RUN, STAGE) if row.command]
+    return [
+        row.step.value
+        for row in rows
+        if stage.gateway.commands(row.cell, [row.command])[row.command].status in ("Cancelled", "Cancelling")
+    ]
+
+
+def test_a_wish_cancels_what_is_in_flight_and_says_which_hosts_had_begun(stage: Stage) -> None:
+    """And leaves each host in a state that the next try goes on from, the stage halted."""
+    installing(stage)
+    said = carry_out(stage, wish(stage))
+    assert cancelled(stage) == ["install"]
+    assert said.startswith("1 commands cancelled; 3 hosts had begun")
+    row = stage.ledger.stage(RUN, STAGE)
+    assert row.state is StageState.HALTED
+    assert "marked failed by hand" in row.reason
+    (entry,) = [one for one in stage.ledger.journal(RUN) if one.kind == "stage.stopped"]
+    assert sorted(entry.data["begun"]) == sorted(stage.hosts)
+    assert set(stage.states.values()) <= {S.TO_VERIFY, S.NEEDS_REBOOT}
+    assert stage.ledger.stop_wishes(open_only=True) == []
+
+
+def test_after_a_stop_nothing_more_is_sent_until_somebody_clears(stage: Stage) -> None:
+    """The killed try may still be alive: it loses the lease before its next effect."""
+    orphan = installing(stage)
+    carry_out(stage, wish(stage))
+    sent = len(stage.ledger.dispatches(RUN, STAGE))
+    with pytest.raises(LeaseLost):
+        orphan.advance()
+    assert len(stage.ledger.dispatches(RUN, STAGE)) == sent
+    end = stage.to_the_end(stage.executor(str(Try(task_instance="try-2", most=6))))
+    assert isinstance(end, Done)
+    assert set(stage.states.values()) == {S.PATCHED}
+
+
+def test_a_host_that_had_not_begun_is_told_apart(stage: Stage) -> None:
+    """Its agent is silent, so the Install still waits for it."""
+    executor = stage.executor(FIRST)
+    stage.ledger.set_stage(executor.lease, StageState.PATCHING, reason="", at=stage.now)
+    silent = stage.hosts[0]
+    executor.advance()
+    stage.aws.advance(120)
+    stage.aws.control("faults", {"kind": "agent_dead", "host": silent})
+    executor.advance()
+    stage.aws.advance(10)
+    carry_out(stage, wish(stage))
+    (entry,) = [one for one in stage.ledger.journal(RUN) if one.kind == "stage.stopped"]
+    assert entry.data["not_begun"] == [silent]
+    assert sorted(entry.data["begun"]) == sorted(set(stage.hosts) - {silent})
+
+
+def test_a_command_whose_answer_was_lost_is_found_and_cancelled(stage: Stage) -> None:
+    """The intent stands in the ledger, AWS has the command: killed in between, it must not go on unseen."""
+    send = stage.gateway.send
+
+    def lost(*args: Any, **kwargs: Any) -> Any:
+        send(*args, **kwargs)
+        raise OutcomeUnknown("the connection was reset")
+
+    executor = stage.executor(FIRST, gateway=SimpleGateway(stage, send=lost))
+    stage.ledger.set_stage(executor.lease, StageState.PATCHING, reason="", at=stage.now)
+    executor.advance()
+    assert [row.state for row in stage.ledger.dispatches(RUN, STAGE)] == [DispatchState.INTENDED]
+    stage.aws.advance(5)
+    carry_out(stage, wish(stage))
+    assert cancelled(stage) == ["scan"]
+    assert set(stage.states.values()) == {S.PLANNED}
+
+
+def test_an_intent_that_was_never_sent_is_taken_back(stage: Stage) -> None:
+    """Once it is certain; the next try then begins it anew, under another token."""
+    def never(*args: Any, **kwargs: Any) -> Any:
+        raise OutcomeUnknown("the connection was reset")
+
+    executor = stage.executor(FIRST, gateway=SimpleGateway(stage, send=never))
+    stage.ledger.set_stage(executor.lease, StageState.PATCHING, reason="", at=stage.now)
+    executor.advance()
+    carry_out(stage, wish(stage), pause=pausing(stage, 20))
+    assert [row.state for row in stage.ledger.dispatches(RUN, STAGE)] == [DispatchState.CANCELLED]
+    assert set(stage.states.values()) == {S.PLANNED}
+    assert isinstance(stage.to_the_end(stage.executor("try-2#6")), Done)
+
+
+class SimpleGateway:
+    """The stage's gateway with some methods replaced."""
+
+    def __init__(self, stage: Stage, **replaced: Any) -> None:
+        self._stage, self._replaced = stage, replaced
+
+    def __getattr__(self, name: str) -> Any:
+        return self._replaced.get(name) or getattr(self._stage.gateway, name)
+
+
+def test_a_wish_of_a_try_that_has_a_successor_is_void(stage: Stage) -> None:
+    """The clear that followed has taken the stage over; what it does is its own."""
+    installing(stage)
+    one = wish(stage)
+    stage.lease("try-2#6")
+    assert "another try" in carry_out(stage, one)
+    assert cancelled(stage) == []
+
+
+def test_a_stop_that_aws_refuses_stays_wished(stage: Stage) -> None:
+    """Whoever looks next tries again."""
+    installing(stage)
+    one = wish(stage)
+
+    def down(*_: Any, **__: Any) -> Any:
+        raise AwsUnavailable("down")
+
+    broken = SimpleGateway(stage, cancel=down)
+    assert stopping.sweep(stage.ledger, lambda: broken, now=lambda: stage.now, log=LOG, pause=pausing(stage)) == []
+    assert stage.ledger.stop_wishes(open_only=True) == [one]
+    (said,) = stopping.sweep(stage.ledger, lambda: stage.gateway, now=lambda: stage.now, log=LOG, pause=pausing(stage))
+    assert said.startswith("1 commands cancelled")
+
+
+# --- a process is told to stop ----------------------------------------------------------------------------------------------
+def told(stage: Stage, *, task_state: Callable[[], str | None] | None = None, patience: int = 3) -> str:
+    return stopping.after_kill(
+        stage.ledger, stage.gateway, run=RUN, stage=STAGE, holder=FIRST, task_state=task_state, now=lambda: stage.now,
+        log=LOG, pause=pausing(stage), patience=patience,
+    )  # fmt: skip
+
+
+def test_told_to_stop_while_nobody_acted_stops_nothing(stage: Stage) -> None:
+    """A stalled triggerer that wakes up gets `on_kill`, too; the task is deferred as before."""
+    installing(stage)
+    assert told(stage, task_state=lambda: "deferred") == ""
+    assert told(stage) == ""
+    assert cancelled(stage) == []
+
+
+def test_told_to_stop_with_a_wish_carries_it_out(stage: Stage) -> None:
+    """The wish may come a moment later than the word to stop."""
+    installing(stage)
+    looks: list[float] = []
+
+    def pause(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 1:
+            wish(stage)
+        stage.aws.advance(2)
+
+    said = stopping.after_kill(
+        stage.ledger, stage.gateway, run=RUN, stage=STAGE, holder=FIRST, task_state=None, now=lambda: stage.now, log=LOG,
+        pause=pause, patience=3,
+    )  # fmt: skip
+    assert "3 hosts had begun" in said
+    assert cancelled(stage) == ["install"]
+
+
+def test_a_task_that_ended_without_a_wish_is_stopped_all_the_same(stage: Stage) -> None:
+    """Where the listener is not there, Airflow's word of the state is proof enough."""
+    installing(stage)
+    assert "cancelled" in told(stage, task_state=lambda: "failed")
+    assert cancelled(stage) == ["install"]
+
+
+def test_told_to_stop_after_a_clear_leaves_it_to_the_new_try(stage: Stage) -> None:
+    """The new try may begin before the old trigger is told (reference: triggers, on_kill)."""
+    installing(stage)
+    stage.lease("try-2#6")
+    assert told(stage, task_state=lambda: "failed") == ""
+    assert cancelled(stage) == []
+
+
+@pytest.mark.parametrize(("before", "now", "cleared"), [
+    (None, "b#3", False),
+    ("a#3", "a#3", False),  # the same try, after a deferral
+    ("a#3", "b#3", False),  # a retry, or a reset by Airflow
+    ("a#3", "b#6", True),
+    ("stop of a#3", "b#6", True),
+    ("somebody", "b#6", False),
+])  # fmt: skip
+def test_a_clear_is_told_from_a_retry(before: str | None, now: str, cleared: bool) -> None:
+    """Airflow lets a cleared task have more tries; a retry or a reset does not change that number."""
+    assert stopping.was_cleared(before, now) is cleared
+
+
+def test_stopping_and_sending_cannot_pass_each_other(stage: Stage) -> None:
+    """Whatever the killed try is about to do, once the stopper has the lease it does it no more."""
+    executor = stage.executor(FIRST)
+    stage.ledger.set_stage(executor.lease, StageState.PATCHING, reason="", at=stage.now)
+    one = wish(stage)
+    ledger = Watched(stage.ledger, frozenset({"check"}), before=lambda _: carry_out(stage, one))
+    late = StageExecutor(
+        ledger=ledger, gateway=stage.gateway, lease=executor.lease, rules=stage.rules, campaign="weekly-linux",
+        now=lambda: stage.now, log=LOG,
+    )  # fmt: skip
+    with pytest.raises(LeaseLost):
+        late.advance()
+    stage.aws.advance(120)
+    assert sum(stage.begun("Scan").values()) == 0
+
+
+# --- the listener -------------------------------------------------------------------------------------------------------------
+def an_instance(**changes: Any) -> Any:
+    given = {
+        "operator": "PatchStageOperator", "dag_id": "weekly-linux", "run_id": "manual__2026-01-05", "task_id": "dev.patch",
+        "id": "try-1", "max_tries": 3, **changes,
+    }  # fmt: skip
+    return SimpleNamespace(**given)
+
+
+@pytest.fixture
+def noticed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    found: list[Any] = []
+    monkeypatch.setattr(ended_by_hand.Ended, "carry_on", lambda self: found.append(self))
+    return found
+
+
+@pytest.mark.parametrize("call", [
+    lambda ti: ended_by_hand.on_task_instance_failed(previous_state=None, task_instance=ti, error="set"),
+    lambda ti: ended_by_hand.on_task_instance_success(previous_state=None, task_instance=ti),
+    lambda ti: ended_by_hand.on_task_instance_skipped(previous_state=None, task_instance=ti),
+])  # fmt: skip
+def test_a_mark_of_a_person_is_noticed(noticed: list[Any], call: Callable[[Any], None]) -> None:
+    """Under the name that the try gives itself in the ledger."""
+    call(an_instance())
+    (one,) = noticed
+    assert (one.run, one.stage, one.holder) == (RUN, STAGE, FIRST)
+
+
+def test_what_ends_by_itself_is_no_wish(noticed: list[Any]) -> None:
+    """Workers and the scheduler call the same hooks, with the state before; and other tasks have nothing in flight."""
+    ended_by_hand.on_task_instance_failed(previous_state="running", task_instance=an_instance(), error="broke")
+    ended_by_hand.on_task_instance_success(previous_state=None, task_instance=an_instance(operator="SoakOperator"))
+    assert noticed == []
+
+
+def test_the_api_server_does_it_when_nobody_else_has(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No triggerer, no worker: it waits for them first."""
+    installing(stage)
+    naps: list[float] = []
+    nap = SimpleNamespace(sleep=lambda seconds: (naps.append(seconds), stage.aws.advance(seconds)))
+    monkeypatch.setattr(ended_by_hand, "time", nap)
+    monkeypatch.setattr("patchwave.hooks.ledger.ledger", lambda: stage.ledger)
+    monkeypatch.setattr("patchwave.hooks.clock.now", lambda: stage.now)
+    monkeypatch.setattr("patchwave.hooks.aws.PatchwaveAwsHook", lambda: SimpleNamespace(gateway=lambda: stage.gateway))
+    ended_by_hand.Ended(run=RUN, stage=STAGE, task_instance="try-1", most=3, how="marked failed").carry_on()
+    assert naps[0] == ended_by_hand.OTHERS_FIRST
+    assert sum(naps) <= 60
+    assert cancelled(stage) == ["install"]
+    assert stage.ledger.stage(RUN, STAGE).state is StageState.HALTED
+
+
+def test_the_comment_says_whose_command_it_is() -> None:
+    """So that a person in AWS's console knows whom to ask before cancelling it there."""
+    assert comment_for("a" * 32, campaign="weekly-linux", stage="dev", step=StepKind.SCAN).split()[0] == "patchwave"
