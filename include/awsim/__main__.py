@@ -23,9 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
 
         return record.main(given[1:])
     options = _parser().parse_args(given)
-    base = datetime.fromisoformat(options.base).replace(tzinfo=UTC).timestamp() if options.base else None
     try:
-        simulator = Simulator(world=options.world, speed=options.speed, seed=options.seed, base=base)
+        simulator = Simulator(world=options.world, speed=options.speed, seed=options.seed, base=options.base)
         server = Server(simulator, host=options.host, port=options.port)
     except (WorldFileError, PortTaken) as refused:
         print(refused, file=sys.stderr)
@@ -46,18 +45,35 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m awsim", description="A simulated AWS for patch campaigns, on top of moto.")
     parser.add_argument("--world", type=Path, help="world file (YAML); without it the AWS is empty")
-    parser.add_argument("--port", type=int, default=5005, help="default %(default)s; 0 takes a free one")
+    parser.add_argument("--port", type=_port, default=5005, help="default %(default)s; 0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default %(default)s")
     parser.add_argument(
         "--speed", type=_speed, default=1.0, help="virtual seconds a real second; default %(default)s, 0 stops the clock"
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed and same calls, same world; default %(default)s")
-    parser.add_argument("--base", help="virtual start, ISO 8601 in UTC; default now")
+    parser.add_argument("--base", type=_moment, help="virtual start, ISO 8601, in UTC unless it says otherwise; default now")
     return parser
 
 
+def _moment(text: str) -> float:
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no moment; write one as 2026-01-05T08:00:00Z") from None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is no port; 0 takes a free one, 65535 is the highest")
+    return int(text)
+
+
 def _speed(text: str) -> float:
-    speed = float(text)
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = -1
     if not 0 <= speed < 1e9:
         raise argparse.ArgumentTypeError(f"{text} is not a speed; 0 stops the clock, 1 is real time, 60 makes an hour a minute")
     return speed

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
+from awsim import __main__ as command
 from awsim.catalogue import shipped
 from awsim.world_file import WorldFileError, load
-from tests.simulator.conftest import ACCOUNT, FEW, SMALL
+from tests.simulator.conftest import ACCOUNT, BASE, FEW, SMALL
 
 
 @pytest.mark.parametrize(
@@ -181,6 +182,32 @@ def test_a_port_in_use_is_one_clear_line(aws):
     )
     assert ended.returncode == 2
     assert ended.stderr.strip() == f"awsim: 127.0.0.1:{port} cannot be listened on: Address already in use; choose another --port"
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "said"),
+    [
+        ("--base", "tomorrow", "argument --base: tomorrow is no moment; write one as 2026-01-05T08:00:00Z"),
+        (
+            "--speed",
+            "fast",
+            "argument --speed: fast is not a speed; 0 stops the clock, 1 is real time, 60 makes an hour a minute",
+        ),
+        ("--port", "70000", "argument --port: 70000 is no port; 0 takes a free one, 65535 is the highest"),
+    ],
+)
+def test_an_option_that_says_nothing_is_one_clear_line(option, given, said, capsys):
+    """Exit status 2, and no traceback."""
+    with pytest.raises(SystemExit) as ended:
+        command.main([option, given])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"python -m awsim: error: {said}"
+
+
+@pytest.mark.parametrize("given", ["2026-01-05T08:00:00", "2026-01-05T08:00:00Z", "2026-01-05T10:00:00+02:00"])
+def test_a_base_is_in_utc_unless_it_says_otherwise(given):
+    """An offset is heeded, not dropped."""
+    assert command._parser().parse_args(["--base", given]).base == BASE
 
 
 def test_the_journal_summary_counts_hosts_in_flight(aws):
