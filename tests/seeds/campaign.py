@@ -28,9 +28,9 @@ from patchwave.campaign.errors import LeaseLost, LedgerUnavailable, Permanent, T
 from patchwave.campaign.plan import Plan, StagePlan
 from patchwave.campaign.rollout import Done, Halt, HostState, Wait
 from patchwave.campaign.values import RunId, StageName
+from patchwave.execution.executor import StageExecutor
 from patchwave.ledger.memory import MemoryLedger
 from patchwave.ledger.store import Run, StageState, WaitRow
-from patchwave.operators.executor import StageExecutor
 from tests.domain import builders
 from tests.seeds.world import ACCOUNT, SeededGateway, World, moment
 
@@ -130,11 +130,11 @@ class SeededCampaign:
     counts: Counts = field(default_factory=Counts)
     fleets: list[dict[str, Any]] | None = None
     stages: str = ""
+    ledger: Any = field(default_factory=MemoryLedger)
 
     def __post_init__(self) -> None:
         self.chance = Random(f"campaign/{self.seed}")
         self.world = World(self.chance, seed=self.seed, calm=self.calm, fleets=self.fleets)
-        self.ledger = MemoryLedger()
         self.processes: list[Process] = []
         self._tries = 0
         rough = 0.0 if self.calm else self.chance.choice([0.0, 0.0, 0.01, 0.03, 0.08])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from patchwave.operators.executor import StageExecutor
+from patchwave.execution.executor import StageExecutor
 
 
 class _LeaseIgnored(StageExecutor):

@@ -325,7 +325,8 @@ class World:
 
     def _report(self, row: Mapping[str, Any]) -> Mapping[str, Any] | None:
         key = (row["InstanceId"], row["OperationEndTime"])
-        visible = self._reported.setdefault(key, self.now + self.chance.uniform(0, self.late_reports))
+        ended = row["OperationEndTime"].timestamp()
+        visible = self._reported.setdefault(key, ended + self.chance.uniform(0, self.late_reports))
         if visible <= self.now:
             self._reports[row["InstanceId"]] = row
         return self._reports.get(row["InstanceId"])

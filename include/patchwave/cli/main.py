@@ -34,6 +34,13 @@ def _demo(options: argparse.Namespace, console: Console) -> int:
     return demo(Options(approve=options.approve, leave=options.leave, time_limit=limit, **chosen), console)
 
 
+def _check(options: argparse.Namespace, console: Console) -> int:
+    from patchwave.cli.check import Options, check
+
+    chosen = {name: getattr(options, name) for name in ("awsim", "ledger", "runs") if getattr(options, name) is not None}
+    return check(Options(run=options.run, **chosen), console)
+
+
 def _validate(options: argparse.Namespace, console: Console) -> int:
     from patchwave.cli.validate import validate
 
@@ -88,6 +95,20 @@ def _parser() -> argparse.ArgumentParser:
         help=f"seconds that the campaign may take (unlimited; with --approve --exit {UNATTENDED:g})",
     )  # fmt: skip
     demo.set_defaults(call=_demo)
+
+    check = commands.add_parser(
+        "check",
+        help="check a rehearsal against the rules of a rollout",
+        description="Compare what really happened to the hosts of a rehearsal (awsim's journal) with the ledger, and say which "
+        "rules of a rollout were broken. Exit status: 0 none, 1 at least one, 2 it could not be found out.",
+    )
+    check.add_argument("run", nargs="?", default="latest", metavar="RUN", help="a dag run id, or latest (latest)")
+    check.add_argument("--awsim", metavar="URL", help="of the simulated AWS (http://127.0.0.1:5005, as make demo starts it)")
+    check.add_argument("--ledger", metavar="URL", help="of the ledger, as SQLAlchemy writes it (make demo's)")
+    check.add_argument(
+        "--runs", type=_folder, metavar="DIR", help="where reports are, and journals of demos that ended (var/runs)"
+    )
+    check.set_defaults(call=_check)
 
     validate = commands.add_parser(
         "validate", help="check campaign files", description="Check campaign files; every problem with file, line and field."
