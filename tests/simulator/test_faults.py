@@ -1,11 +1,14 @@
 """Faults: what goes wrong strikes whom it names, when it says, as often as it says, and looks as AWS's own failures do."""
 
+import json
 import urllib.error
+from pathlib import Path
 
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 from botocore.exceptions import ConnectionError as ConnectionBroken
 
+from awsim.faults import Kind
 from tests.simulator.conftest import FEW
 
 GROUP = FEW.replace(
@@ -301,3 +304,132 @@ def test_a_group_scales_in_the_middle_of_things(start):
     rows = [row for row in aws.control("hosts")["hosts"] if row["auto_scaling_group"] == "web" and row["state"] == "running"]
     assert len(rows) == 6
     assert before < {row["host"] for row in rows}
+
+
+def test_a_group_scales_in_or_replaces_by_itself(start):
+    """Two hosts go though nobody asked; one is replaced by another one."""
+    aws = start(GROUP)
+    aws.control("faults", {"kind": "group_scales_in", "group": "web", "number": 2, "after": 30})
+    aws.advance(600)
+    members = [
+        row["host"] for row in aws.control("hosts")["hosts"] if row["auto_scaling_group"] == "web" and row["state"] == "running"
+    ]
+    assert len(members) == 2
+    gone = [line for line in aws.journal() if line["event"] == "out_of_service"]
+    assert [(line["reason"], line["cause"]["request_id"]) for line in gone] == [("terminating", None)] * 2
+    aws.control("faults", {"kind": "group_replaces", "group": "web"})
+    aws.advance(600)
+    assert [line["host"] for line in aws.journal() if line["event"] == "replaced"] == members[:1]
+
+
+def test_a_late_config_repeats_the_old_verdict(start):
+    """The host is compliant, and Config says so hours later."""
+    rule = "ec2-managedinstance-patch-compliance-status-check"
+    aws = start(FEW + f"config_rules: [{{name: {rule}}}]\n")
+    host, other = aws.hosts("web")[:2]
+
+    def verdict(of: str) -> str:
+        rows = aws.client("config").get_compliance_details_by_config_rule(ConfigRuleName=rule)["EvaluationResults"]
+        found = {row["EvaluationResultIdentifier"]["EvaluationResultQualifier"]["ResourceId"]: row for row in rows}
+        return str(found[f"AWS::SSM::ManagedInstanceInventory/{of}"]["ComplianceType"])
+
+    assert (verdict(host), verdict(other)) == ("NON_COMPLIANT", "NON_COMPLIANT")
+    aws.control("faults", {"kind": "config_late", "host": host, "seconds": 7200})
+    aws.patch(host, other)
+    aws.advance(3000)
+    assert (verdict(host), verdict(other)) == ("NON_COMPLIANT", "COMPLIANT")
+    aws.advance(6000)
+    assert verdict(host) == "COMPLIANT"
+
+
+# --- each kind, wherever it is written ---
+
+WRITTEN = {
+    Kind.SLOW: {"seconds": 1},
+    Kind.EMPTY_PAGE: {"times": 1},
+    Kind.AGENT_DEAD: {"host": "web/1"},
+    Kind.AGENT_ONLINE: {"tag": "PatchGroup=web"},
+    Kind.AGENT_LATE: {"seconds": 60},
+    Kind.AGENT_LOST: {"seconds": 60},
+    Kind.ZONE_LOST: {"zone": "eu-central-1b"},
+    Kind.GROUP_SCALES_OUT: {"group": "web"},
+    Kind.GROUP_SCALES_IN: {"group": "web"},
+    Kind.GROUP_REPLACES: {"group": "web"},
+    Kind.CONFIG_LATE: {"seconds": 60},
+    Kind.INSPECTOR_LATE: {"seconds": 60},
+    Kind.UPDATE_WITHDRAWN: {"advisory": "ALAS2023-2024-729"},
+    Kind.ALARM_FIRES: {"alarm": "web-errors"},
+}
+"""What a kind needs to be complete."""
+
+
+def test_every_kind_is_taken_by_the_world_file_as_by_the_control_api(start):
+    """The same fields: whom, where, when and how often."""
+    where = {"account": "111111111111", "region": "eu-central-1", "after": 100_000, "probability": 0.5}
+    faults = [{"kind": kind.value, **where, **WRITTEN.get(kind, {})} for kind in Kind]
+    aws = start(GROUP + "alarms: [web-errors]\nfaults: " + json.dumps(faults) + "\n")
+    written = [fault for fault in aws.control("faults")["faults"] if fault.get("after")]  # one is of a host's exceptions
+    assert [fault["kind"] for fault in written] == [kind.value for kind in Kind]
+    aws.control("faults", method="DELETE")
+    posted = [aws.control("faults", fault) for fault in faults]
+    forget = {"id"}
+    assert [{name: value for name, value in fault.items() if name not in forget} for fault in posted] == [
+        {name: value for name, value in fault.items() if name not in forget} for fault in written
+    ]
+
+
+def test_the_reference_lists_every_kind():
+    """docs/awsim-reference.md is generated: forgotten `make docs` is found here."""
+    text = (Path(__file__).parents[2] / "docs" / "awsim-reference.md").read_text(encoding="utf-8")
+    assert [kind for kind in Kind if f"| `{kind.value}` |" not in text] == []
+
+
+def test_a_fault_of_a_call_strikes_its_account_region_and_operation_only(aws):
+    """Anybody else is answered."""
+    strike = {"kind": "throttle", "service": "ssm", "operation": "ListCommands", "region": "eu-central-1"}
+    aws.control("faults", {**strike, "account": "222222222222"})
+    aws.ssm.list_commands()
+    aws.control("faults", {**strike, "account": "111111111111"})
+    assert code_of(aws.ssm.list_commands) == ("ThrottlingException", 400)
+    aws.ssm.list_command_invocations()
+    aws.client("ssm", region="us-east-1").list_commands()
+    assert [fault["struck"] for fault in aws.control("faults")["faults"] if fault["kind"] == "throttle"] == [0, 1]
+
+
+def test_a_fault_of_a_call_with_a_probability_strikes_some(start):
+    """Drawn from the seed: the same calls meet it again."""
+
+    def struck(seed: int) -> list[bool]:
+        aws, found = start(seed=seed), []
+        aws.control("faults", {"kind": "error", "service": "ssm", "probability": 0.4})
+        for _ in range(20):
+            try:
+                aws.ssm.list_commands()
+                found.append(False)
+            except ClientError:
+                found.append(True)
+        return found
+
+    assert struck(5) == struck(5) != struck(6)
+    assert 2 < sum(struck(5)) < 16
+
+
+@pytest.mark.parametrize(
+    "whom",
+    [
+        {"host": "web/2"},
+        {"tag": "Name=web-02"},
+        {"host": ["web/2", "odd/1"], "account": "111111111111", "region": "eu-central-1"},
+    ],
+)
+def test_a_fault_of_a_host_finds_it_by_name_by_tag_and_by_place(aws, whom):
+    """Only that one fails; in another region none would."""
+    hosts = aws.hosts("web")
+    aws.control("faults", {"kind": "install_fails", "operation": "Install", "region": "us-east-1"})
+    aws.control("faults", {"kind": "install_fails", "operation": "Install", **whom})
+    command = aws.patch(*hosts, MaxErrors="10")
+    aws.advance(1800)
+    assert aws.details(command) == {host: "Failed" if host == hosts[1] else "Success" for host in hosts}
+    again = aws.patch(*hosts, operation="Scan")
+    aws.advance(300)
+    assert set(aws.details(again).values()) == {"Success"}

@@ -217,7 +217,8 @@ def describe_lifecycle_hooks(ctx: Context, params: dict[str, Any]) -> dict[str, 
     for row in told.get("LifecycleHooks") or []:
         more = ctx.state(Hooks).more.get((row["AutoScalingGroupName"], row["LifecycleHookName"]))
         if more is not None:
-            row.pop("RoleARN", None), row.pop("NotificationTargetARN", None)
+            row.pop("RoleARN", None)
+            row.pop("NotificationTargetARN", None)
             row.update(more)
             row["GlobalTimeout"] = int(min(LONGEST, 100 * row["HeartbeatTimeout"]))
     return told

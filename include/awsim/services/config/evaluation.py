@@ -13,6 +13,7 @@ from typing import Any
 
 from awsim import estate, estate_config, runcommand
 from awsim.estate import ConfigRule
+from awsim.faults import Kind
 from awsim.host import Host, PatchReport
 from awsim.registry import on_world
 from awsim.world import World
@@ -126,30 +127,43 @@ def results(world: World, account: str, region: str, rule: ConfigRule, *, now: f
     if subjects is None:
         return [result for result in kept.put.get(rule.name, {}).values() if result.recorded <= moment]
     asked, cleared = asked_of(world, account, region, rule.name), kept.cleared.get(rule.name, -1.0)
-    found = (_result(world, rule, subject, asked, moment) for subject in subjects(world, account, region, rule))
+    late = _lateness(world, account, region)
+    found = (_result(world, rule, subject, asked, moment, late(subject)) for subject in subjects(world, account, region, rule))
     return [result for result in found if result is not None and result.recorded > cleared]
 
 
-def _result(world: World, rule: ConfigRule, subject: Subject, asked: Asked, now: float) -> Result | None:
+def _lateness(world: World, account: str, region: str) -> Callable[[Subject], float]:
+    """How many seconds later than usual Config records a subject, by faults in force."""
+    if all(fault.kind is not Kind.CONFIG_LATE for fault in world.faults.all()):
+        return lambda _: 0.0
+
+    def late(subject: Subject) -> float:
+        host = world.host(account, region, subject.id.rpartition("/")[2])
+        return world.faults.delay(Kind.CONFIG_LATE, host) if host is not None else 0.0
+
+    return late
+
+
+def _result(world: World, rule: ConfigRule, subject: Subject, asked: Asked, now: float, late: float) -> Result | None:
     times = times_of(world)
     evaluations = [(start + times.evaluation_takes, start, start) for start in asked.moments]
     for change in subject.changes:
-        end = change + times.evaluated_after
-        evaluations.append((end, max(change + times.recorded_after, end - 1), end))
+        end = change + late + times.evaluated_after
+        evaluations.append((end, max(change + late + times.recorded_after, end - 1), end))
     if rule.source_identifier in PERIODIC:
         last = asked.created + (now - asked.created) // DAY * DAY
         evaluations.append((last + times.evaluation_takes, last, last))
     for recorded, invoked, judged in sorted(evaluations, reverse=True):
         if recorded > now or judged < asked.created:
             continue
-        verdict = subject.judge(judged)
+        verdict = subject.judge(judged - late)
         if verdict is not None:
             return Result(
                 rule=rule,
                 resource_type=subject.type,
                 resource_id=subject.id,
                 compliance=verdict[0],
-                item=verdict[1],
+                item=verdict[1] + late,
                 invoked=invoked,
                 recorded=recorded,
             )
