@@ -17,11 +17,13 @@ from awsim.services.automation import documents, flow, helpers, rate, selectors
 from awsim.services.automation.documents import text
 from awsim.services.automation.executions import TERMINAL, Execution, Step
 from awsim.services.automation.flow import action, failed, later, step_over, succeeded, wait
+from awsim.services.automation.variables import mistyped, spelled
 from awsim.world import World
 
 LOOKS_EVERY = 5.0
 """A step that waits for a command, a child or a property asks for its status so often."""
 ANSWERED_AFTER = 1.0
+BRANCHES_AFTER = 0.1
 _DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
 _BEGIN = "Step fails when it is validating and resolving the step inputs."
 _CALL = "Step fails when it is Execute/Cancelling action."
@@ -162,7 +164,21 @@ def outputs_of(execution: Execution) -> dict[str, list[str]]:
         step = execution.step(step_name)
         if step is not None and output in step.outputs:
             found[str(name)] = step.outputs[output]
+        elif execution.steps:
+            found[str(name)] = ["No output available yet because the step is not successfully executed"]
     return found
+
+
+@action("aws:updateVariable")
+def update_variable(world: World, execution: Execution, step: Step) -> None:
+    """Gives a variable that the runbook declares another value."""
+    name, value = str(step.inputs["Name"]).removeprefix("variable:"), spelled(step.inputs["Value"])
+    wrong = mistyped(execution.content, name, value)
+    if wrong:
+        failed(world, execution, step, f"{_BEGIN} {wrong}")
+        return
+    execution.variables[name] = value
+    later(world, execution, step, ANSWERED_AFTER, lambda: succeeded(world, execution, step))
 
 
 # --- time and people ---
@@ -226,14 +242,10 @@ _COMPARISONS: dict[str, Callable[[str, Any], bool]] = {
 
 @action("aws:branch")
 def branch(world: World, execution: Execution, step: Step) -> None:
-    step.next_step = None
-    for choice in step.inputs.get("Choices") or []:
-        if _chosen(choice):
-            step.next_step = str(choice["NextStep"])
-            succeeded(world, execution, step)
-            return
-    step.next_step = step.inputs.get("Default")
-    succeeded(world, execution, step)
+    """It takes a moment, so that a runbook may go round in a circle without end."""
+    chosen = next((str(choice["NextStep"]) for choice in step.inputs.get("Choices") or [] if _chosen(choice)), None)
+    step.next_step = chosen or step.inputs.get("Default")
+    later(world, execution, step, BRANCHES_AFTER, lambda: succeeded(world, execution, step))
 
 
 def _chosen(choice: dict[str, Any]) -> bool:

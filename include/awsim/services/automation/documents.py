@@ -48,7 +48,34 @@ def find(account: str, region: str, document: str, version: str | None = None) -
             "AutomationDefinitionNotFoundException", f"An Automation document with the name {name} could not be found."
         )
     _check_shape(name, found["Content"])
+    wrong = _misled(found["Content"]["mainSteps"])
+    if wrong:
+        raise AwsError(
+            "InvalidAutomationExecutionParametersException",
+            f"The Automation document {name} is not a valid runbook of schema 0.3: {wrong}",
+        )
     return found
+
+
+def _misled(steps: list[dict[str, Any]]) -> str:
+    """The first step that leads nowhere; empty: all are in order."""
+    names = [step.get("name") for step in steps]
+    for step in steps:
+        name = step.get("name")
+        if not name or not step.get("action"):
+            return "every step needs a name and an action."
+        if names.count(name) > 1:
+            return f"two steps are named {name}."
+        reactions = {"onFailure": ("Abort", "Continue"), "onCancel": ("Abort",)}
+        for key, words in reactions.items():
+            value = str(step.get(key, "Abort"))
+            if value not in words and value.removeprefix("step:") not in (names if value.startswith("step:") else ()):
+                return f"{key} of the step {name} is {value}; allowed are {', '.join(words)} and step:NAME of another step."
+        if step.get("nextStep") and step["nextStep"] not in names:
+            return f"nextStep of the step {name} is {step['nextStep']}, which is no step."
+        if step.get("nextStep") and str(step.get("isEnd")).lower() == "true":
+            return f"the step {name} has both nextStep and isEnd."
+    return ""
 
 
 def _check_shape(name: str, content: Any) -> None:

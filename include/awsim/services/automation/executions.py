@@ -19,6 +19,11 @@ def _number(value: Any, default: float) -> float:
         return default
 
 
+def true(value: Any) -> bool:
+    """Of a flag that a document may spell as a string."""
+    return str(value).lower() == "true"
+
+
 @dataclass(kw_only=True, slots=True, eq=False)
 class Step:
     """One step of an execution; Pending until its turn comes."""
@@ -35,6 +40,9 @@ class Step:
     failure: str = ""
     next_step: str | None = None
     attempt: int = 0
+    """Counts every beginning, so that an event of an earlier one means nothing."""
+    tries: int = 0
+    """Beginnings since the step was reached, of which maxAttempts are allowed."""
     command: runcommand.Command | None = None
     child: "Execution | None" = None
     """Of aws:executeAutomation, and of a step that stands for one target."""
@@ -47,6 +55,16 @@ class Step:
     @property
     def timeout(self) -> float:
         return _number(self.definition.get("timeoutSeconds"), self.default_timeout)
+
+    @property
+    def ends(self) -> bool:
+        return true(self.definition.get("isEnd"))
+
+    @property
+    def critical(self) -> bool:
+        """A failure of it is the execution's, whatever comes after; said by the step, else it depends on onFailure."""
+        said = self.definition.get("isCritical")
+        return true(said) if said is not None else self.definition.get("onFailure") != "Continue"
 
     @property
     def attempts(self) -> int:
@@ -83,6 +101,8 @@ class Execution:
     """The value of the target parameter, of a child that stands for one target."""
     request: dict[str, Any] = field(default_factory=dict)
     """Of a rate-controlled or multi-account parent: Targets, TargetMaps, TargetLocations and the rest, to be told back."""
+    variables: dict[str, list[str]] = field(default_factory=dict)
+    """As aws:updateVariable has left them."""
     triggered: list[dict[str, str]] = field(default_factory=list)
     """The alarm that stopped it."""
     resolved: list[str] = field(default_factory=list)

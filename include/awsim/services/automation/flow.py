@@ -14,14 +14,15 @@ from awsim.journal import Cause
 from awsim.registry import AwsError
 from awsim.services.automation import documents
 from awsim.services.automation.documents import text
-from awsim.services.automation.executions import Execution, Step, executions, uuid
-from awsim.services.automation.variables import filled
+from awsim.services.automation.executions import Execution, Step, executions, true, uuid
+from awsim.services.automation.variables import begun, filled, unresolved
 from awsim.world import World
 
 BEGINS_AFTER = 0.5
 CONCURRENT = 100
 QUEUED = 1000
 THROTTLED_FOR = 5.0
+RESOLVING = "Step fails when it is validating and resolving the step inputs."
 POLLING = "Step fails when it is Poll action status for completion."
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 """What a runbook that is not written well makes an action raise."""
@@ -162,6 +163,7 @@ def run(world: World, execution: Execution) -> None:
     """Begin with the first step."""
     execution.status, execution.changed = "InProgress", world.now
     execution.steps = execution.steps or _steps(world, execution)
+    execution.variables = begun(execution.content)
     if execution.steps:
         _next(world, execution, execution.steps[0])
     else:
@@ -188,6 +190,7 @@ def watch_alarm(world: World, execution: Execution) -> None:
 
 def _next(world: World, execution: Execution, step: Step) -> None:
     """Begin a step; an interactive execution waits for a StartStep signal first."""
+    step.tries = 0
     if execution.mode == "Interactive" and not execution.cleaning:
         execution.current, execution.status, execution.changed = step, "Waiting", world.now
         return
@@ -200,11 +203,18 @@ def begin(world: World, execution: Execution, step: Step) -> None:
     step.started = world.now if step.started is None else step.started
     step.ended = None
     step.attempt += 1
+    step.tries += 1
+    limits = {name: step.definition[name] for name in ("timeoutSeconds", "maxAttempts") if name in step.definition}
+    step.definition = {**step.definition, **filled(execution, world, limits)}
     given = filled(execution, world, step.definition.get("inputs") or {})
     step.inputs = given if isinstance(given, dict) else {}
     carry_out = ACTIONS.get(step.action)
     if carry_out is None:
         failed(world, execution, step, f"The action {step.action} is not simulated by awsim.")
+        return
+    missing = sorted(set(unresolved(step.inputs)))
+    if missing and step.action != "aws:branch":
+        failed(world, execution, step, f"{RESOLVING} Failed to resolve input: {', '.join(missing)}.")
         return
     attempt = step.attempt
     if step.action == "aws:approve":
@@ -276,16 +286,18 @@ def _go_on(world: World, execution: Execution, step: Step) -> None:
     following: Step | None = None
     if chosen:
         following = execution.step(str(chosen))
-    elif not step.definition.get("isEnd") and step.action != "aws:branch":
+        if following is None:  # of a branch: the others were judged when the execution was asked for
+            step.status, step.failure = "Failed", f"The document has no step {chosen}."
+            end(world, execution, "Failed", f"Step {step.name} failed: {step.failure}")
+            return
+    elif not step.ends and step.action != "aws:branch":
         position = execution.steps.index(step) + 1
         following = execution.steps[position] if position < len(execution.steps) else None
     if following is not None:
         _next(world, execution, following)
         return
     critical = [
-        other
-        for other in execution.steps
-        if other.status in ("Failed", "TimedOut") and other.definition.get("isCritical", False) is True
+        other for other in execution.steps if other.status in ("Failed", "TimedOut") and true(other.definition.get("isCritical"))
     ]
     end(world, execution, "Failed" if critical else "Success", critical[0].failure if critical else "")
 
@@ -298,7 +310,7 @@ def failed(world: World, execution: Execution, step: Step, sentence: str, *, sta
     if execution.stopping is not None and not execution.cleaning:
         end(world, execution, "Cancelled")
         return
-    if step.attempt < step.attempts:
+    if step.tries < step.attempts:
         world.at(world.now + 1, lambda _: None if execution.terminal else begin(world, execution, step))
         step.status = "InProgress"
         return
