@@ -21,6 +21,7 @@ from patchwave.campaign.rollout import HostState
 from patchwave.campaign.values import RunId
 from patchwave.dashboard import access, markup, queries
 from patchwave.dashboard.app import create_app, open_ledger
+from patchwave.ledger.changes import EXPLAINED, explained
 from patchwave.ledger.memory import MemoryLedger
 from patchwave.ledger.store import RunOutcome, StageState
 from tests.domain.report_builders import BEGAN, NOW, a_plan, a_run
@@ -203,6 +204,22 @@ VIEWER = client()
 def test_no_run_id_brings_the_page_down(dag_run_id):
     """Whatever stands in the address, the answer is a page, or that there is none."""
     assert VIEWER.get(run_path("runs", dag_run_id)).status_code in {200, 404}
+
+
+def test_a_halt_says_which_rule_which_hosts_and_what_to_do():
+    """Apart from each other, so that a program can page the right person; a stage that goes on again has none."""
+    ledger = MemoryLedger()
+    run = a_busy_run(ledger)
+    page = client(ledger)
+    address = run_path("api/runs", run.dag_run_id) + "/halts"
+    assert page.get(address).json() == []
+    why = explained("staging", "error budget", "2 hosts failed, 1 may", ["i-1", "i-2"], "mend them, then clear this task")
+    ledger.record(run.id, EXPLAINED, why, at=NOW)
+    put_stage(ledger, run.id, "staging", StageState.HALTED)
+    (halt,) = page.get(address).json()
+    assert {**why, "at": halt["at"]} == halt
+    put_stage(ledger, run.id, "staging", StageState.PATCHING)
+    assert page.get(address).json() == []
 
 
 def test_a_run_that_has_not_begun_has_a_friendly_page_and_no_json():

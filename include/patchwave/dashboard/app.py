@@ -183,7 +183,7 @@ def asset(name: str) -> Response:
 
 # --- JSON -------------------------------------------------------------------------------------------------------------------
 
-PARTS = ("waits", "stages", "hosts", "decisions", "journal", "plan", "report")
+PARTS = ("waits", "halts", "stages", "hosts", "decisions", "journal", "plan", "report")
 
 
 def _json(content: Any) -> JSONResponse:
@@ -216,6 +216,8 @@ def api_part(dag_id: str, dag_run_id: str, part: str, ledger: Annotated[Any, Dep
     match part:
         case "waits":
             content: Any = ledger.waits(run)
+        case "halts":
+            content = queries.halts(ledger, run)
         case "hosts":
             content = queries.hosts_of(ledger, run)
         case "stages":

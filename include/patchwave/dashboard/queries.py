@@ -22,7 +22,8 @@ from patchwave.campaign.errors import InvalidFile
 from patchwave.campaign.report import CLASSES, NOT_STARTED, UNFINISHED
 from patchwave.campaign.rollout import ERRORS, IN_FLIGHT, TERMINAL, HostRow
 from patchwave.campaign.values import RunId
-from patchwave.ledger.store import Entry, Ledger, Run, RunOutcome, StageRow, WaitRow
+from patchwave.ledger.changes import EXPLAINED
+from patchwave.ledger.store import Entry, Ledger, Run, RunOutcome, StageRow, StageState, WaitRow
 
 MOST_HOSTS = 500
 """Rows of the hosts table; those that need a look come first, so what is cut off is what went well."""
@@ -122,6 +123,18 @@ class RunView:
     journal_length: int
     headline: str
     has_report: bool
+
+
+def halts(ledger: Ledger, run: RunId) -> list[dict[str, Any]]:
+    """Stages that stand still by a rule or by a person's will: ``stage``, ``rule``, ``reason``, ``hosts``, ``advice``, ``at``."""
+    told = {entry.data["stage"]: entry for entry in ledger.journal(run) if entry.kind == EXPLAINED}
+    return [
+        {**told[row.stage].data, "at": row.halted_at}
+        if row.stage in told
+        else {"stage": row.stage, "rule": "", "reason": row.reason, "hosts": [], "advice": "", "at": row.halted_at}
+        for row in ledger.stages(run)
+        if row.state is StageState.HALTED
+    ]
 
 
 def of_run(ledger: Ledger, run: RunId, *, stage: str = "", task: str = "", campaigns: Path | None = None) -> RunView:

@@ -21,7 +21,7 @@ from patchwave.campaign.errors import LeaseLost, PatchwaveError
 from patchwave.campaign.rollout import StageRules
 from patchwave.campaign.values import RunId, StageName
 from patchwave.execution.executor import SETTLING, Log, StageExecutor, Stopped
-from patchwave.ledger.changes import PLAN
+from patchwave.ledger.changes import EXPLAINED, PLAN, explained
 from patchwave.ledger.store import Ledger, StageState, StopWish
 
 LOOKS = 10
@@ -31,6 +31,7 @@ PATIENCE = 10
 """How often, `BETWEEN` apart, a trigger that was told to stop looks whether a person did it."""
 STOPPER = "stop of "
 CLEARED = "the task was cleared"
+GO_ON = "clear the task to go on with the hosts that are not settled"
 
 _ENDED = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
 """Airflow's states of a task that ended; a deferred task whose trigger merely moved is still deferred."""
@@ -120,7 +121,9 @@ def carry_out(
         )
         stopped = executor.stop(looks=LOOKS, pause=lambda: pause(BETWEEN))
         ledger.record(wish.run, "stage.stopped", as_data(wish.stage, wish.reason, stopped), at=now())
-        text = f"{wish.reason}; {stopped}; clear the task to go on with the hosts that are not settled"
+        why = explained(wish.stage, "kill means stop", f"{wish.reason}; {stopped}", (*stopped.begun, *stopped.unknown), GO_ON)
+        ledger.record(wish.run, EXPLAINED, why, at=now())
+        text = f"{wish.reason}; {stopped}; {GO_ON}"
         ledger.set_stage(lease, StageState.HALTED, reason=text, at=now())
         ledger.end_wait(wish.run, wish.stage, at=now())
     except LeaseLost:

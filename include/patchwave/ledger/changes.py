@@ -20,6 +20,9 @@ from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, Move
 from patchwave.campaign.values import HostId, RunId, StageName
 from patchwave.ledger.store import Entry, Lease, Run, RunOutcome, StageRow, StageState, WaitRow
 
+EXPLAINED = "halt.explained"
+"""Kind of the record that tells why a stage halts: rule, reason, hosts and what to do, apart from each other."""
+
 PLAN = "plan"
 """The document that cannot be replaced within a run."""
 
@@ -171,6 +174,11 @@ def stage_set(row: StageRow, state: StageState, *, reason: str, at: datetime) ->
         case StageState.WAITING:
             after = replace(after, ended_at=None)
     return after, Note(kind=f"stage.{state.value}", data={"stage": row.stage, "before": row.state.value, "reason": reason})
+
+
+def explained(stage: str, rule: str, reason: str, hosts: Iterable[str], advice: str) -> dict[str, Any]:
+    """Why a stage halts, for the journal."""
+    return {"stage": stage, "rule": rule, "reason": reason, "hosts": list(hosts), "advice": advice}
 
 
 def stage_skipped(row: StageRow, *, reason: str, at: datetime) -> tuple[StageRow, Note] | None:

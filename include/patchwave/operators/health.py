@@ -11,6 +11,7 @@ from patchwave.campaign.errors import Permanent
 from patchwave.campaign.fleet import Health
 from patchwave.campaign.rollout import HostState
 from patchwave.campaign.values import Cell, HostId, StageName
+from patchwave.ledger.changes import EXPLAINED, explained
 from patchwave.ledger.store import StageState
 from patchwave.operators import stages
 from patchwave.operators.base import CampaignOperator, Work
@@ -71,6 +72,9 @@ class HealthOperator(CampaignOperator):
         work.ledger.end_wait(work.run_id, subject, at=work.now)
         text = f"health: {len(sick)} hosts are not healthy {stage.health_timeout} after the stage was patched: {named}"
         lease = work.ledger.acquire(work.run_id, StageName(self.stage), work.holder, at=work.now)
+        hosts = [health.host for health in sick]
+        why = explained(self.stage, "health", text, hosts, "mend the hosts named, then clear this task: it looks at them again")
+        work.ledger.record(work.run_id, EXPLAINED, why, at=work.now)
         work.ledger.set_stage(lease, StageState.HALTED, reason=text, at=work.now)
         tell(work.campaign, Event.STAGE_HALTED, f"stage {self.stage}: {text}", to=self.log)
         raise Unhealthy(f"Stage {self.stage}: {text}. Nothing further is patched.")

@@ -26,6 +26,7 @@ from patchwave.campaign.values import StageName
 from patchwave.execution import stopping
 from patchwave.execution.executor import SETTLING, StageExecutor, wait_for
 from patchwave.hooks import clock
+from patchwave.ledger.changes import EXPLAINED, explained
 from patchwave.ledger.store import Lease, StageState
 from patchwave.operators import stages
 from patchwave.operators.base import CampaignOperator, Work
@@ -151,6 +152,8 @@ class PatchStageOperator(CampaignOperator):
             case Halt():
                 work.ledger.end_wait(work.run_id, self.stage, at=work.now)
                 text = f"{decision.rule}: {decision.reason} ({', '.join(decision.hosts)}); {decision.advice}"
+                why = explained(self.stage, decision.rule, decision.reason, decision.hosts, decision.advice)
+                work.ledger.record(work.run_id, EXPLAINED, why, at=work.now)
                 work.ledger.set_stage(lease, StageState.HALTED, reason=text, at=work.now)
                 self._leave_link(work)
                 tell(work.campaign, Event.STAGE_HALTED, f"stage {self.stage}: {text}", to=self.log)
