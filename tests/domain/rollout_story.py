@@ -6,13 +6,12 @@ nothing: the laws stand in `test_rollout`. It has its own record of what really 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from random import Random
 
-from patchwave.campaign import rollout
+from patchwave.campaign import fleet, rollout
 from patchwave.campaign.fleet import Host, InstanceState, Ping
 from patchwave.campaign.rollout import (
     Decision,
@@ -33,6 +32,7 @@ from patchwave.campaign.rollout import (
     Wait,
 )
 from patchwave.campaign.values import HostId
+from patchwave.campaign.windows import Span
 from tests.domain.builders import CELL, FAR, NOW, a_host, a_row, the_rules
 
 DETAILS = {
@@ -64,6 +64,8 @@ class Turn:
     rows: tuple[HostRow, ...]
     decision: Decision
     errors_since: datetime | None
+    unhealthy: dict[str, frozenset[HostId]]
+    recovered: frozenset[HostId]
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Story:
     rows: dict[HostId, HostRow] = field(default_factory=dict)
     dispatches: dict[str, DispatchRow] = field(default_factory=dict)
     truth: dict[HostId, Truth] = field(default_factory=dict)
+    newcomers: dict[HostId, Host] = field(default_factory=dict)
     end: Done | Halt | None = None
 
     def sent(self, step: StepKind) -> list[DispatchRow]:
@@ -110,21 +113,26 @@ class Player:
         self.errors_since: datetime | None = None
         self.hosts: dict[HostId, Host] = {}
         self.fates: dict[tuple[str, HostId], _Fate] = {}
+        self.joiners = choose.choice([0, 0, 1, 3])
+        self.recovered: set[HostId] = set()
         rows = []
         for number in range(1, hosts + 1):
             group = choose.choice([None, None, "web", "api"])
-            domain = f"asg:{group}" if group else ""
             cell = choose.choice([CELL, CELL, FAR])
             platform = choose.choice(["Amazon Linux 2023", "Ubuntu 24.04"])
-            rows.append(a_row(number, domain=domain, cell=cell, platform=platform))
-            self.hosts[rows[-1].host] = a_host(number, cell=cell, platform=platform)
+            targets = choose.choice([(), (), ("shop",)])
+            host = a_host(number, cell=cell, platform=platform, group=group, target_groups=targets, zone=choose.choice("ab"))
+            rows.append(a_row(number, cell=cell, platform=platform, domains=fleet.failure_domains(host, stage="prod")))
+            self.hosts[rows[-1].host] = host
         domains = sorted({domain for row in rows for domain in row.domains})
         rules = the_rules(
             rows,
             places={domain: choose.randint(1, 3) for domain in domains},
             total=choose.randint(1, 5),
             error_budget=choose.choice([0, 1, 2, hosts]),
+            window=self._window() if kindness < 1 else None,
         )
+        self.unhealthy = self._unhealthy(rows, domains) if kindness < 1 else {}
         self.story = Story(rules=rules, rows={row.host: row for row in rows})
         self.story.truth = {row.host: Truth(missing=choose.choice([0, 3, 5])) for row in rows}
 
@@ -133,8 +141,18 @@ class Player:
         for _ in range(MOST_TURNS):
             self._look()
             rows = tuple(story.rows.values())
-            decision = rollout.decide(story.rules, rows, story.dispatches, errors_since=self.errors_since, now=self.now)
-            story.turns.append(Turn(self.now, rows, decision, self.errors_since))
+            unhealthy = {domain: frozenset(hosts) for domain, hosts in self.unhealthy.items()}
+            recovered = frozenset(self.recovered)
+            decision = rollout.decide(
+                story.rules,
+                rows,
+                story.dispatches,
+                unhealthy_before=unhealthy,
+                recovered=recovered,
+                errors_since=self.errors_since,
+                now=self.now,
+            )
+            story.turns.append(Turn(self.now, rows, decision, self.errors_since, unhealthy, recovered))
             match decision:
                 case tuple():
                     for dispatch in decision:
@@ -145,10 +163,43 @@ class Player:
                     self.clears -= 1
                     self.errors_since = self.now  # a person clears the task; what failed until now is spent
                     self.now += timedelta(minutes=1)
+                case Done() if self._join():
+                    pass  # the last look found somebody
                 case Halt() | Done():
                     story.end = decision
                     return story
         raise AssertionError(f"no end after {MOST_TURNS} turns; last: {story.turns[-1].decision}")
+
+    def _window(self) -> Span | None:
+        if self.choose.random() < 0.6:
+            return None
+        opens = NOW + timedelta(minutes=self.choose.choice([-60, 0, 45]))
+        return Span(opens=opens, closes=opens + timedelta(minutes=self.choose.choice([10, 40, 90, 300])))
+
+    def _unhealthy(self, rows: Sequence[HostRow], domains: Sequence[str]) -> dict[str, set[HostId]]:
+        """Hosts of the stage and others that are unhealthy before we come."""
+        if self.choose.random() < 0.6:
+            return {}
+        domain = self.choose.choice(domains)
+        inside = [row.host for row in rows if domain in row.domains]
+        return {
+            domain: {self.choose.choice(inside), HostId("i-outside")} if self.choose.random() < 0.5 else {HostId("i-outside")}
+        }
+
+    def _join(self) -> bool:
+        """Perhaps somebody appears: in a group or in none; who vanished from that group is replaced by it."""
+        if self.joiners <= 0 or self.choose.random() < 0.4:
+            return False
+        self.joiners -= 1
+        number = 1000 + self.joiners
+        host = a_host(number, group=self.choose.choice([None, "web"]), zone=self.choose.choice("abc"), launched=self.now)
+        story = self.story
+        row = rollout.late_joiner(story.rules, host, fleet.failure_domains(host, stage="prod"), now=self.now)
+        self.hosts[host.id] = story.newcomers[host.id] = host
+        story.rows[host.id] = row
+        story.truth[host.id] = Truth(missing=self.choose.choice([0, 3]))
+        self._move(rollout.replacements(tuple(story.rows.values()), list(story.newcomers.values())))
+        return True
 
     def _kind(self) -> bool:
         return self.choose.random() < self.kindness
@@ -226,6 +277,7 @@ class Player:
         seen = Observation(hosts=self.hosts, invocations=invocations, patch_states=states, complete=frozenset(complete))
         rows = tuple(story.rows.values())
         self._move(rollout.observed(story.rules, rows, story.dispatches, seen, now=self.now))
+        self._move(rollout.out_of_time(story.rules, tuple(story.rows.values()), now=self.now))
         for token in complete:
             if story.dispatches[token].state is DispatchState.SENT:
                 story.dispatches[token] = replace(story.dispatches[token], state=DispatchState.ENDED)
@@ -249,6 +301,18 @@ class Player:
         self.now = min([moment for moment in moments if moment > self.now], default=self.now + timedelta(minutes=1))
         if not self._kind() and self.choose.random() < 0.3:
             self._mishap()
+        if self.choose.random() < 0.2:
+            self._join()
+        if self.choose.random() < 0.2:
+            self._get_well()
+
+    def _get_well(self) -> None:
+        """Somebody who failed serves again, or somebody who was unhealthy before."""
+        failed = [row.host for row in self.story.rows.values() if row.state in rollout.HOLDS_PLACE - rollout.IN_FLIGHT]
+        if failed and self.choose.random() < 0.5:
+            self.recovered.add(self.choose.choice(failed))
+        elif self.unhealthy:
+            self.unhealthy.pop(self.choose.choice(sorted(self.unhealthy)))
 
     def _mishap(self) -> None:
         host = self.choose.choice(sorted(self.story.rows))
@@ -273,6 +337,11 @@ class Player:
             self.story.moves.append(move)
 
 
-def holding(rows: Sequence[HostRow]) -> Counter[str]:
-    """Hosts that hold a place, by failure domain."""
-    return Counter(domain for row in rows if row.state in rollout.HOLDS_PLACE for domain in row.domains)
+def holding(rows: Sequence[HostRow], turn: Turn) -> dict[str, set[HostId]]:
+    """Hosts that hold a place, by failure domain: in flight, failed and not well again, or unhealthy before we came."""
+    held: dict[str, set[HostId]] = {domain: set(hosts) for domain, hosts in turn.unhealthy.items()}
+    for row in rows:
+        if row.state in rollout.IN_FLIGHT or (row.state in rollout.HOLDS_PLACE and row.host not in turn.recovered):
+            for domain in row.domains:
+                held.setdefault(domain, set()).add(row.host)
+    return held

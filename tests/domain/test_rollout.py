@@ -64,14 +64,17 @@ def test_never_more_hosts_are_in_flight_than_there_are_places(story: Story) -> N
 @played
 @given(stories())
 def test_no_install_is_sent_into_a_place_that_a_failed_host_holds(story: Story) -> None:
-    """Failed, unreachable and not rebooted hosts never give their place back (rule 1)."""
+    """Failed, unreachable and not rebooted hosts, and those unhealthy before we came, keep their place until they are well:
+    in each of a host's domains, of which one that appeared meanwhile may have some that the plan does not know (rule 1)."""
     for turn in story.turns:
         begun = {host for one in sends(turn, StepKind.INSTALL) for host in one.hosts}
         after = story.rows_after(turn)
-        held = holding(after)
+        before, held = holding(turn.rows, turn), holding(after, turn)
         for row in after:
-            if row.host in begun:
-                assert all(held[domain] <= story.rules.places[domain] for domain in row.domains)
+            for domain in row.domains if row.host in begun else ():
+                # Who is missing in a domain already takes nothing more from it.
+                if row.host not in before.get(domain, ()):
+                    assert len(held[domain]) <= story.rules.places.get(domain, 1)
 
 
 @played
@@ -168,7 +171,13 @@ def test_who_is_asked_twice_says_the_same(story: Story) -> None:
     """`decide` is a function of what is written down: whoever resumes decides as the one before would have."""
     for turn in story.turns[::3]:
         again = rollout.decide(
-            story.rules, tuple(reversed(turn.rows)), _dispatches_at(story, turn), errors_since=turn.errors_since, now=turn.at
+            story.rules,
+            tuple(reversed(turn.rows)),
+            _dispatches_at(story, turn),
+            unhealthy_before=turn.unhealthy,
+            recovered=turn.recovered,
+            errors_since=turn.errors_since,
+            now=turn.at,
         )
         assert type(again) is type(turn.decision)
         if isinstance(again, tuple):
@@ -178,6 +187,58 @@ def test_who_is_asked_twice_says_the_same(story: Story) -> None:
 def _dispatches_at(story: Story, turn: Turn) -> dict[str, rollout.DispatchRow]:
     tokens = {one.token for earlier in story.turns[: story.turns.index(turn)] for one in sends(earlier, *StepKind)}
     return {token: row for token, row in story.dispatches.items() if token in tokens}
+
+
+@played
+@given(stories())
+def test_no_host_is_begun_or_rebooted_that_would_not_be_through_before_the_window_closes(story: Story) -> None:
+    """Before it opens nothing is sent that disrupts anybody, nor the Scan that would be the beginning of it (rule 7)."""
+    window = story.rules.window
+    for turn in story.turns:
+        of = {row.host: row for row in turn.rows}
+        for one in sends(turn, StepKind.SCAN, StepKind.INSTALL, StepKind.REBOOT) if window else ():
+            assert window is not None
+            assert window.opens <= turn.at
+            assert all(turn.at + rollout.still_takes(story.rules, of[host]) <= window.closes for host in one.hosts)
+
+
+@played
+@given(stories())
+def test_a_host_out_of_its_window_was_never_touched_and_says_what_comes_next(story: Story) -> None:
+    """It is no error: nobody waited for it longer than it could have helped."""
+    touched = {host for row in story.sent(StepKind.INSTALL) for host in row.hosts}
+    for host, row in story.rows.items():
+        if row.state is S.OUT_OF_WINDOW:
+            assert story.rules.window is not None
+            assert host not in touched
+            assert "the next run takes it" in row.reason
+
+
+@played
+@given(stories())
+def test_late_joiners_are_settled_like_all_others(story: Story) -> None:
+    """They come last, in places of their own domains, and a stage is done only when they are settled, too (rule 2)."""
+    if isinstance(story.end, Done):
+        assert all(story.rows[host].state in rollout.TERMINAL for host in story.newcomers)
+    for turn in story.turns:
+        for one in sends(turn, StepKind.INSTALL):
+            late = [host in story.newcomers for host in one.hosts]
+            assert late == sorted(late)
+
+
+@played
+@given(stories())
+def test_a_replaced_host_vanished_first_and_names_one_newcomer_of_its_group(story: Story) -> None:
+    """Nobody stands in two places."""
+    named = []
+    for move in story.moves:
+        if move.after is S.REPLACED:
+            assert move.before is S.TERMINATED
+            (new,) = [host for host in story.newcomers if host in move.reason]
+            assert f"asg:{CELL}/web" in story.rows[move.host].domains
+            assert story.newcomers[new].group == "web"
+            named.append(new)
+    assert len(named) == len(set(named))
 
 
 @given(st.integers(1, 30), st.integers(0, 2**32))
