@@ -1,7 +1,7 @@
 # Patchwave: everything a person calls. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-moto test-moto-baseline bench-awsim aws-cli lint docs up down test-compose lock clean
+.PHONY: help venv demo awsim test test-moto test-moto-baseline check-seeds bench-awsim aws-cli lint docs up down test-compose lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,6 +12,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  make demo takes: APPROVE=yes EXIT=yes PORT=8080 AWSIM_PORT=5005 SPEED=240 SEED=1 CAMPAIGN=weekly-linux WORLD=FILE"
+	@echo "  make awsim takes: AWSIM_PORT=5005 SPEED=60 SEED=1 WORLD=FILE"
 
 venv: $(STAMP) ## the virtual environment (.venv) with everything that requirements.txt names
 
@@ -32,6 +33,10 @@ demo: $(STAMP) ## start Airflow and a simulated AWS here, run a campaign, show i
 	  $(if $(PORT),--port "$(PORT)") $(if $(AWSIM_PORT),--awsim-port "$(AWSIM_PORT)") $(if $(SPEED),--speed "$(SPEED)") \
 	  $(if $(SEED),--seed "$(SEED)") $(if $(CAMPAIGN),--campaign "$(CAMPAIGN)") $(if $(WORLD),--world "$(WORLD)")
 
+awsim: $(STAMP) ## start the simulated AWS alone, on 127.0.0.1:5005, with the hosts of include/worlds/small.yaml
+	@$(BIN)/python -m awsim --world "$(or $(WORLD),include/worlds/small.yaml)" \
+	  --port "$(or $(AWSIM_PORT),5005)" --speed "$(or $(SPEED),60)" --seed "$(or $(SEED),1)"
+
 test: $(STAMP) ## every test that needs no docker
 	@$(BIN)/python -m pytest -m "not compose"
 
@@ -40,6 +45,9 @@ test-moto: $(STAMP) ## moto's own tests against awsim: nothing that passes on st
 
 test-moto-baseline: $(STAMP) ## run moto's own tests against stock moto and store the outcomes
 	@$(BIN)/python tests/moto/run.py --baseline $(SERVICES)
+
+check-seeds: $(STAMP) ## campaigns with random faults and kills in virtual time (SEEDS=1000); SEED=1234 tells that one's story
+	@PYTHONPATH=include $(BIN)/python -m tests.seeds.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
 
 bench-awsim: $(STAMP) ## measure awsim with 10,000 and 100,000 hosts (HOSTS="10000" for others)
 	@$(BIN)/python -m awsim.bench $(HOSTS)

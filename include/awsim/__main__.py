@@ -43,7 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m awsim", description="A simulated AWS for patch campaigns, on top of moto.")
+    parser = argparse.ArgumentParser(
+        prog="python -m awsim",
+        description="A simulated AWS for patch campaigns, on top of moto.",
+        epilog="python -m awsim record --help: write a world file from a real account.",
+    )
     parser.add_argument("--world", type=Path, help="world file (YAML); without it the AWS is empty")
     parser.add_argument("--port", type=_port, default=5005, help="default %(default)s; 0 takes a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default %(default)s")

@@ -70,8 +70,8 @@ def test_every_command_and_option_exists(program: str):
     known = subcommands(program)
     for line in lines:
         words = line.partition(f"python -m {program}")[2].split()
-        if program == "patchwave" and words and re.fullmatch(r"[a-z-]+", words[0]):
-            assert re.search(rf"^ +{words[0]}\b", known, re.MULTILINE), line
+        if words and re.fullmatch(r"[a-z]+(-[a-z]+)*", words[0]):
+            assert re.search(rf"^(?: +|python -m {program} ){words[0]}\b", known, re.MULTILINE), line
             known_here = subcommands(program, words[0])
         else:
             known_here = known
