@@ -57,6 +57,10 @@ class Desk:
         self.gateway = create_autospec(Gateway, instance=True)
         self.gateway.take_calls.return_value = {}
         self.gateway.fleet.side_effect = lambda cell, tags: [host for host in HOSTS if host.cell == cell]
+        self.gateway.surroundings.side_effect = lambda cell, hosts: (tuple(hosts), ())
+        self.gateway.groups.return_value = ()
+        self.gateway.target_groups.return_value = ()
+        self.gateway.listed.return_value = {}
         self.gateway.hosts.side_effect = lambda cell, ids, **_: [host for host in HOSTS if host.id in ids]
         self.gateway.find_command.return_value = None
         self.gateway.send.side_effect = lambda *_, **__: SentCommand(id="c-1", requested_at=datetime.now(UTC))

@@ -11,9 +11,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from croniter import croniter  # type: ignore[import-untyped]
+
+Step = TypeVar("Step", bound=str)
 
 FEWEST_SAMPLES = 5
 """With fewer, one bad night would be the rule."""
@@ -80,7 +83,7 @@ def occurrence(window: Window, now: datetime) -> Span:
             return Span(opens=opens, closes=opens + window.duration)
 
 
-def expected(samples: Mapping[str, Sequence[timedelta]], default: Mapping[str, timedelta]) -> dict[str, timedelta]:
+def expected(samples: Mapping[Step, Sequence[timedelta]], default: Mapping[Step, timedelta]) -> dict[Step, timedelta]:
     """How long each step takes at most in nineteen of twenty cases: from what was seen, else the default.
 
     Args:
