@@ -67,6 +67,7 @@ ASKED: dict[str, Request] = {
     "DescribeAutoScalingGroups": lambda facts: {"AutoScalingGroupNames": ["app"]},
     "DescribeAutoScalingInstances": lambda facts: {},
     "DescribeInstanceRefreshes": lambda facts: {"AutoScalingGroupName": "app"},
+    "DescribeLifecycleHooks": lambda facts: {"AutoScalingGroupName": "hooked"},
     "DescribeScalingActivities": lambda facts: {"AutoScalingGroupName": "app"},
     "DescribeScalingActivities/02": lambda facts: {"AutoScalingGroupName": "app", "IncludeDeletedGroups": True},
     "DescribeWarmPool": lambda facts: {"AutoScalingGroupName": "app"},
@@ -464,7 +465,21 @@ _BEFORE: dict[str, Callable[[Any, Facts], None]] = {
     "TerminateInstanceInAutoScalingGroup": lambda client, facts: facts.update(member=_member(client)),
     "EnterStandby": lambda client, facts: facts.update(member=_member(client)),
     "DetachInstances": lambda client, facts: facts.update(member=_member(client)),
+    "DescribeLifecycleHooks": lambda client, facts: _hooked(client),
 }
+
+
+def _hooked(client: Any) -> None:
+    """A group without instances: a hook would hold those of the others."""
+    hook = {"LifecycleHookName": "hold", "LifecycleTransition": "autoscaling:EC2_INSTANCE_LAUNCHING"}
+    client.create_auto_scaling_group(
+        AutoScalingGroupName="hooked",
+        MinSize=0,
+        MaxSize=0,
+        AvailabilityZones=["eu-central-1a"],
+        LaunchTemplate={"LaunchTemplateName": "app"},
+        LifecycleHookSpecificationList=[hook],
+    )
 
 
 def _notified(client: Any) -> None:
