@@ -125,12 +125,16 @@ class Context:
     def page(
         self, rows: list[Any], params: dict[str, Any], *, default: int, tokens: str = "NextToken", size: str = "MaxResults"
     ) -> tuple[list[Any], str | None]:
-        """One page of rows and the token of the next one; a token of another operation or with other filters is refused."""
+        """One page of rows and the token of the next one.
+
+        A token of another operation, account or region, or with other filters, is refused.
+        """
+        place = f"{self.service} {self.operation} {self.account} {self.region}"
         facts = {"service": self.service, "operation": self.operation, "account": self.account, "region": self.region}
         try:
             if self.world.faults.take_call(Kind.EMPTY_PAGE, **facts) is not None:
-                return [], paging.same_place(params, operation=self.operation, token_name=tokens, size_name=size)
-            return paging.page(rows, params, operation=self.operation, default=default, token_name=tokens, size_name=size)
+                return [], paging.same_place(params, operation=place, token_name=tokens, size_name=size)
+            return paging.page(rows, params, operation=place, default=default, token_name=tokens, size_name=size)
         except paging.BadToken:
             if self.service == "ssm":
                 raise AwsError("InvalidNextToken", "The specified token is not valid.") from None

@@ -76,6 +76,7 @@ ASKED: dict[str, Callable[[Facts], dict[str, Any]]] = {
         "ResourceType": "INSTANCE",
     },
     "DescribePatchProperties": lambda facts: {"OperatingSystem": "AMAZON_LINUX_2023", "Property": "CLASSIFICATION"},
+    "ListDocuments": lambda facts: {"Filters": [{"Key": "Owner", "Values": ["Amazon"]}]},
     "ListComplianceItems": lambda facts: {"ResourceIds": [facts.host], "ResourceTypes": ["ManagedInstance"]},
     "ListCoverageStatistics": lambda facts: {"groupBy": "ACCOUNT_ID"},
     "ListFindingAggregations": lambda facts: {"aggregationType": "AWS_EC2_INSTANCE"},
