@@ -16,6 +16,7 @@ from patchwave.campaign import definition, document
 from patchwave.campaign.definition import Campaign, Event, HealthCheck
 from patchwave.campaign.errors import InvalidFile, Permanent
 from patchwave.campaign.values import Cell, Count, HostId, Share
+from patchwave.campaign.windows import Window
 
 ROOT = Path(__file__).parents[2]
 CAMPAIGNS, POLICIES = ROOT / "include" / "campaigns", ROOT / "include" / "policies"
@@ -134,6 +135,39 @@ def test_a_campaign_without_schedule_is_started_by_hand():
 def test_concurrency_may_be_a_number_of_hosts():
     """5 is five hosts, and never five percent."""
     assert parsed(changed("concurrency: 10%", "concurrency: 5")).stage("prod").concurrency == Count(5)
+
+
+def test_a_stage_may_leave_its_concurrency_to_the_number_of_its_hosts():
+    """Nobody knows it before the plan is made."""
+    assert parsed(changed("    concurrency: 10%\n", "")).stage("prod").concurrency is None
+
+
+def test_a_stage_may_have_a_window():
+    """A cron in a time zone, and how long it stays open; none means at any time."""
+    window = '    concurrency: 10%\n    window: {cron: "0 22 * * 2", duration: 4h, timezone: Europe/Vienna}'
+    campaign = parsed(changed("    concurrency: 10%", window))
+    found = campaign.stage("prod").window
+    assert found is not None
+    assert found.window == Window(cron="0 22 * * 2", duration=timedelta(hours=4), timezone="Europe/Vienna")
+    assert campaign.stage("dev").window is None
+    assert Campaign.from_json(campaign.to_json()) == campaign
+
+
+@pytest.mark.parametrize(
+    ("written", "field", "says"),
+    [
+        ('{cron: "0 22 * * 2", duration: 4h}', "timezone", "is missing"),
+        ('{cron: "0 22 * * 2", timezone: Europe/Vienna}', "duration", "is missing"),
+        ('{cron: "22 Uhr", duration: 4h, timezone: Europe/Vienna}', "cron", "five"),
+        ('{cron: "0 22 * * 2", duration: 0h, timezone: Europe/Vienna}', "duration", "more than zero"),
+        ('{cron: "0 22 * * 2", duration: 4h, timezone: Wien}', "timezone", "no such time zone"),
+    ],
+)
+def test_a_window_that_nobody_can_keep_is_refused(written: str, field: str, says: str):
+    """As a schedule is, with file, line and field."""
+    (problem,) = problems(changed("    concurrency: 10%", f"    concurrency: 10%\n    window: {written}"))
+    assert f"stages[1].window.{field}" in problem
+    assert says in problem
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchwave.campaign import evidence, severity
+from patchwave.campaign import evidence, rollout, severity
 from patchwave.campaign import plan as plans
 from patchwave.campaign.definition import AmbiguousStage
 from patchwave.campaign.findings import Coverage, Finding, Severity, VulnerablePackage
-from patchwave.campaign.fleet import Host, InstanceState, Ping
+from patchwave.campaign.fleet import Group, Host, InstanceState, Ping
 from patchwave.campaign.plan import Plan, Restriction
-from patchwave.campaign.rollout import HostState
+from patchwave.campaign.rollout import HostState, StepKind
 from patchwave.campaign.severity import Triage
+from patchwave.campaign.windows import Window
 from tests.domain.builders import CAMPAIGN, CELL, FAR, NOW, RUN, a_campaign, a_host, a_plan, host_id
 from tests.domain.test_severity import STANDARD
 
@@ -313,3 +314,91 @@ def test_nobody_asks_for_a_stage_that_is_not_in_the_plan() -> None:
     """It is named, not guessed."""
     with pytest.raises(KeyError, match="qa"):
         a_plan([]).stage("qa")
+
+
+# --- where the numbers come from ----------------------------------------------------------------------------------------------
+WEB = f"asg:{CELL}/web"
+
+
+def a_group(*numbers: int, **facts: Any) -> Group:
+    return Group(domain=WEB, members=frozenset(host_id(n) for n in numbers), **facts)
+
+
+def staging(hosts: list[Host], *groups: Group, concurrency: str = "50%", **facts: Any) -> plans.StagePlan:
+    campaign = a_campaign(CAMPAIGN.replace("concurrency: 50%", f"concurrency: {concurrency}"))
+    return a_plan(hosts, campaign=campaign, groups=groups, **facts).stage("staging")
+
+
+def test_a_group_is_as_large_as_aws_says_whoever_patches_its_members() -> None:
+    """Two of its eight members are the stage's: half of eight is four, but the stage has only one place."""
+    stage = staging([a_host(n, group="web", group_tag="linux-staging") for n in (1, 2)], a_group(*range(1, 9)))
+    assert (stage.places[WEB], stage.stage_places) == (4, 1)
+
+
+def test_a_group_is_never_taken_below_its_minimum() -> None:
+    """Ten members, eight must serve: two at once, and the plan says why not five."""
+    hosts = [a_host(n, group="web", group_tag="linux-staging") for n in range(1, 11)]
+    stage = staging(hosts, a_group(*range(1, 11), minimum=8, says="MinSize 8"))
+    assert stage.places[WEB] == 2
+    assert max(len(wave.hosts) for wave in stage.waves) == 2
+    assert "Group web: 2 at once and not 5, so that 8 always serve (MinSize 8)." in stage.remarks
+
+
+def test_a_group_at_its_minimum_gives_one_host_at_a_time_and_the_plan_says_so() -> None:
+    """With no place at all it could never be patched in place; whoever approves sees it."""
+    hosts = [a_host(n, group="web", group_tag="linux-staging") for n in (1, 2)]
+    plan = a_plan(hosts, groups=[a_group(1, 2, minimum=2, says="MinSize 2")])
+    assert plan.stage("staging").places[WEB] == 1
+    assert "one host at a time is taken all the same" in plans.markdown(plan)
+
+
+def test_target_groups_and_zones_have_budgets_of_their_own() -> None:
+    """A host is away from all of them at once."""
+    hosts = [
+        a_host(n, group_tag="linux-staging", zone=f"eu-central-1{'ab'[n % 2]}", target_groups=("shop",) if n < 3 else ())
+        for n in range(1, 9)
+    ]
+    stage = staging(hosts)
+    zone = f"zone:staging/{CELL.account}/eu-central-1"
+    assert stage.places == {f"target:{CELL}/shop": 1, f"{zone}a": 2, f"{zone}b": 2, "stage:staging": 4}
+    assert all(sum(1 for host in wave.hosts if host in (host_id(1), host_id(2))) <= 1 for wave in stage.waves)
+
+
+@pytest.mark.parametrize(("hosts", "at_once"), [(1, 1), (24, 1), (25, 2), (100, 5), (101, 9), (1000, 80), (1001, 101)])
+def test_without_a_word_in_the_file_the_number_comes_from_aws_own_table(hosts: int, at_once: int) -> None:
+    """And the plan says where it comes from."""
+    campaign = a_campaign(CAMPAIGN.replace("    concurrency: 50%\n", ""))
+    stage = a_plan([a_host(n, group_tag="linux-staging") for n in range(1, hosts + 1)], campaign=campaign).stage("staging")
+    assert stage.stage_places == at_once
+    assert any("Patch now" in remark and f"{hosts} hosts" in remark for remark in stage.remarks)
+
+
+def test_the_plan_says_that_newcomers_are_patched_too() -> None:
+    """Whoever approves it has agreed to them; in a run about certain findings nobody knows theirs."""
+    assert "Hosts that appear meanwhile in these groups" in plans.markdown(a_plan([a_host(1)]))
+    triage = a_triage(a_finding(1, Severity.CRITICAL), severities=[Severity.CRITICAL])
+    restricted = a_plan([a_host(1)], triage, restriction=Restriction(severities=("critical",)))
+    assert "Hosts that appear meanwhile are left alone" in plans.markdown(restricted)
+
+
+def test_a_window_stands_in_the_plan() -> None:
+    """With its cron, its zone and what does not fit into it."""
+    window = "concurrency: 50%\n    window: {cron: '0 22 * * 2', duration: 4h, timezone: Europe/Vienna}"
+    plan = a_plan([a_host(1, group_tag="linux-staging")], campaign=a_campaign(CAMPAIGN.replace("concurrency: 50%", window)))
+    stage = plan.stage("staging")
+    assert stage.window == Window(cron="0 22 * * 2", duration=timedelta(hours=4), timezone="Europe/Vienna")
+    assert "Window: opens by 0 22 * * 2 in Europe/Vienna for 4h" in plans.markdown(plan)
+    assert plan.stage("prod").window is None
+    assert plans.from_json(json.loads(json.dumps(plans.to_json(plan)))) == plan
+
+
+def test_times_that_were_learned_make_the_forecast_and_are_frozen_in_the_plan() -> None:
+    """Of the slowest platform; what nobody has seen yet takes what AWS's guides say."""
+    slow = {"Amazon Linux 2023": {**rollout.AT_MOST, StepKind.INSTALL: timedelta(minutes=50)}}
+    hosts = [a_host(1, group_tag="linux-staging"), a_host(2, group_tag="linux-staging", platform="Ubuntu 24.04")]
+    plan = a_plan(hosts, expected=slow)
+    assert plan.expected == slow
+    assert plans.rules(plan, plan.stage("staging")).expected == slow
+    assert plan.stage("staging").forecast == timedelta(minutes=2 + (50 + 3 + 2) * 2)
+    assert a_plan(hosts).stage("staging").forecast == timedelta(minutes=2 + (10 + 3 + 2) * 2)
+    assert plans.from_json(json.loads(json.dumps(plans.to_json(plan)))) == plan
