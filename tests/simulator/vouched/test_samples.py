@@ -389,6 +389,7 @@ DEVIATIONS: dict[str, dict[str, str]] = {
     "ssm/GetAutomationExecution/01": {
         **{f"+ $.AutomationExecution.StepExecutions[].{member}": NEWER for member in _STEP},
         "+ $.AutomationExecution.TargetMaps": NEWER,
+        "+ $.AutomationExecution.Variables": NEWER,
     },
     "ssm/GetInventorySchema/01": {"+ $.Schemas[].DisplayName": NEWER},
     "ssm/GetMaintenanceWindowExecution/01": {"+ $.StatusDetails": STATE},
@@ -437,6 +438,7 @@ def cast(tmp_path_factory: pytest.TempPathFactory) -> tuple[Direct, Facts]:
     path.write_text(STAGE, encoding="utf-8")
     direct = Direct(Simulator(world=path, speed=0, seed=1, base=BASE))
     facts = play(direct)
+    facts["advance"] = direct.simulator.advance
     ssm, groups = direct.client("ssm"), direct.client("autoscaling")
     facts["open"] = ssm.create_maintenance_window(
         Name="open", Schedule="cron(0/10 * * * ? *)", Duration=1, Cutoff=0, AllowUnassociatedTargets=True
@@ -459,9 +461,9 @@ def cast(tmp_path_factory: pytest.TempPathFactory) -> tuple[Direct, Facts]:
 _LONG = {"RunCommand": {"Parameters": {"commands": ["sleep 900"]}}}
 _BEFORE: dict[str, Callable[[Any, Facts], None]] = {
     "ListCommands": lambda client, facts: _notified(client),
-    "CancelInstanceRefresh": lambda client, facts: _refresh(client),
-    "RollbackInstanceRefresh": lambda client, facts: _refresh(client, back=True),
-    "StartInstanceRefresh": lambda client, facts: _quiet(client),
+    "CancelInstanceRefresh": lambda client, facts: _refresh(client, facts),
+    "RollbackInstanceRefresh": lambda client, facts: _refresh(client, facts, back=True),
+    "StartInstanceRefresh": lambda client, facts: _quiet(client, facts),
     "TerminateInstanceInAutoScalingGroup": lambda client, facts: facts.update(member=_member(client)),
     "EnterStandby": lambda client, facts: facts.update(member=_member(client)),
     "DetachInstances": lambda client, facts: facts.update(member=_member(client)),
@@ -501,14 +503,15 @@ def _member(client: Any) -> str:
     return next(str(row["InstanceId"]) for row in rows if row["LifecycleState"] == "InService")
 
 
-def _quiet(client: Any) -> None:
+def _quiet(client: Any, facts: Facts) -> None:
     rows = client.describe_instance_refreshes(AutoScalingGroupName="app")["InstanceRefreshes"]
     if rows and rows[0]["Status"] in ("Pending", "InProgress"):
         client.cancel_instance_refresh(AutoScalingGroupName="app")
+        facts.advance(1800)  # what has begun is ended first
 
 
-def _refresh(client: Any, *, back: bool = False) -> None:
-    _quiet(client)
+def _refresh(client: Any, facts: Facts, *, back: bool = False) -> None:
+    _quiet(client, facts)
     more = {"DesiredConfiguration": {"LaunchTemplate": {"LaunchTemplateName": "app", "Version": "1"}}} if back else {}
     client.start_instance_refresh(AutoScalingGroupName="app", Preferences={"MinHealthyPercentage": 50}, **more)
 
