@@ -31,7 +31,10 @@ def actions(name: str) -> set[str]:
 
 def needed(*, reads: bool) -> set[str]:
     return {
-        action for operation in OPERATIONS.values() if (operation.effect is Effect.NONE) is reads for action in operation.needs
+        action
+        for operation in OPERATIONS.values()
+        if (operation.effect is Effect.NONE) is reads and operation.service != "sqs"
+        for action in operation.needs
     }
 
 
@@ -45,7 +48,13 @@ def test_the_execute_policy_allows_exactly_the_effects() -> None:
     assert actions("execute") == needed(reads=False)
 
 
-@pytest.mark.parametrize("name", ["plan", "execute", "assume"])
+def test_the_events_policy_is_for_the_queue_alone() -> None:
+    """It is attached only where a queue is named."""
+    assert actions("events") == {action for one in OPERATIONS.values() if one.service == "sqs" for action in one.needs}
+    assert [one["Resource"] for one in statements("events")] == ["arn:aws:sqs:*:*:patchwave-command-events"]
+
+
+@pytest.mark.parametrize("name", ["plan", "execute", "assume", "events"])
 def test_no_policy_holds_a_wildcard_action(name: str) -> None:
     """A star would allow what AWS invents next year."""
     assert not [action for action in actions(name) if "*" in action]

@@ -14,6 +14,7 @@ import pytest
 from airflow.configuration import conf
 
 from patchwave.aws.commands import CommandStatus
+from patchwave.aws.events import CommandEvent
 from patchwave.campaign.errors import AccessDenied, AwsUnavailable, Throttled
 from patchwave.triggers import pace, watch
 from patchwave.triggers.watch import CommandsTrigger, MomentTrigger
@@ -41,7 +42,8 @@ class Time:
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     time = Time()
-    ours = SimpleNamespace(sleep=time.sleep, get_running_loop=asyncio.get_running_loop, gather=asyncio.gather)
+    theirs = {name: getattr(asyncio, name) for name in ("get_running_loop", "gather", "Event")}
+    ours = SimpleNamespace(sleep=time.sleep, **theirs)
     monkeypatch.setattr(watch, "asyncio", ours)
     monkeypatch.setattr(pace, "_cells", {})
     monkeypatch.setattr("patchwave.hooks.clock.now", lambda: time.now)
@@ -61,6 +63,7 @@ class Looks:
     def __init__(self, answer: Callable[[int], Mapping[str, int | None]]) -> None:
         self.answer = answer
         self.count = 0
+        self.queue = ""
         self.threads: set[str] = set()
         self.asked: list[tuple[str, tuple[str, ...]]] = []
 
@@ -70,6 +73,12 @@ class Looks:
     def gateway(self, *, repeats: bool) -> Looks:
         assert not repeats, "a throttled look has to be noticed"
         return self
+
+    def events_queue(self, region: str) -> str:
+        return self.queue
+
+    def command_events(self, cell: Any, queue: str, *, awaited: Any, now: float) -> tuple[CommandEvent, ...]:
+        return (CommandEvent(command="c-1", status="Success"),)
 
     def take_calls(self) -> dict[str, int]:
         return {"ssm:ListCommands": self.count}
@@ -174,6 +183,15 @@ def test_a_throttled_cell_is_asked_less_by_everybody(time: Time, aws: Any) -> No
     for minute in range(1, 10):
         its.answered(time.now + timedelta(minutes=minute))
     assert its.factor == 1
+
+
+def test_a_pushed_event_ends_the_nap(time: Time, aws: Any) -> None:
+    """It is looked at AWS all the same, before the task is woken: a message in a queue proves nothing."""
+    looks = aws(lambda count: ALL_OVER if count == 3 else NOTHING)
+    looks.queue = "https://queue"
+    assert because(events(watching())) == ["command"]
+    assert looks.count == 3
+    assert time.naps == [watch.first_look()]
 
 
 def test_no_trigger_fires_in_its_first_seconds(time: Time, aws: Any) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from patchwave.aws.automation import Automation
 from patchwave.aws.commands import Commands
 from patchwave.aws.config import ComplianceReads
+from patchwave.aws.events import Events
 from patchwave.aws.groups import Groups
 from patchwave.aws.health import HealthChecks
 from patchwave.aws.identity import Identity
@@ -16,5 +17,5 @@ from patchwave.aws.inspector import Inspector
 from patchwave.aws.patching import Patching
 
 
-class Gateway(Commands, Patching, HealthChecks, Groups, Inspector, ComplianceReads, Automation, Identity):
+class Gateway(Commands, Patching, HealthChecks, Groups, Inspector, ComplianceReads, Automation, Identity, Events):
     """All services together; `calls.Calls` says how it is built."""

@@ -74,6 +74,9 @@ _TABLE = (
     Operation(service="ssm", name="ListCommands"),
     Operation(service="ssm", name="ListCommandInvocations"),
     Operation(service="ssm", name="CancelCommand", effect=Effect.GUARDED),
+    # command events, where a queue is named; what is deleted twice is gone once
+    Operation(service="sqs", name="ReceiveMessage"),
+    Operation(service="sqs", name="DeleteMessageBatch", effect=Effect.GUARDED, actions=("sqs:DeleteMessage",)),
     # remediation
     Operation(service="ssm", name="DescribeDocument"),
     Operation(service="ssm", name="CreateDocument", effect=Effect.GUARDED),  # a name exists once

@@ -7,6 +7,7 @@ identity: whatever the connection says); a cell in another account is reached by
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
@@ -22,6 +23,8 @@ from patchwave.campaign.values import Cell
 DEFAULT_ROLE = "PatchwaveRole"
 ROLE_EXTRA = "patchwave_role_name"
 """Field of the connection's extra: name of the role in every other account, its path included."""
+QUEUE_EXTRA = "patchwave_events_queue"
+"""Field of the connection's extra: URL of the queue with command events, or one URL for each region."""
 
 
 class PatchwaveAwsHook(AwsBaseHook):
@@ -59,6 +62,14 @@ class PatchwaveAwsHook(AwsBaseHook):
             repeats: whether botocore repeats a read that AWS throttles; if not, whoever asks learns of it and slows down.
         """
         return Gateway(self.session_for, **self._addresses(), **({} if repeats else {"reads": UNREPEATED}))
+
+    def events_queue(self, region: str) -> str:
+        """URL of the SQS queue with the region's command events, from the connection's extra; empty if there is none.
+
+        The extra holds one URL for all regions, or an object with one a region.
+        """
+        named = self.conn_config.extra_config.get(QUEUE_EXTRA) or ""
+        return str(named.get(region, "")) if isinstance(named, Mapping) else str(named)
 
     def session_for(self, cell: Cell) -> Session:
         """A boto3 session with credentials of the cell's account: the connection's own, or those of the role there.

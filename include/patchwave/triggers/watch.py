@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.configuration import conf
@@ -23,10 +25,12 @@ from patchwave.campaign.values import Cell, RunId, StageName
 from patchwave.execution.waiting import add_to_wait
 from patchwave.hooks import clock
 from patchwave.hooks.ledger import open_ledger_from_a_trigger
-from patchwave.triggers import pace
+from patchwave.triggers import pace, push
 
 if TYPE_CHECKING:
+    from patchwave.aws.events import CommandEvent
     from patchwave.aws.gateway import Gateway
+    from patchwave.hooks.aws import PatchwaveAwsHook
 
 POOL = ThreadPoolExecutor(max_workers=32, thread_name_prefix="patchwave")
 """asyncio's own pool has six threads on two cores and starves with many triggers."""
@@ -126,19 +130,34 @@ class CommandsTrigger(BaseTrigger):
         await asyncio.sleep(first_look())
         from patchwave.hooks.aws import PatchwaveAwsHook  # boto3 costs a second: not while triggers start
 
-        gateway = (await PatchwaveAwsHook(aws_conn_id=self.aws_conn_id).prepared()).gateway(repeats=False)
+        hook = await PatchwaveAwsHook(aws_conn_id=self.aws_conn_id).prepared()
+        gateway = hook.gateway(repeats=False)
         news = {
             cell: pace.News(known=known, patience=timedelta(seconds=self.patience), since=began)
             for cell, known in self.commands.items()
         }
         because = "moment"
-        while because == "moment" and clock.real_delay(until) > 0:
-            looks = await asyncio.gather(*(self._look(gateway, cell, one) for cell, one in news.items()))
-            if any(looks):
-                because = "command"
-            else:
-                await asyncio.sleep(min(self._pause(news), max(0.2, clock.real_delay(until))))
+        with ExitStack() as stack:
+            told = self._told(hook, gateway, stack)
+            while because == "moment" and clock.real_delay(until) > 0:
+                looks = await asyncio.gather(*(self._look(gateway, cell, one) for cell, one in news.items()))
+                if any(looks):
+                    because = "command"
+                else:
+                    seconds = min(self._pause(news, pushed=told is not None), max(0.2, clock.real_delay(until)))
+                    await (asyncio.sleep(seconds) if told is None else push.nap(seconds, told))
         yield TriggerEvent({"because": because, "calls": dict(gateway.take_calls())})
+
+    def _told(self, hook: PatchwaveAwsHook, gateway: Gateway, stack: ExitStack) -> asyncio.Event | None:
+        """What is set when EventBridge says that a command is over; None unless every region has a queue for that."""
+        cells = {cell: hook.events_queue(Cell.parse(cell).region) for cell in self.commands}
+        if not cells or not all(cells.values()):
+            return None
+        told = asyncio.Event()
+        for cell, queue in cells.items():
+            receive = partial(_receive, gateway, Cell.parse(cell), queue)
+            stack.enter_context(push.reader_of(queue, receive, POOL).told_of(tuple(self.commands[cell]), told))
+        return told
 
     async def _look(self, gateway: Gateway, cell: str, news: pace.News) -> bool:
         """Whether the commands of one cell have news that are worth waking up for."""
@@ -160,11 +179,12 @@ class CommandsTrigger(BaseTrigger):
         its_pace.answered(clock.now())
         return news.saw(statuses, now=clock.now())
 
-    def _pause(self, news: Mapping[str, pace.News]) -> float:
-        """Real seconds until the next look: that of the cell that has to be looked at first."""
+    def _pause(self, news: Mapping[str, pace.News], *, pushed: bool) -> float:
+        """Real seconds until the next look: that of the cell that has to be looked at first; seldom where news are pushed."""
         now = clock.now()
+        fastest = pace.SLOWEST if pushed else timedelta(seconds=self.poll)
         due = [
-            pace.pause(now - one.since, fastest=timedelta(seconds=self.poll), factor=pace.pace_of(self.aws_conn_id, cell).factor)
+            pace.pause(now - one.since, fastest=fastest, factor=pace.pace_of(self.aws_conn_id, cell).factor)
             for cell, one in news.items()
         ]
         return max(SHORTEST, min(due, default=pace.SLOWEST).total_seconds() / clock.speed())
@@ -218,3 +238,7 @@ class CommandsTrigger(BaseTrigger):
         states = RuntimeTaskInstance.get_task_states(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
         state = states.get(ti.run_id, {}).get(ti.task_id)
         return None if state is None else str(getattr(state, "value", state))
+
+
+def _receive(gateway: Gateway, cell: Cell, queue: str, awaited: Collection[str], now: float) -> tuple[CommandEvent, ...]:
+    return gateway.command_events(cell, queue, awaited=awaited, now=now)
