@@ -280,6 +280,7 @@ def every_method(ledger: Ledger) -> Iterator[tuple[str, Any]]:
     yield "acquire", lambda: ledger.acquire(RUN, DEV, "try-1", at=AT)
     yield "check", lambda: ledger.check(LEASE)
     yield "set_stage", lambda: ledger.set_stage(LEASE, StageState.PATCHING, reason="", at=AT)
+    yield "note_look", lambda: ledger.note_look(LEASE, at=AT)
     yield "skip_stage", lambda: ledger.skip_stage(RUN, DEV, reason="", at=AT)
     yield "add_hosts", lambda: ledger.add_hosts(LEASE, [a_host()])
     yield "hosts", lambda: ledger.hosts(RUN)

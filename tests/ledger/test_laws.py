@@ -278,6 +278,19 @@ def test_a_state_said_twice_is_journalled_once(ledger: Ledger):
     assert [entry.at for entry in ledger.journal(RUN) if entry.kind == "stage.patching"] == [later(0)]
 
 
+def test_a_look_around_is_remembered_and_no_evidence(ledger: Ledger):
+    """Who resumes need not look again at once; whoever lost the lease remembers nothing."""
+    lease = begun(ledger, A)
+    before = len(ledger.journal(RUN))
+    ledger.note_look(lease, at=later(3))
+    assert ledger.stage(RUN, DEV).looked_at == later(3)
+    assert len(ledger.journal(RUN)) == before
+    ledger.acquire(RUN, DEV, "try-2", at=later(4))
+    with pytest.raises(LeaseLost):
+        ledger.note_look(lease, at=later(5))
+    assert ledger.stage(RUN, DEV).looked_at == later(3)
+
+
 def test_only_a_stage_that_waits_can_be_skipped(ledger: Ledger):
     lease = begun(ledger)
     ledger.skip_stage(RUN, PROD, reason="rejected by olga", at=later(1))

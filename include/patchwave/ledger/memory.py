@@ -163,6 +163,10 @@ class MemoryLedger:
         with self._transaction():
             self._change_stage(changes.stage_set(self._held(lease), state, reason=reason, at=at), at=at)
 
+    def note_look(self, lease: Lease, *, at: datetime) -> None:
+        with self._transaction():
+            self._stages[lease.run, lease.stage] = replace(self._held(lease), looked_at=changes.utc(at))
+
     def skip_stage(self, run: RunId, stage: StageName, *, reason: str, at: datetime) -> None:
         with self._transaction():
             self._change_stage(changes.stage_skipped(self._stage(run, stage), reason=reason, at=at), at=at)

@@ -13,6 +13,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -228,6 +229,14 @@ class SqlLedger:
             if change is not None:
                 _store_stage(connection, change[0])
                 self._note(connection, lease.run, [change[1]], at=at)
+
+        self._write(work)
+
+    def note_look(self, lease: Lease, *, at: datetime) -> None:
+        moment = changes.utc(at)
+
+        def work(connection: Connection) -> None:
+            _store_stage(connection, replace(self._held(connection, lease), looked_at=moment))
 
         self._write(work)
 
@@ -584,6 +593,7 @@ def _stage_values(row: StageRow) -> dict[str, Any]:
         "began_at": row.began_at,
         "ended_at": row.ended_at,
         "halted_at": row.halted_at,
+        "looked_at": row.looked_at,
     }
 
 
@@ -599,6 +609,7 @@ def _stage_of(row: Row[Any]) -> StageRow:
         began_at=row.began_at,
         ended_at=row.ended_at,
         halted_at=row.halted_at,
+        looked_at=row.looked_at,
     )
 
 

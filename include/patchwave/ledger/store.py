@@ -85,6 +85,7 @@ class StageRow:
         fencing: number of the newest lease; 0 before the first.
         holder: who has it (the id of a task instance).
         halted_at: when it was last halted; None if it was not, or before.
+        looked_at: when somebody last looked around for hosts that appeared; None if nobody has.
     """
 
     run: RunId
@@ -97,6 +98,7 @@ class StageRow:
     began_at: datetime | None = None
     ended_at: datetime | None = None
     halted_at: datetime | None = None
+    looked_at: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -248,6 +250,10 @@ class Ledger(Protocol):
 
     def set_stage(self, lease: Lease, state: StageState, *, reason: str, at: datetime) -> None:
         """Change a stage's state under its lease (sets began_at, ended_at and halted_at as the state says)."""
+        ...
+
+    def note_look(self, lease: Lease, *, at: datetime) -> None:
+        """Remember when somebody last looked around for hosts that appeared; that is no evidence, so no record is made."""
         ...
 
     def skip_stage(self, run: RunId, stage: StageName, *, reason: str, at: datetime) -> None:

@@ -115,6 +115,7 @@ stages = Table(
     Column("began_at", Moment()),
     Column("ended_at", Moment()),
     Column("halted_at", Moment()),
+    Column("looked_at", Moment()),
 )
 
 hosts = Table(
