@@ -96,11 +96,18 @@ class Groups(Inventory):
         }
         return tuple(replace(host, target_groups=names[host.id]) for host in hosts), (*scaling, *behind)
 
-    def listed(self, cell: Cell, tags: Mapping[str, Sequence[str]]) -> dict[HostId, tuple[dict[str, str], datetime | None]]:
+    def listed(
+        self, cell: Cell, tags: Mapping[str, Sequence[str]], *, keys: Collection[str] = ()
+    ) -> dict[HostId, tuple[dict[str, str], datetime | None]]:
         """Ids, tags and launch times of all hosts that carry every one of `tags` with one of its values and are not on their
-        way out: EC2's word alone, a thousand a call."""
+        way out: EC2's word alone, a thousand a call.
+
+        Args:
+            keys: if any, a host must carry one of them, with whatever value.
+        """
         filters = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
         filters += [{"Name": f"tag:{key}", "Values": list(values)} for key, values in tags.items()]
+        filters += [{"Name": "tag-key", "Values": sorted(keys)}] if keys else []
         found: dict[HostId, tuple[dict[str, str], datetime | None]] = {}
         for host, row in self._instances(cell, filters).items():
             its = {tag["Key"]: tag.get("Value", "") for tag in row.get("Tags", ())}

@@ -25,12 +25,11 @@ from patchwave.campaign.values import Cell, HostId
 from patchwave.campaign.windows import Span
 from patchwave.ledger.store import Lease, Ledger
 
-EVERY = timedelta(minutes=5)
-"""How often newcomers and the health of others are looked at within a leg; each leg looks once."""
+EVERY = timedelta(minutes=10)
+"""How often newcomers and the health of others are looked at: a look costs a call for each thousand hosts of a cell. Before a
+stage is called done, or halts for want of a place, there is a look whatever the time."""
 STARTING = timedelta(minutes=15)
 """How long the agent of a fresh instance may take to register; after that it counts as one that does not answer."""
-MOST_VALUES = 200
-"""Values of one EC2 filter."""
 
 
 class Log(Protocol):
@@ -77,14 +76,19 @@ class Surroundings:
         return replace(rules, places=places, window=self._window)
 
     def look(self, rules: StageRules, rows: Sequence[HostRow]) -> None:
-        """Once a leg, and every `EVERY`: newcomers, replacements, and whose health has changed."""
+        """At the beginning, and every `EVERY`: newcomers, replacements, and whose health has changed."""
         if not self._begun:
             self._begin(rows)
             self._begun = True
+            self._looked = self.ledger.stage(self.lease.run, self.lease.stage).looked_at
         if self._looked is None or self.now() - self._looked >= EVERY:
-            self._looked = self.now()
+            self._note_look()
             self.join(rules, rows)
             self.reconsider(rows)
+
+    def _note_look(self) -> None:
+        self._looked = self.now()
+        self.ledger.note_look(self.lease, at=self._looked)
 
     def at_the_end(self, rules: StageRules, rows: Sequence[HostRow]) -> Wait | bool:
         """The last look, when each host is settled.
@@ -92,7 +96,7 @@ class Surroundings:
         Returns:
             Whether somebody joined, so that the stage goes on; a wait while somebody who appeared is still starting.
         """
-        self._looked = self.now()
+        self._note_look()
         before = len(self._rows())
         starting = self.join(rules, rows)
         if len(self._rows()) > before:
@@ -238,7 +242,7 @@ class Surroundings:
             reason = "it serves again by every check" if back else "it is not healthy any more"
             self.log.info("%s (%s): its place is %s: %s", host, row.state.value, "given back" if back else "taken again", reason)
             data = {"stage": self.stage.name, "host": host, "state": row.state.value, "domains": row.domains, "reason": reason}
-            self.ledger.record(self.lease.run, "place.returned" if back else "place.taken", data, at=self.now())
+            self.ledger.record(self.lease.run, "host.recovered" if back else "host.unwell", data, at=self.now())
 
     # --- newcomers ------------------------------------------------------------------------------------------------------
     def _rows(self) -> Sequence[HostRow]:
@@ -257,7 +261,7 @@ class Surroundings:
         known |= {row.host for row in self.ledger.hosts(self.lease.run)}
         starting: dict[HostId, datetime] = {}
         for cell, there in listed.items():
-            new = [host for host, (tags, _) in there.items() if host not in known and self._belongs(host, tags)]
+            new = [host for host, (tags, _) in there.items() if host not in known and self._belongs(cell, host, tags, rows)]
             joining = []
             for host in self.gateway.hosts(cell, new) if new else ():
                 launched = there[host.id][1]
@@ -273,27 +277,25 @@ class Surroundings:
         return starting
 
     def _listed(self, cell: Cell, rows: Sequence[HostRow]) -> dict[HostId, tuple[dict[str, str], datetime | None]]:
-        """Who is there in the stage's scope: hosts with its tags, and members of its Auto Scaling groups."""
+        """Who is there that may be the stage's: one call for the keys that its hosts or its groups' members carry."""
         select = self.campaign.stage(self.stage.name).select
-        wanted = {**self.campaign.scope.tags, **select.tags}
-        asked = [{**wanted, key: select.patch_groups} for key in PATCH_GROUP_KEYS] if select.patch_groups else [wanted]
-        groups = sorted({name for row in rows if row.cell == cell for name in groups_of(row.domains, cell, "asg")})
-        for start in range(0, len(groups), MOST_VALUES):
-            asked.append({**self.campaign.scope.tags, GROUP_TAG: tuple(groups[start : start + MOST_VALUES])})
-        found: dict[HostId, tuple[dict[str, str], datetime | None]] = {}
-        for tags in asked:
-            found.update(self.gateway.listed(cell, tags))
-        return found
+        groups = {GROUP_TAG} if any(domain.startswith(f"asg:{cell}/") for row in rows for domain in row.domains) else set()
+        return self.gateway.listed(
+            cell, self.campaign.scope.tags, keys={*(PATCH_GROUP_KEYS if select.patch_groups else ()), *select.tags, *groups}
+        )
 
-    def _belongs(self, host: HostId, tags: Mapping[str, str]) -> bool:
-        """Whether a host that appeared is this stage's: its tags say so, or it is in one of its groups and in no other stage."""
+    def _belongs(self, cell: Cell, host: HostId, tags: Mapping[str, str], rows: Sequence[HostRow]) -> bool:
+        """Whether a host that appeared is this stage's: its tags say so, or it is in one of its groups and in no stage."""
         try:
             stage = self.campaign.stage_of(tags, host=host)
         except AmbiguousStage as error:
             self._refused.add(host)
             self.log.info("%s appeared and is left alone: %s", host, error)
             return False
-        return stage is None or stage.name == self.stage.name
+        if stage is not None:
+            return stage.name == self.stage.name
+        group = fleet.group_domain(cell, tags.get(GROUP_TAG, ""))
+        return any(group in row.domains for row in rows)
 
     def _add(self, rules: StageRules, rows: Sequence[HostRow], hosts: Sequence[Host]) -> None:
         if not hosts:
