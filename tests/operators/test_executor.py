@@ -294,14 +294,14 @@ def test_a_process_killed_at_any_effect_is_continued_without_sending_anything_tw
 
 
 def test_a_process_that_is_killed_again_and_again_still_ends_the_stage(aws: Aws) -> None:
-    """A worker that dies after every third effect."""
+    """A worker that dies after every fourth effect."""
     stage = Stage(aws, "web")
     effects = 0
 
     def kill(name: str) -> None:
         nonlocal effects
         effects += 1
-        if effects % 3 == 0:
+        if effects % 4 == 0:
             raise Killed(name)
 
     for number in range(100):
@@ -314,6 +314,55 @@ def test_a_process_that_is_killed_again_and_again_still_ends_the_stage(aws: Aws)
     assert end == Done(classes={S.PATCHED: 3})
     assert set(stage.begun("Install").values()) == {1}
     assert set(stage.reboots().values()) == {1}
+
+
+def test_a_third_process_waits_for_the_second_ones_call(aws: Aws) -> None:
+    """What the first intended came to nothing, the second is about to send: the third must not send beside it."""
+    stage = Stage(aws, "web")
+
+    def die(name: str) -> None:
+        raise Killed(name)
+
+    for holder in ("try-1", "try-2"):
+        with pytest.raises(Killed):
+            stage.executor(holder, gateway=Watched(stage.gateway, frozenset({"send"}), before=die)).advance()
+        aws.advance(61 if holder == "try-1" else 1)
+    third = stage.executor("try-3")
+    waits = third.advance()
+    assert isinstance(waits, Wait)
+    assert "not known yet" in waits.reason
+    aws.advance(5)
+    assert set(stage.begun("Scan").values()) == {0}
+    assert stage.to_the_end(third) == Done(classes={S.PATCHED: 3})
+    assert set(stage.begun("Install").values()) == {1}
+
+
+def test_a_process_killed_over_a_refusal_leaves_no_host_behind(aws: Aws) -> None:
+    """AWS refused the command, and whoever learned that died before it moved the hosts: they are begun again, not given up."""
+    stage = Stage(aws, "web")
+    aws.control("faults", {"kind": "access_denied", "service": "ssm", "operation": "SendCommand", "times": 1})
+
+    def die(name: str) -> None:
+        if any(row.state is DispatchState.REFUSED for row in stage.ledger.dispatches(RUN, STAGE)):
+            raise Killed(name)
+
+    with pytest.raises(Killed):
+        stage.executor("try-1", ledger=Watched(stage.ledger, frozenset({"mark_dispatch"}), after=die)).advance()
+    assert set(stage.states.values()) == {S.SCANNING}
+    assert stage.to_the_end(stage.executor("try-2")) == Done(classes={S.PATCHED: 3})
+
+
+def test_an_intent_that_took_long_to_write_down_is_not_sent(aws: Aws) -> None:
+    """Whoever takes over would soon take it for lost, and send beside us; so it is decided anew."""
+    stage = Stage(aws, "web")
+    slow = Watched(stage.ledger, frozenset({"intend"}), after=lambda _: aws.advance(20))
+    waits = stage.executor("try-1", ledger=slow).advance()
+    assert isinstance(waits, Wait)
+    assert "not sent" in waits.reason
+    aws.advance(10)
+    assert set(stage.begun("Scan").values()) == {0}
+    assert stage.to_the_end(stage.executor("try-2")) == Done(classes={S.PATCHED: 3})
+    assert set(stage.begun("Scan").values()) == {2}
 
 
 # --- waits ------------------------------------------------------------------------------------------------------------------

@@ -670,8 +670,8 @@ def _ended(
             report = _fresh(state, dispatch, "Scan")
             if report is None:
                 return _no_report(late, dispatch, move, HostState.FAILED)
-            # A command that AWS refused as a whole rebooted nobody.
-            sent = {name: one for name, one in dispatches.items() if one.state is not DispatchState.REFUSED}
+            # A command that AWS refused as a whole, or never got, rebooted nobody.
+            sent = {name: one for name, one in dispatches.items() if one.command is not None}
             reboots = attempts(sent, StepKind.REBOOT, row.host)
             return _verified(rules, row, report, move, reboots=reboots, stopped=_was_stopped(dispatches, row.host))
 
@@ -693,13 +693,11 @@ def _scanned(report: PatchState, move: _MoveMaker) -> Move:
 
 def _was_stopped(dispatches: Mapping[str, DispatchRow], host: HostId) -> bool:
     """Whether the last Install of this host was cancelled by us, because a person ended the stage's task."""
-    installs = [one for one in dispatches.values() if one.step is StepKind.INSTALL and host in one.hosts]
+    installs = [one for one in dispatches.values() if one.step is StepKind.INSTALL and host in one.hosts and one.command]
     return bool(installs) and max(installs, key=lambda one: one.attempt).state is DispatchState.CANCELLED
 
 
-def _verified(
-    rules: StageRules, row: HostRow, report: PatchState, move: _MoveMaker, *, reboots: int, stopped: bool
-) -> Move:
+def _verified(rules: StageRules, row: HostRow, report: PatchState, move: _MoveMaker, *, reboots: int, stopped: bool) -> Move:
     missing = report.missing + report.failed
     if stopped and missing:
         return move(HostState.READY, f"its Install was stopped half-way: {missing} patches still missing")

@@ -188,16 +188,8 @@ class StageExecutor:
             if found is not None:
                 self._mark_sent(row.token, found.id, found.requested_at, "adopted, to be cancelled")
             elif self.now() >= row.intended_at + self.settling:
-                self.ledger.mark_dispatch(self.lease, row.token, DispatchState.CANCELLED, at=self.now(), reason="never sent")
-                running = {one.host for one in self._rows() if one.token == row.token and one.state is RUNNING_STATE[row.step]}
-                reason = "stopped before it was sent"
-                self._move(
-                    [
-                        Move(host=host, before=RUNNING_STATE[row.step], after=FROM_STATE[row.step], reason=reason)
-                        for host in row.hosts
-                        if host in running
-                    ]
-                )
+                self._never_sent(row)
+        self._put_back()
 
     def _cancel(self, dispatch: DispatchRow, begun: dict[HostId, bool]) -> None:
         """Cancel one command, and note on which of its open hosts it had begun."""
@@ -222,7 +214,7 @@ class StageExecutor:
 
     # --- what an earlier try, or a lost answer, left open ---------------------------------------------------------------
     def _resolve_intents(self) -> Wait | None:
-        """Adopt or send every dispatch that was intended and is not known to be sent."""
+        """Adopt, or take back, every dispatch that was intended and is not known to be sent."""
         for row in self._dispatches().values():
             if row.state is not DispatchState.INTENDED:
                 continue
@@ -238,10 +230,31 @@ class StageExecutor:
                     ends="AWS lists the command, or enough time has passed to be sure that it was never sent",
                     until=due,
                 )
-            delayed = self._send(row)
-            if delayed is not None:
-                return delayed
+            self._never_sent(row)
+        self._put_back()
         return None
+
+    def _never_sent(self, row: DispatchRow) -> None:
+        """An intent that came to nothing is over, and what its hosts need is decided anew, under a token of its own.
+
+        It is not sent again as it was: whoever finds it next would take it for one that has been waited for long enough, and
+        send it beside us; and the window may have closed since, or the error budget been spent.
+        """
+        self.log.info("The %s of %d hosts was never sent (%s)", row.step.value, len(row.hosts), row.token)
+        self.ledger.mark_dispatch(self.lease, row.token, DispatchState.CANCELLED, at=self.now(), reason="never sent")
+
+    def _put_back(self) -> None:
+        """Hosts whose command AWS never had stand where they stood, also when whoever learned that was killed over it."""
+        dispatches = self._dispatches()
+        moves = []
+        for row in self._rows():
+            dispatch = dispatches.get(row.token or "")
+            if dispatch is None or dispatch.command is not None or dispatch.state in rollout.OPEN:
+                continue
+            if row.state is RUNNING_STATE[dispatch.step]:
+                reason = f"its {dispatch.step.value} was never sent"
+                moves.append(Move(host=row.host, before=row.state, after=FROM_STATE[dispatch.step], reason=reason))
+        self._move(moves)
 
     # --- looking --------------------------------------------------------------------------------------------------------
     def _look(self) -> None:
@@ -418,6 +431,13 @@ class StageExecutor:
             None when it is known what became of it; a wait when it is not, or when AWS asks for patience.
         """
         self.ledger.check(self.lease)
+        if self.now() - row.intended_at > self.settling / 4:
+            return Wait(
+                reason=f"writing down the {row.step.value} of {len(row.hosts)} hosts took so long that another process may "
+                "soon take it for lost; it is not sent",
+                ends="it is decided anew",
+                until=row.intended_at + self.settling,
+            )
         try:
             spec = command_for(row, campaign=self.campaign, stage=row.stage)
             sent = self.gateway.send(
