@@ -129,6 +129,7 @@ def test_a_command_whose_answer_was_lost_is_found_and_cancelled(stage: Stage) ->
 
 def test_an_intent_that_was_never_sent_is_taken_back(stage: Stage) -> None:
     """Once it is certain; the next try then begins it anew, under another token."""
+
     def never(*args: Any, **kwargs: Any) -> Any:
         raise OutcomeUnknown("the connection was reset")
 
@@ -289,20 +290,37 @@ def test_what_ends_by_itself_is_no_wish(noticed: list[Any]) -> None:
     assert noticed == []
 
 
-def test_the_api_server_does_it_when_nobody_else_has(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No triggerer, no worker: it waits for them first."""
-    installing(stage)
-    naps: list[float] = []
-    nap = SimpleNamespace(sleep=lambda seconds: (naps.append(seconds), stage.aws.advance(seconds)))
+@pytest.fixture
+def naps(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The api-server at this stage; how long it slept."""
+    found: list[float] = []
+    nap = SimpleNamespace(sleep=lambda seconds: (found.append(seconds), stage.aws.advance(seconds)))
     monkeypatch.setattr(ended_by_hand, "time", nap)
     monkeypatch.setattr("patchwave.hooks.ledger.ledger", lambda: stage.ledger)
     monkeypatch.setattr("patchwave.hooks.clock.now", lambda: stage.now)
     monkeypatch.setattr("patchwave.hooks.aws.PatchwaveAwsHook", lambda: SimpleNamespace(gateway=lambda: stage.gateway))
+    return found
+
+
+def test_the_api_server_does_it_when_nobody_else_has(stage: Stage, naps: list[float]) -> None:
+    """No triggerer, no worker: it waits for them first, and not so long that the stop would not be over within 30 s."""
+    installing(stage)
     ended_by_hand.Ended(run=RUN, stage=STAGE, task_instance="try-1", most=3, how="marked failed").carry_on()
     assert naps[0] == ended_by_hand.OTHERS_FIRST
-    assert sum(naps) <= 60
+    assert sum(naps) < 30
     assert cancelled(stage) == ["install"]
     assert stage.ledger.stage(RUN, STAGE).state is StageState.HALTED
+
+
+def test_the_api_server_leaves_whoever_has_begun_alone(stage: Stage, naps: list[float]) -> None:
+    """For as long as a stop takes; if it is not over then, its process has died, and the api-server goes on with it."""
+    installing(stage)
+    stage.ledger.acquire(RUN, STAGE, stopping.STOPPER + FIRST, at=stage.now)
+    ended_by_hand.Ended(run=RUN, stage=STAGE, task_instance="try-1", most=3, how="marked failed").carry_on()
+    looks = [pause for pause in naps if pause not in (0.0, stopping.BETWEEN)]
+    assert looks[:2] == [ended_by_hand.OTHERS_FIRST, ended_by_hand.AGAIN[1]]
+    assert looks[1] > stopping.LOOKS * stopping.BETWEEN
+    assert cancelled(stage) == ["install"]
 
 
 def test_the_comment_says_whose_command_it_is() -> None:

@@ -4,8 +4,9 @@ The plugin registers this module in every process of Airflow. Only the api-serve
 only for a person's action; workers and schedulers call it when tasks end by themselves, which is no wish. A clear calls
 nothing: the next try knows by its own number that it was cleared.
 
-The trigger or the worker of the task is told to stop at about the same time and carries the wish out. If neither did after
-`OTHERS_FIRST` seconds (the triggerer is gone), the api-server does it itself, with the credentials that it has.
+The trigger or the worker of the task is told to stop at about the same time and carries the wish out. If neither has begun to
+after `OTHERS_FIRST` seconds (the triggerer is gone, or had not started the trigger of a task that was just deferred), the
+api-server does it itself, with the credentials that it has.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from airflow.listeners import hookimpl
 log = logging.getLogger(__name__)
 
 OPERATOR = "PatchStageOperator"
-OTHERS_FIRST = 25.0
-"""Real seconds; a trigger takes about twenty, and a stop is promised within two minutes where there is no triggerer."""
-AGAIN = (0.0, 15.0, 30.0)
-"""Real seconds before each of the tries to do it from here."""
+OTHERS_FIRST = 8.0
+"""Real seconds; a trigger or a worker has begun after one to four, and a stop is promised within thirty."""
+AGAIN = (0.0, 25.0, 15.0, 30.0)
+"""Real seconds before each of the tries to do it from here; whoever has begun takes twenty, and is left alone so long."""
 
 
 @hookimpl  # type: ignore[untyped-decorator]
@@ -69,9 +70,9 @@ class Ended:
         try:
             self.note()
             time.sleep(OTHERS_FIRST)
-            for pause in AGAIN:
+            for number, pause in enumerate(AGAIN):
                 time.sleep(pause)
-                if self.stop():
+                if (number > 0 or not self.begun()) and self.stop():
                     return
         except Exception:  # a thread of the api-server: there is nobody above
             log.exception("Stage %s of run %s was %s; it could not be stopped from here", self.stage, self.run, self.how)
@@ -91,6 +92,18 @@ class Ended:
 
         reason = f"the task was {self.how} by hand"
         ledger().wish_stop(RunId(self.run), StageName(self.stage), self.holder, at=clock.now(), reason=reason)
+
+    def begun(self) -> bool:
+        """Whether somebody else is at it: two that stop at once know less of which hosts had begun."""
+        from patchwave.campaign.values import RunId, StageName
+        from patchwave.execution.stopping import STOPPER
+        from patchwave.hooks.ledger import ledger
+
+        try:
+            holder = ledger().stage(RunId(self.run), StageName(self.stage)).holder
+        except KeyError:
+            return False
+        return holder == STOPPER + self.holder
 
     def stop(self) -> bool:
         """Carry it out if it is still open; whether nothing is left to do."""
