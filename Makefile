@@ -1,7 +1,7 @@
 # Patchwave: everything a person calls. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo awsim test test-moto test-moto-baseline check-seeds bench-awsim aws-cli lint docs up down test-compose lock clean
+.PHONY: help venv demo awsim test test-moto test-moto-baseline check-seeds bench-awsim bench-calls aws-cli lint docs up down test-compose lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -51,6 +51,9 @@ check-seeds: $(STAMP) ## campaigns with random faults and kills in virtual time 
 
 bench-awsim: $(STAMP) ## measure awsim with 10,000 and 100,000 hosts (HOSTS="10000" for others)
 	@$(BIN)/python -m awsim.bench $(HOSTS)
+
+bench-calls: $(STAMP) ## count calls to AWS for 500 and 5,000 hosts, ours beside the stock operator's (HOSTS="500" for others)
+	@PYTHONPATH=include $(BIN)/python -m benchmarks.calls $(HOSTS)
 
 aws-cli: $(STAMP) ## the AWS CLI in var/aws-cli, for the test that types its commands (the test makes it, too)
 	@test -x var/aws-cli/bin/aws || $(BIN)/uv venv --quiet --python $(BIN)/python var/aws-cli

@@ -1,8 +1,8 @@
 """How does Airflow's own `SsmRunCommandOperator` run, in virtual time?
 
-Plays Airflow's part for one task: worker, triggerer, worker. The operator, its hook, its trigger and botocore's waiter are the
-real ones. Two things we do not own are stood in for: `time.sleep` in botocore's waiter moves awsim's clock, and aiobotocore,
-which deferrable mode needs and which holds boto3 back, is replaced by botocore's own client with `await` in front.
+The operator, its hook, its trigger and botocore's waiter are the real ones. Two things that we do not own are stood in for:
+`time.sleep` in botocore's waiter moves awsim's clock, and aiobotocore, which deferrable mode asks for and which we do not
+install because it holds boto3 back, is botocore's own client with `await` in front.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -19,45 +17,10 @@ from unittest.mock import patch
 import botocore.waiter
 from airflow.providers.amazon.aws.hooks.ssm import SsmHook
 from airflow.providers.amazon.aws.operators.ssm import SsmRunCommandOperator
-from airflow.sdk.exceptions import TaskDeferred
 
+from benchmarks import tasks
+from benchmarks.tasks import Airflow, Ended
 from benchmarks.virtual import VirtualTime
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Airflow:
-    """What Airflow itself takes, in seconds; means of what was measured.
-
-    Attributes:
-        resume: until a worker runs the code of a task that is due (a process, and the DAG parsed anew): it holds a slot and
-            the campaign waits for it. The round trip of a deferral: 2.4 to 4.7 s.
-        trigger: from the deferral until the triggerer runs the trigger.
-    """
-
-    resume: float = 3.6
-    trigger: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
-    """How a task ended.
-
-    Attributes:
-        error: None for Airflow's state ``success``.
-        returned: what the operator returned.
-        slot: seconds in which it held a worker slot.
-    """
-
-    error: BaseException | None
-    returned: Any
-    slot: float
-    began: datetime
-    ended: datetime
-
-    @property
-    def success(self) -> bool:
-        """What Airflow's grid shows."""
-        return self.error is None
 
 
 class StockTasks:
@@ -82,29 +45,8 @@ class StockTasks:
         return operator
 
     async def run(self, operator: Any) -> Ended:
-        """One task from its start on a worker to its end, through a deferral if it defers."""
-        began = self.time.now
-        slot = 0.0
-        await asyncio.sleep(self._airflow.resume)
-        try:
-            try:
-                returned = await asyncio.to_thread(_executed, operator)
-            finally:
-                slot += (self.time.now - began).total_seconds()
-            if isinstance(returned, TaskDeferred):
-                event = await self._triggered(returned.trigger)
-                await asyncio.sleep(self._airflow.resume)
-                slot += self._airflow.resume
-                returned = getattr(operator, returned.method_name)({}, event)
-        except Exception as error:  # noqa: BLE001 - what a task raises is how it ended
-            return Ended(error=error, returned=None, slot=slot, began=began, ended=self.time.now)
-        return Ended(error=None, returned=returned, slot=slot, began=began, ended=self.time.now)
-
-    async def _triggered(self, trigger: Any) -> Any:
-        await asyncio.sleep(self._airflow.trigger)
-        async for event in trigger.run():
-            return event.payload
-        raise RuntimeError("the trigger ended without an event")
+        """One task to its end."""
+        return await tasks.run(operator, time=self.time, context={}, airflow=self._airflow)
 
     @contextlib.contextmanager
     def stand_ins(self) -> Iterator[None]:
@@ -118,14 +60,6 @@ class StockTasks:
             patch.object(SsmHook, "get_async_conn", get_async_conn),
         ):
             yield
-
-
-def _executed(operator: Any) -> Any:
-    """What `execute` returned, or the deferral that it raised (asyncio passes no BaseException on from a thread)."""
-    try:
-        return operator.execute({})
-    except TaskDeferred as deferred:
-        return deferred
 
 
 class _Awaited:
