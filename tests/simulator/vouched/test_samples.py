@@ -604,4 +604,6 @@ def test_every_reason_belongs_to_a_sample(cast):
     """A table that outlives what it explains explains nothing."""
     there = {"/".join(case) for case in samples()}
     assert {*DEVIATIONS, *UNASKED} <= there
+    asked = {name.partition("/")[0] for name in (*ASKED, *_BEFORE)}
+    assert asked <= {name for _, name, _ in samples()}
     assert all(re.search(r"\w{3}", reason) for rows in DEVIATIONS.values() for reason in rows.values())
