@@ -151,7 +151,12 @@ def _line(line: Line) -> dict[str, Any]:
 
 
 def _told(facts: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in facts.items())
+    plain = {name: f"{value:g}" if isinstance(value, float) else _listed(value) for name, value in facts.items()}
+    return ", ".join(f"{name} {value}" for name, value in plain.items())
+
+
+def _listed(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _elapsed(seconds: float) -> str:

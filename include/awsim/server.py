@@ -167,14 +167,14 @@ class Simulator:
         """awsim's own answer, in the service's protocol, whatever the handler did."""
         try:
             params = _typed(call)
-            odd = constraints.unprintable(params) if call.protocol in constraints.CODE_OF_CHARACTERS else None
-            if odd is not None:
-                raise AwsError(constraints.CODE_OF_CHARACTERS[call.protocol], f"{odd!r} contains an invalid character")
             if found.check:
                 wrong = constraints.violations(call.service, params, call.model.input_shape)
                 if wrong:
                     code = constraints.CODE_OF_PROTOCOL.get(call.protocol, "ValidationException")
                     raise AwsError(code, constraints.sentence(wrong))
+            odd = constraints.unprintable(params) if call.protocol in constraints.CODE_OF_CHARACTERS else None
+            if odd is not None:
+                raise AwsError(constraints.CODE_OF_CHARACTERS[call.protocol], f"{odd!r} contains an invalid character")
             context = Context(
                 world=self.world,
                 service=call.service,

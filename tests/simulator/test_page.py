@@ -103,3 +103,34 @@ def test_a_question_that_makes_no_sense_is_refused(aws, query):
     with pytest.raises(urllib.error.HTTPError) as refused:
         aws.control(f"journal/summary?{query}")
     assert refused.value.code == 400
+
+
+def test_faults_are_told_in_words_without_the_machines_spelling(start):
+    """7200, not 7200.0; hosts by name, not as a list of Python; and each with how often it struck."""
+    aws = start(SMALL)
+    aws.control("faults", {"kind": "undeliverable", "host": ["dev-eu/1", "dev-eu/2"], "after": 7200})
+    aws.control("throttle", {"service": "ssm", "rate": 2, "burst": 2.5})
+    _, text = page(aws)
+    assert "host dev-eu/1 dev-eu/2, after 7200<" in text
+    assert "service ssm, rate 2, burst 2.5<" in text
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium here")
+@pytest.mark.parametrize("width", [400, 1280])
+def test_nothing_on_the_page_is_cut_off(start, width):
+    """The page is never wider than its window; at a desk's width no table is wider than its box."""
+    from playwright.sync_api import sync_playwright
+
+    aws = start(SMALL)
+    aws.patch(*aws.hosts("dev-eu"), Comment="weekly-linux/dev wave 1")
+    aws.control("faults", {"kind": "throttle", "service": "ssm", "operation": "SendCommand", "times": 3})
+    aws.advance(200)
+    with sync_playwright() as browsers:
+        browser = browsers.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+        seen = browser.new_page(viewport={"width": width, "height": 900})
+        seen.goto(f"{aws.url}/_awsim/")
+        assert seen.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        cut = seen.evaluate("[...document.querySelectorAll('section')].filter(box => box.scrollWidth > box.clientWidth).length")
+        browser.close()
+    assert cut == 0 or width == 400
