@@ -153,7 +153,10 @@ class Simulator:
             elif call.service in registry.OWNED and not wire.moto_has(call.service, call.model.name):
                 return _not_simulated(call, request_id)
             else:
-                answer = call.ask_moto()
+                try:
+                    answer = call.ask_moto()
+                except NotImplementedError:
+                    return _not_simulated(call, request_id)
             if call.service in ("ec2", "autoscaling") and not _READS.match(call.model.name):
                 self.world.sync(account, scope.region, Cause(request_id=request_id))
             if not _READS.match(call.model.name):
@@ -263,6 +266,8 @@ def _struck(call: Call, fault: Fault, request_id: str) -> Answer:
 
 def _not_simulated(call: Call, request_id: str) -> Answer:
     message = f"{call.service} {call.model.name} is simulated neither by awsim nor by moto"
+    if call.protocol not in ("json", "rest-json"):
+        return _refused(call, AwsError("NotImplementedByAwsim", message, status=501), request_id)
     body = json.dumps({"__type": "NotImplementedByAwsim", "code": "NotImplementedByAwsim", "message": message}).encode()
     headers = [
         ("Content-Type", "application/json" if call.protocol == "rest-json" else "application/x-amz-json-1.1"),

@@ -230,6 +230,25 @@ def test_operations_nobody_simulates_say_so(aws):
     assert refused.value.response["ResponseMetadata"]["HTTPStatusCode"] == 501
 
 
+@pytest.mark.parametrize(
+    ("service", "operation", "request_"),
+    [
+        ("ec2", "create_replace_root_volume_task", {"InstanceId": "i-0123456789abcdef0"}),
+        ("autoscaling", "describe_account_limits", {}),
+        ("cloudwatch", "describe_alarm_history", {}),
+        ("organizations", "describe_effective_policy", {"PolicyType": "TAG_POLICY"}),
+        ("elbv2", "describe_trust_stores", {}),
+    ],
+)
+def test_what_moto_lacks_is_refused_in_each_protocol(aws, service, operation, request_):
+    """501 with a code that a client can read, instead of a page of HTML."""
+    with pytest.raises(ClientError) as refused:
+        getattr(aws.client(service), operation)(**request_)
+    told = refused.value.response
+    assert (told["Error"]["Code"], told["ResponseMetadata"]["HTTPStatusCode"]) == ("NotImplementedByAwsim", 501)
+    assert "neither by awsim nor by moto" in told["Error"]["Message"]
+
+
 def test_a_handler_for_an_operation_that_does_not_exist_is_refused_at_import():
     """A typo would otherwise be an operation that is never called."""
     from awsim.registry import operation
