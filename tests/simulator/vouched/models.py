@@ -44,6 +44,17 @@ def requests(service: str, operation: str, known: dict[str, list[str]]) -> st.Se
     return values(shape, "", known, 0) if shape is not None else st.just({})
 
 
+def around(service: str, operation: str, good: dict[str, Any], known: dict[str, list[str]]) -> st.SearchStrategy[dict[str, Any]]:
+    """A request that the service would answer, with up to two members made anew."""
+    members = model(service).operation_model(operation).input_shape.members
+    anew = st.lists(st.sampled_from(sorted(members)), max_size=2, unique=True) if members else st.just([])
+    return anew.flatmap(
+        lambda names: st.fixed_dictionaries({one: values(members[one], one, known, 1) for one in names}).map(
+            lambda made: {**good, **made}
+        )
+    )
+
+
 def values(shape: Any, name: str, known: dict[str, list[str]], depth: int) -> st.SearchStrategy[Any]:
     kind, facts = shape.type_name, shape.metadata
     if kind == "structure":
