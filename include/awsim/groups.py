@@ -322,6 +322,24 @@ def _profile_arn(account: str, given: dict[str, Any]) -> str | None:
     return str(found.arn) if found is not None else None
 
 
+def templated_profile(account: str, region: str, identifier: str) -> str | None:
+    """The instance profile that an instance has by its launch template or launch configuration; moto forgets to attach it."""
+    ec2, tags = ec2_backends[account][region], estate.tags_of(account, region, identifier)
+    made_by = {"LaunchTemplateId": tags.get("aws:ec2launchtemplate:id"), "Version": tags.get("aws:ec2launchtemplate:version")}
+    template = template_version(account, region, made_by)
+    profile = template.profile if template is not None else None
+    group = autoscaling_backends[account][region].autoscaling_groups.get(tags.get("aws:autoscaling:groupName", ""))
+    if profile is None and group is not None and group.launch_config is not None:
+        named = str(group.launch_config.iam_instance_profile or "")
+        profile = _profile_arn(account, {"Arn": named} if named.startswith("arn:") else {"Name": named})
+    if profile is None or identifier in ec2.iam_instance_profile_associations:
+        return profile
+    with suppress(Exception):  # a profile that IAM does not know makes nobody a managed node
+        ec2.associate_iam_instance_profile(identifier, iam_instance_profile_arn=profile)
+        return profile
+    return None
+
+
 def group_profile(account: str, region: str, name: str) -> str | None:
     """The instance profile of a group's launch configuration, or of one of its instances."""
     found = autoscaling_backends[account][region].autoscaling_groups[name]

@@ -493,7 +493,7 @@ class World:
             host.state = "stopped"
         self.cells[account, region][host.id] = host
         host.healthy_from = self.now + self.draw(host, "status_check", "launch")
-        if machine.profile:
+        if machine.profile or groups.templated_profile(account, region, machine.id):
             host.registered = self.now + self.draw(host, "registration")
             self.at(host.registered, lambda _: self._connected(host) if host.connected else None)
 

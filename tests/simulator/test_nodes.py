@@ -3,6 +3,8 @@
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.simulator.conftest import REGION
+
 
 def nodes(aws):
     pages = aws.ssm.get_paginator("describe_instance_information").paginate(PaginationConfig={"PageSize": 5})
@@ -156,3 +158,34 @@ def test_faults_also_strike_what_moto_answers_and_can_be_taken_back(aws):
     assert mine[0]["struck"] == 1
     aws.control(f"faults/{fault['id']}", method="DELETE")
     assert aws.ec2.describe_instances()["Reservations"]
+
+
+@pytest.mark.parametrize("way", ["RunInstances", "a group by its template", "a group by its configuration"])
+def test_what_is_launched_with_a_profile_becomes_a_managed_node(start, way):
+    """The profile may stand in the request's launch template, in the group's, or in its launch configuration."""
+    aws = start(None)
+    iam, scaling = aws.client("iam"), aws.client("autoscaling")
+    iam.create_role(RoleName="managed", AssumeRolePolicyDocument="{}")
+    iam.create_instance_profile(InstanceProfileName="managed")
+    iam.add_role_to_instance_profile(InstanceProfileName="managed", RoleName="managed")
+    image = next(row["ImageId"] for row in aws.ec2.describe_images()["Images"] if "amzn2" in row["Name"])
+    data = {"ImageId": image, "InstanceType": "t3.micro", "IamInstanceProfile": {"Name": "managed"}}
+    aws.ec2.create_launch_template(LaunchTemplateName="managed", LaunchTemplateData=data)
+    sizes = {"MinSize": 1, "MaxSize": 1, "AvailabilityZones": [f"{REGION}a"]}
+    if way == "RunInstances":
+        aws.ec2.run_instances(MinCount=1, MaxCount=1, LaunchTemplate={"LaunchTemplateName": "managed"})
+    elif way == "a group by its template":
+        scaling.create_auto_scaling_group(AutoScalingGroupName="g", LaunchTemplate={"LaunchTemplateName": "managed"}, **sizes)
+    else:
+        scaling.create_launch_configuration(
+            LaunchConfigurationName="c", ImageId=image, InstanceType="t3.micro", IamInstanceProfile="managed"
+        )
+        scaling.create_auto_scaling_group(AutoScalingGroupName="g", LaunchConfigurationName="c", **sizes)
+    assert aws.ssm.describe_instance_information()["InstanceInformationList"] == []
+    aws.advance(900)
+    (row,) = aws.ssm.describe_instance_information()["InstanceInformationList"]
+    assert row["PingStatus"] == "Online"
+    command = aws.script(row["InstanceId"], lines=["echo here; exit 3"])
+    aws.advance(60)
+    found = aws.ssm.get_command_invocation(CommandId=command, InstanceId=row["InstanceId"])
+    assert (found["StandardOutputContent"], found["ResponseCode"]) == ("here\n", 3)
