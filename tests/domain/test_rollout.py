@@ -498,6 +498,28 @@ def test_what_a_failed_install_said_stays_with_the_host() -> None:
     assert "exit code 1" in move.reason
 
 
+@pytest.mark.parametrize("code", sorted(rollout.BUSY_EXITS))
+def test_a_host_on_which_another_patch_run_is_at_work_is_scanned_again(code: int) -> None:
+    """A cancelled Install goes on to its end on the host: the Scan after finds the lock, which says nothing of the patches."""
+    row = a_row(1, S.VERIFYING, token="v")
+    busy = Invocation(token="v", host=row.host, outcome=O.FAILED, details="Failed", exit_code=code)
+    known = {"v": a_dispatch(StepKind.VERIFY, token="v")}
+    seen = Observation(hosts={row.host: a_host(1)}, invocations={("v", row.host): busy})
+    (move,) = rollout.observed(the_rules([row]), [row], known, seen, now=later(1))
+    assert move.after is S.TO_VERIFY
+    waiting = replace(row, state=S.TO_VERIFY, reason=move.reason, since=later(1))
+    rules = the_rules([waiting])
+    wait = rollout.decide(rules, [waiting], known, now=later(2))
+    assert isinstance(wait, Wait)
+    assert wait.until == later(1) + rollout.BUSY_AGAIN
+    assert "another patch run" in wait.reason
+    (again,) = sends_of(rollout.decide(rules, [waiting], known, now=wait.until))
+    assert again.step is StepKind.VERIFY
+    many = {f"v{n}": a_dispatch(StepKind.VERIFY, token=f"v{n}", attempt=n) for n in range(1, rollout.MOST_BUSY)}
+    (move,) = rollout.observed(the_rules([row]), [row], {**many, **known}, seen, now=later(1))
+    assert move.after is S.FAILED
+
+
 # --- what is decided --------------------------------------------------------------------------------------------------------
 def sends_of(decision: rollout.Decision) -> tuple[rollout.Dispatch, ...]:
     assert isinstance(decision, tuple)

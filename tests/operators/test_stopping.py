@@ -11,7 +11,7 @@ import pytest
 
 from patchwave.aws.commands import comment_for
 from patchwave.campaign.errors import AwsUnavailable, LeaseLost, OutcomeUnknown
-from patchwave.campaign.rollout import DispatchState, Done, StepKind
+from patchwave.campaign.rollout import DispatchState, Done, StepKind, Wait
 from patchwave.campaign.rollout import HostState as S
 from patchwave.execution import stopping
 from patchwave.execution.executor import StageExecutor
@@ -91,6 +91,24 @@ def test_after_a_stop_nothing_more_is_sent_until_somebody_clears(stage: Stage) -
     end = stage.to_the_end(stage.executor(str(Try(task_instance="try-2", most=6))))
     assert isinstance(end, Done)
     assert set(stage.states.values()) == {S.PATCHED}
+
+
+def test_a_clear_during_a_package_transaction_waits_for_its_end(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS says Cancelled at once; on the host the transaction goes on, and a Scan meanwhile ends with the lock's exit code."""
+    stage = Stage(aws, "web", error_budget=0)
+    monkeypatch.setattr(stopping, "rules_of", lambda *_: (stage.rules, "weekly-linux"))
+    installing(stage)
+    stage.aws.advance(40)
+    carry_out(stage, wish(stage), pause=pausing(stage, 5))
+    second = stage.executor(str(Try(task_instance="try-2", most=6)))
+    second.advance()
+    stage.aws.advance(25)
+    wait = second.advance()
+    assert isinstance(wait, Wait)
+    assert "another patch run is at work on 3" in wait.reason
+    assert isinstance(stage.to_the_end(second), Done)
+    assert set(stage.states.values()) == {S.PATCHED}
+    assert stage.begun("Install") == dict.fromkeys(stage.hosts, 1)
 
 
 def test_a_host_that_had_not_begun_is_told_apart(stage: Stage) -> None:

@@ -48,6 +48,15 @@ MOST_CANCELLED = 3
 """Somebody who cancels our commands that often does not want the host touched."""
 
 
+BUSY_EXITS = frozenset({152, 155})
+"""How a Scan ends while another patch run is at work on the host: what was cancelled, its package transaction goes on."""
+BUSY_AGAIN = timedelta(minutes=5)
+"""Pause until a busy host is scanned again."""
+MOST_BUSY = 26
+"""Scans of a busy host: until the two hours are over that AWS's document gives an Install."""
+_BUSY = "another patch run is at work on the host"
+
+
 class HostState(StrEnum):
     """Where a host stands in its stage; the last ten are the terminal classes."""
 
@@ -663,6 +672,8 @@ def _ended(
             return move(HostState.FAILED, f"the Scan failed ({how})")
         case StepKind.SCAN:
             report = _fresh(state, dispatch, "Scan")
+        case StepKind.VERIFY if invocation.exit_code in BUSY_EXITS and attempts(dispatches, dispatch.step, row.host) < MOST_BUSY:
+            return move(HostState.TO_VERIFY, f"{_BUSY} (exit code {invocation.exit_code})")
             if report is None:
                 return _no_report(late, dispatch, move, HostState.FAILED)
             return _scanned(report, move)
@@ -671,7 +682,11 @@ def _ended(
             if report is None:
                 return _no_report(late, dispatch, move, HostState.FAILED)
             # A command that AWS refused as a whole, or never got, rebooted nobody.
-            sent = {name: one for name, one in dispatches.items() if one.command is not None}
+            sent = {
+                name: one
+                for name, one in dispatches.items()
+                if one.command is not None and one.state is not DispatchState.REFUSED
+            }
             reboots = attempts(sent, StepKind.REBOOT, row.host)
             return _verified(rules, row, report, move, reboots=reboots, stopped=_was_stopped(dispatches, row.host))
 
@@ -742,7 +757,8 @@ def decide(
     unhealthy = unhealthy_before or {}
     halt = _over_budget(rules, spent)
     # What disrupts nobody, or ends a disruption that has begun, goes on even in a halted stage.
-    due = _dispatches(rules, rows, dispatches, StepKind.VERIFY, now=now)
+    busy = {row.host for row in rows if _is_busy(row) and now < row.since + BUSY_AGAIN}
+    due = _dispatches(rules, [row for row in rows if row.host not in busy], dispatches, StepKind.VERIFY, now=now)
     due += _dispatches(rules, rows, dispatches, StepKind.REBOOT, now=now)
     if halt is None:
         due += _dispatches(rules, rows, dispatches, StepKind.SCAN, now=now)
@@ -936,6 +952,11 @@ def _installs(
     rules: StageRules,
     rows: Sequence[HostRow],
     dispatches: Mapping[str, DispatchRow],
+def _is_busy(row: HostRow) -> bool:
+    """Whether its Scan after has ended because another patch run was at work there; it is due again."""
+    return row.state is HostState.TO_VERIFY and row.reason.startswith(_BUSY)
+
+
     unhealthy: Mapping[str, Collection[HostId]],
     recovered: Collection[HostId],
     *,
@@ -1037,6 +1058,14 @@ def _wait(
         return Wait(
             reason=f"{before}hosts: {doing}; their commands have ended, their patch reports are not visible yet",
             ends="the reports become visible",
+    busy = [row for row in in_flight if _is_busy(row)]
+    if busy and not any(row.state in RUNNING_STATE.values() for row in in_flight):
+        return Wait(
+            reason=f"{before}hosts: {doing}; another patch run is at work on {len(busy)} of them",
+            ends="they are scanned again",
+            until=max(now, min(row.since for row in busy) + BUSY_AGAIN),
+            expected=BUSY_AGAIN,
+        )
             until=now + timedelta(minutes=1),
             expected=timedelta(seconds=30),
         )
