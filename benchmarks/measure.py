@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import json
 import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,7 @@ from patchwave.campaign.plan import Restriction
 from patchwave.campaign.policy import Policy
 from patchwave.campaign.rollout import LARGEST_DISPATCH
 from patchwave.campaign.values import Cell, HostId, RunId, StageName
+from patchwave.hooks.aws import PatchwaveAwsHook
 from patchwave.ledger.memory import MemoryLedger
 from patchwave.ledger.store import Run
 from patchwave.operators.patch import PatchStageOperator
@@ -201,24 +203,23 @@ def ours(bench: Bench) -> tuple[dict[HostId, Said], list[Ended]]:
     ledger = MemoryLedger()
     _open_run(bench, ledger)
     bench.counted.clear()
-    hook = SimpleNamespace(gateway=bench.gateway)
 
-    async def prepared() -> Any:
-        return hook
-
-    hook.prepared = prepared
+    class CountingHook(PatchwaveAwsHook):
+        def gateway(self, **_: Any) -> Gateway:
+            return bench.gateway()
 
     async def opened(*_: Any) -> MemoryLedger:
         return ledger
 
+    os.environ["AIRFLOW_CONN_AWS_DEFAULT"] = json.dumps({"conn_type": "aws", "extra": {"endpoint_url": bench.url}})
     operator = PatchStageOperator(task_id="patch_prod", stage=STAGE)
     dag_run = SimpleNamespace(dag_id="bench", run_id="once", run_type="manual", triggering_user_name="bench")
     ti = SimpleNamespace(id="try-1", map_index=-1, max_tries=3, try_number=1, xcom_push=lambda **_: None)
     with ExitStack() as stack:
         for target, stand_in in {
             "patchwave.operators.base.open_ledger": lambda _: ledger,
-            "patchwave.operators.base.PatchwaveAwsHook": lambda **_: hook,
-            "patchwave.hooks.aws.PatchwaveAwsHook": lambda **_: hook,
+            "patchwave.operators.base.PatchwaveAwsHook": CountingHook,
+            "patchwave.hooks.aws.PatchwaveAwsHook": CountingHook,
             "patchwave.triggers.watch.open_ledger_from_a_trigger": opened,
             "patchwave.hooks.clock.now": lambda: bench.time.now,
         }.items():
