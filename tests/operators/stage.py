@@ -81,13 +81,7 @@ class Stage:
         self.ledger = MemoryLedger()
         self.gateway = Gateway(session_with_keys, endpoint_url=aws.url, reads=ONCE)
         self.hosts = [HostId(host) for fleet in fleets for host in aws.hosts(fleet)]
-        self.ledger.open_run(
-            Run(
-                id=RUN, campaign="weekly-linux", dag_id="weekly-linux", dag_run_id="manual__2026-01-05", began_at=self.now,
-                definition={}, definition_digest="d" * 64, policy={}, params={},
-            ),
-            [STAGE],
-        )  # fmt: skip
+        self.ledger.open_run(self.a_run(), [STAGE])
         rows = [
             HostRow(
                 run=RUN, stage=STAGE, host=host, cell=CELL, name=host, platform="Amazon Linux 2023", domains=("stage:dev",),
@@ -97,6 +91,12 @@ class Stage:
         ]  # fmt: skip
         self.rules: StageRules = the_rules(rows, places=places, run=RUN, stage=STAGE, error_budget=error_budget, **rules)
         self.ledger.add_hosts(self.lease("begin"), rows)
+
+    def a_run(self) -> Run:
+        return Run(
+            id=RUN, campaign="weekly-linux", dag_id="weekly-linux", dag_run_id="manual__2026-01-05", began_at=self.now,
+            definition={}, definition_digest="d" * 64, policy={}, params={},
+        )  # fmt: skip
 
     @property
     def now(self) -> datetime:

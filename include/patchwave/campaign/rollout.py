@@ -457,6 +457,10 @@ class Wait:
     expected: timedelta | None = None
 
 
+NO_PLACE = "disruption budget"
+"""The rule of a halt for want of a place."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Halt:
     """Nothing further is sent in this stage, by the rule named.
@@ -668,12 +672,12 @@ def _ended(
             return move(HostState.PENDING_REBOOT, f"the reboot failed ({how}); reboot it and scan it again")
         case StepKind.REBOOT:
             return move(HostState.TO_VERIFY, "a new boot was seen")
+        case StepKind.VERIFY if invocation.exit_code in BUSY_EXITS and attempts(dispatches, dispatch.step, row.host) < MOST_BUSY:
+            return move(HostState.TO_VERIFY, f"{_BUSY} (exit code {invocation.exit_code})")
         case StepKind.SCAN | StepKind.VERIFY if not ok:
             return move(HostState.FAILED, f"the Scan failed ({how})")
         case StepKind.SCAN:
             report = _fresh(state, dispatch, "Scan")
-        case StepKind.VERIFY if invocation.exit_code in BUSY_EXITS and attempts(dispatches, dispatch.step, row.host) < MOST_BUSY:
-            return move(HostState.TO_VERIFY, f"{_BUSY} (exit code {invocation.exit_code})")
             if report is None:
                 return _no_report(late, dispatch, move, HostState.FAILED)
             return _scanned(report, move)
@@ -904,7 +908,7 @@ def _no_place(
     stuck = [row.host for row in rows if holds_place(row, recovered) and not set(full).isdisjoint(row.domains)]
     outside = sorted({host for domain in full for host in used.get(domain, ())} - set(stuck))
     return Halt(
-        rule="disruption budget",
+        rule=NO_PLACE,
         reason=f"every place of {', '.join(full)} is held by a host that failed, is unreachable or was unhealthy before",
         hosts=(*stuck, *outside),
         advice="bring those hosts back to health, then clear this task: it goes on with the hosts not settled",
@@ -948,15 +952,15 @@ def _fits(rules: StageRules, used: Mapping[str, Collection[HostId]], row: HostRo
     return all(_has_place(rules, used, row, domain) for domain in row.domains)
 
 
-def _installs(
-    rules: StageRules,
-    rows: Sequence[HostRow],
-    dispatches: Mapping[str, DispatchRow],
 def _is_busy(row: HostRow) -> bool:
     """Whether its Scan after has ended because another patch run was at work there; it is due again."""
     return row.state is HostState.TO_VERIFY and row.reason.startswith(_BUSY)
 
 
+def _installs(
+    rules: StageRules,
+    rows: Sequence[HostRow],
+    dispatches: Mapping[str, DispatchRow],
     unhealthy: Mapping[str, Collection[HostId]],
     recovered: Collection[HostId],
     *,
@@ -1054,10 +1058,6 @@ def _wait(
         for row in in_flight
         if row.token and row.token in dispatches and dispatches[row.token].state in OPEN
     }
-    if not open_ones:
-        return Wait(
-            reason=f"{before}hosts: {doing}; their commands have ended, their patch reports are not visible yet",
-            ends="the reports become visible",
     busy = [row for row in in_flight if _is_busy(row)]
     if busy and not any(row.state in RUNNING_STATE.values() for row in in_flight):
         return Wait(
@@ -1066,6 +1066,10 @@ def _wait(
             until=max(now, min(row.since for row in busy) + BUSY_AGAIN),
             expected=BUSY_AGAIN,
         )
+    if not open_ones:
+        return Wait(
+            reason=f"{before}hosts: {doing}; their commands have ended, their patch reports are not visible yet",
+            ends="the reports become visible",
             until=now + timedelta(minutes=1),
             expected=timedelta(seconds=30),
         )

@@ -42,6 +42,7 @@ from patchwave.campaign.rollout import (
     Wait,
 )
 from patchwave.campaign.values import Cell, HostId
+from patchwave.execution.surroundings import Surroundings
 from patchwave.ledger.store import Lease, Ledger
 
 STALE = timedelta(minutes=5)
@@ -100,6 +101,7 @@ class StageExecutor:
         errors_since: moment of the last halt that a person cleared.
         look_again: asked before a wait is returned; True if its end is so near that handing the wait over costs more.
         campaign: its name, for the Comment of commands.
+        surroundings: who was unhealthy before, who appears, and when the window is; None: nothing but the rows is looked at.
     """
 
     ledger: Ledger
@@ -112,6 +114,7 @@ class StageExecutor:
     settling: timedelta = SETTLING
     errors_since: datetime | None = None
     look_again: Callable[[Wait], bool] = lambda _: False
+    surroundings: Surroundings | None = None
     _heard_of: dict[HostId, datetime] = field(default_factory=dict, repr=False)
 
     def advance(self) -> Wait | Halt | Done:
@@ -127,12 +130,17 @@ class StageExecutor:
             if unresolved is not None:
                 return unresolved
             self._look()
+            self._look_around()
             decision = self._decide()
             while isinstance(decision, tuple):
                 delayed = self._send_all(decision)
                 if delayed is not None:
                     return delayed
                 decision = self._decide()  # what was sent a moment ago has nothing to say yet
+            last = self._last_look(decision)
+            if last is None:
+                continue
+            decision = last
             match decision:
                 case Wait() if self.look_again(decision):
                     continue
@@ -142,7 +150,39 @@ class StageExecutor:
                     assert_never(decision)
 
     def _decide(self) -> Decision:
-        return rollout.decide(self.rules, self._rows(), self._dispatches(), errors_since=self.errors_since, now=self.now())
+        around = self.surroundings
+        return rollout.decide(
+            self._rules(),
+            self._rows(),
+            self._dispatches(),
+            unhealthy_before=around.before if around else None,
+            recovered=around.recovered if around else (),
+            errors_since=self.errors_since,
+            now=self.now(),
+        )
+
+    def _rules(self) -> StageRules:
+        return self.surroundings.rules(self.rules) if self.surroundings else self.rules
+
+    def _look_around(self) -> None:
+        if self.surroundings is not None:
+            self.surroundings.look(self.rules, self._rows())
+        self._move(rollout.out_of_time(self._rules(), self._rows(), now=self.now()))
+
+    def _last_look(self, decision: Wait | Halt | Done) -> Wait | Halt | Done | None:
+        """Before a stage ends: has somebody appeared, or does somebody serve again who holds a place?
+
+        Returns:
+            What is to be done; None if it is to be decided anew.
+        """
+        answer: Wait | bool = False
+        if self.surroundings is not None and isinstance(decision, Done):
+            answer = self.surroundings.at_the_end(self.rules, self._rows())
+        elif self.surroundings is not None and isinstance(decision, Halt) and decision.rule == rollout.NO_PLACE:
+            answer = self.surroundings.at_a_full_domain(decision, self._rows())
+        if isinstance(answer, bool):
+            return None if answer else decision
+        return answer
 
     def stop(self, *, looks: int, pause: Callable[[], None]) -> Stopped:
         """Cancel every command in flight, and look until AWS says of each of its hosts how far it came.
@@ -392,6 +432,7 @@ class StageExecutor:
                 fencing=self.lease.fencing,
                 intended_at=self.now(),
                 snapshot=one.snapshot,
+                platform=one.platform,
             )
             # What a failed Install said stays the host's reason until the Scan after it has spoken.
             self.ledger.intend(self.lease, row, reason="" if one.step is StepKind.VERIFY else f"{one.step.value} sent")

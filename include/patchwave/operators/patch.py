@@ -25,6 +25,7 @@ from patchwave.campaign.rollout import Done, Halt, Wait
 from patchwave.campaign.values import StageName
 from patchwave.execution import stopping
 from patchwave.execution.executor import SETTLING, StageExecutor, wait_for
+from patchwave.execution.surroundings import Surroundings
 from patchwave.hooks import clock
 from patchwave.ledger.changes import EXPLAINED, explained
 from patchwave.ledger.store import Lease, StageState
@@ -96,6 +97,17 @@ class PatchStageOperator(CampaignOperator):
             settling=SETTLING * clock.speed(),
             errors_since=before.halted_at,
             look_again=_Patience(),
+            surroundings=Surroundings(
+                ledger=work.ledger,
+                gateway=work.gateway,
+                lease=lease,
+                campaign=work.campaign,
+                plan=work.plan,
+                stage=stage,
+                now=clock.now,
+                log=self.log,
+                anew=before.state is not StageState.PATCHING,
+            ),
         )
         if before.state is StageState.PATCHING and stopping.was_cleared(before.holder, work.holder):
             self._stop_what_was_cleared(work, executor)
