@@ -819,3 +819,30 @@ def test_a_group_decides_what_a_refresh_does_not_say(aws):
     wrong = {"MinHealthyPercentage": 50, "MaxHealthyPercentage": 200}
     answer = refused(client.update_auto_scaling_group, AutoScalingGroupName="app", InstanceMaintenancePolicy=wrong)
     assert "at most 100" in answer[1]
+
+
+@pytest.mark.parametrize(
+    ("group_version", "image", "said"),
+    [
+        ("$Latest", None, "uses the $Latest version"),
+        ("$Default", None, "uses the $Default version"),
+        ("2", "resolve:ssm:/golden/ami", "Systems Manager parameter instead of an AMI ID"),
+    ],
+)
+def test_a_group_that_cannot_return_is_refused_auto_rollback(aws, group_version, image, said):
+    """The model's exclusions, besides a missing desired configuration; RollbackInstanceRefresh refuses for the same reasons."""
+    client = aws.client("autoscaling")
+    if image is not None:
+        aws.ec2.create_launch_template_version(LaunchTemplateName="app", SourceVersion="1", LaunchTemplateData={"ImageId": image})
+    template = {"LaunchTemplateName": "app", "Version": group_version}
+    client.update_auto_scaling_group(AutoScalingGroupName="app", LaunchTemplate=template)
+    request = {
+        "AutoScalingGroupName": "app",
+        "DesiredConfiguration": {"LaunchTemplate": {"LaunchTemplateName": "app", "Version": "1"}},
+    }
+    code, message = refused(client.start_instance_refresh, **request, Preferences={"AutoRollback": True})
+    assert (code, said in message) == ("ValidationError", True), message
+    client.start_instance_refresh(**request)
+    aws.advance(30)
+    code, message = refused(client.rollback_instance_refresh, AutoScalingGroupName="app")
+    assert (code, said in message) == ("IrreversibleInstanceRefresh", True), message

@@ -131,6 +131,19 @@ def test_a_stop_that_a_health_check_answers_names_the_stop(aws):
     assert cause is not None
 
 
+def test_a_member_that_somebody_calls_unhealthy_is_replaced_by_that_call(aws):
+    """SetInstanceHealth; what a health check finds by itself, such as a machine that never boots, has no call behind it."""
+    called = members(aws)[0]
+    aws.client("autoscaling").set_instance_health(InstanceId=called, HealthStatus="Unhealthy")
+    aws.control("faults", {"kind": "zone_lost", "zone": "eu-central-1a", "account": "111111111111"})
+    aws.advance(1200)
+    assert "replaced" in aws.events(called)
+    assert None not in causes(aws, called)
+    gone = [line for line in aws.journal() if line["event"] == "replaced" and line["host"] != called]
+    assert gone
+    assert {line["cause"]["request_id"] for line in gone} == {None}
+
+
 def test_a_group_that_is_deleted_takes_its_hosts_along(aws):
     """DeleteAutoScalingGroup with ForceDelete."""
     hosts = members(aws)

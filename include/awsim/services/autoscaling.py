@@ -531,8 +531,9 @@ def check(world: World, account: str, region: str, name: str) -> None:
         if not healthy(world, account, region, group, member):
             why = _FAILED_CHECK.format(group.health_check)
             host = world.host(account, region, member.id)
-            down = host is not None and host.state != "running"
-            replace(world, account, region, name, member.id, why=why, cause=world.causes[member.id] if down else Cause())
+            by_somebody = member.health.lower() != "healthy" or (host is not None and host.state != "running")
+            cause = world.causes.get(member.id, Cause()) if by_somebody else Cause()
+            replace(world, account, region, name, member.id, why=why, cause=cause)
 
 
 def replace(
@@ -916,6 +917,7 @@ def set_instance_health(ctx: Context, params: dict[str, Any]) -> Answer:
     answer = ctx.moto_answer()
     if answer.status == 200:
         name = _managed(ctx, params["InstanceId"])
+        ctx.world.causes[params["InstanceId"]] = Cause(request_id=ctx.request_id)
         ctx.world.at(ctx.at + UNHEALTHY_AFTER, lambda _: check(ctx.world, ctx.account, ctx.region, name))
     return answer
 
