@@ -50,3 +50,19 @@ def test_a_moment_beyond_all_calendars_is_refused(aws):
         400,
         "SerializationException",
     )
+
+
+def test_a_target_without_an_id_is_refused(aws):
+    """By the model: Id is required."""
+    balancer = aws.client("elbv2")
+    vpc = aws.ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+    made = balancer.create_target_group(Name="front", Protocol="HTTP", Port=80, VpcId=vpc)["TargetGroups"]
+    group = made[0]["TargetGroupArn"]
+
+    def spoil(params, **_):
+        del params["body"]["Targets.member.1.Id"]
+
+    balancer.meta.events.register("before-call.elastic-load-balancing-v2.DeregisterTargets", spoil)
+    status, code, message = refusal(balancer.deregister_targets, TargetGroupArn=group, Targets=[{"Id": "i-0", "Port": 80}])
+    assert (status, code) == (400, "ValidationError")
+    assert "'targets.1.member.id' failed to satisfy constraint: Member must not be null" in message

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from awsim import groups
+from awsim.constraints import sentence
 from awsim.host import Host
 from awsim.registry import AwsError, Context, on_world, operation
 from awsim.wire import Answer
@@ -171,7 +172,12 @@ def deregister_targets(ctx: Context, params: dict[str, Any]) -> dict[str, Any] |
     if groups.target_group(ctx.account, ctx.region, arn) is None:
         return ctx.moto_answer()
     before = _registered(ctx, arn)
-    wanted = [target["Id"] for target in params.get("Targets") or []]
+    wanted = [target.get("Id") or "" for target in params.get("Targets") or []]
+    if "" in wanted:
+        place = f"targets.{wanted.index('') + 1}.member.id"
+        raise AwsError(
+            "ValidationError", sentence([f"Value null at '{place}' failed to satisfy constraint: Member must not be null"])
+        )
     if not any(ctx.world.host(ctx.account, ctx.region, identifier) for identifier in wanted):
         return ctx.moto_answer()
     for identifier in wanted:
