@@ -40,6 +40,8 @@ NOT_WORTH_DEFERRING = 1.0
 waited out in place. In real time no step is that short: this is for rehearsals, whose clock runs hundreds of times faster."""
 
 LOOK_EVERY = timedelta(minutes=5)
+LOOK_WHILE_SHUT = timedelta(hours=1)
+"""The same, while nothing is in flight: before a window opens, for instance."""
 LEAST_DEFERRAL = timedelta(seconds=20)
 """Real seconds: in a rehearsal `LOOK_EVERY` passes in a moment, and each wake costs a worker's start."""
 
@@ -149,7 +151,7 @@ class PatchStageOperator(CampaignOperator):
                 self.defer(
                     trigger=CommandsTrigger(
                         commands=commands,
-                        until=min(decision.until, work.now + self._look_every()).isoformat(),
+                        until=min(decision.until, work.now + _look_within(decision)).isoformat(),
                         aws_conn_id=self.aws_conn_id,
                         poll=self.poll,
                         patience=_patience_for(decision),
@@ -181,11 +183,6 @@ class PatchStageOperator(CampaignOperator):
         if sent:
             work.context["ti"].xcom_push(key="console_url", value=console.command(sent[-1].cell.region, str(sent[-1].command)))
 
-    @staticmethod
-    def _look_every() -> timedelta:
-        """How long a stage is left alone at most, in the campaign's time: hosts come and go without a command's news."""
-        return max(LOOK_EVERY, LEAST_DEFERRAL * clock.speed())
-
     def on_kill(self) -> None:
         """Airflow ends this process, for a person's sake or for its own; five seconds are left.
 
@@ -214,6 +211,12 @@ def _stop_if_wished(executor: StageExecutor) -> None:
         patience=LOOKS_WHEN_KILLED,
     )
     executor.log.info("Stopped: %s", outcome or "what is in flight stands in the ledger and is adopted by whoever resumes")
+
+
+def _look_within(wait: Wait) -> timedelta:
+    """How long a stage is left alone at most, in the campaign's time: hosts come and go without a command's news."""
+    busy = bool(wait.tokens) or wait.expected is not None
+    return max(LOOK_EVERY if busy else LOOK_WHILE_SHUT, LEAST_DEFERRAL * clock.speed())
 
 
 def _patience_for(wait: Wait) -> float:
