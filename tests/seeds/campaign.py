@@ -24,7 +24,7 @@ from patchwave.campaign import audit
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Decision, Verdict
 from patchwave.campaign.audit import Broken, RunTrace
-from patchwave.campaign.errors import LeaseLost, LedgerUnavailable, Permanent, Transient
+from patchwave.campaign.errors import LedgerUnavailable, Permanent, Transient
 from patchwave.campaign.plan import Plan, StagePlan
 from patchwave.campaign.rollout import Done, Halt, HostState, Wait
 from patchwave.campaign.values import RunId, StageName
@@ -126,7 +126,6 @@ class SeededCampaign:
     seed: int
     calm: bool = False
     tell: Callable[[str], None] = lambda _: None
-    executor: type[StageExecutor] = StageExecutor
     counts: Counts = field(default_factory=Counts)
     fleets: list[dict[str, Any]] | None = None
     stages: str = ""
@@ -268,7 +267,7 @@ stages:{stages}
         if before.state is not StageState.PATCHING:
             ledger.set_stage(lease, StageState.PATCHING, reason="", at=now())
         ledger.add_hosts(lease, plans.rows(self.plan, stage, now=now()))
-        executor = self.executor(
+        executor = StageExecutor(
             ledger=ledger,
             gateway=SeededGateway(self.world, lambda when, what: self.point(process, when, what), self._pass),
             lease=lease,
@@ -441,7 +440,15 @@ stages:{stages}
     def judge(self) -> list[str]:
         """Rules that were broken."""
         found = [str(one) for one in audit.broken(self.trace())]
-        return found + [str(one) for one in self._unspoilt()]
+        return found + [str(one) for one in (*self._unspoilt(), *self._unproven())]
+
+    def _unproven(self) -> list[Broken]:
+        """A host that is called patched is so on its own disk, too."""
+        return [
+            Broken(rule=audit.Rule.TRUTH, subject=row.host, seen=f"the ledger calls it patched, but {why}")
+            for row in self.ledger.hosts(RUN)
+            if row.state is HostState.PATCHED and (why := self.world.unproven(row.host))
+        ]
 
     def _unspoilt(self) -> list[Broken]:
         """A host that nothing was done to is patched, whatever happened around it."""
@@ -477,6 +484,3 @@ def _patiently(gateway: SeededGateway, cell: Any) -> Any:
 @cache
 def _triage() -> Any:
     return builders.no_findings()
-
-
-__all__ = ["LeaseLost", "NoEnd", "SeededCampaign"]

@@ -9,9 +9,8 @@ A seed is played in a process of its own, forked from one that has made a world 
 others. `make check-seeds SEED=1234` plays that one and tells its story. The last line is `N seeds, N runs with faults, N broken
 rules`; the exit status is 1 when a rule was broken.
 
-Bugs that were put in to see whether seeds find them (`SABOTAGE`, `python tests/seeds/run.py --sabotage NAME --seeds 60`): a
-command sent before its intent is written; the lease not looked at before a call; the budget ignored; a lost answer taken for a
-refusal; an intent that is sent again at once by everybody who finds it. Each is found within that many seeds.
+A proof that cannot fail proves nothing: `python -m tests.seeds.run --sabotage all` puts the bugs of `sabotage` in, one after
+the other, and says for each how many seeds it took to find it.
 """
 
 from __future__ import annotations
@@ -51,9 +50,10 @@ def played(seed: int, *, tell: Callable[[str], None] = lambda _: None, calm: boo
     from tests.seeds.sabotage import SABOTAGE
 
     began = time.process_time()
-    more = {"executor": SABOTAGE[sabotage]} if sabotage else {}
+    if sabotage:
+        SABOTAGE[sabotage]()
     try:
-        campaign = SeededCampaign(seed=seed, tell=tell, calm=calm, **more)
+        campaign = SeededCampaign(seed=seed, tell=tell, calm=calm)
     except Exception:  # noqa: BLE001 - whatever it is, the seed is the news
         return Verdict(seed=seed, broken=(f"no campaign: {traceback.format_exc(limit=-3)}",))
     try:
@@ -79,6 +79,17 @@ def all_of(seeds: list[int], *, workers: int, sabotage: str = "", calm: bool = F
     """Verdicts as they come, each from a process of its own."""
     waiting = list(reversed(seeds))
     running: dict[int, tuple[int, int, bytearray]] = {}  # by pipe
+    try:
+        yield from _all_of(waiting, running, workers=workers, sabotage=sabotage, calm=calm)
+    finally:
+        for pipe, (_, child, _) in running.items():
+            os.close(pipe)
+            os.waitpid(child, 0)
+
+
+def _all_of(
+    waiting: list[int], running: dict[int, tuple[int, int, bytearray]], *, workers: int, sabotage: str, calm: bool
+) -> Iterator[Verdict]:
     while waiting or running:
         while waiting and len(running) < workers:
             seed = waiting.pop()
@@ -123,6 +134,8 @@ def main() -> int:
     parser.add_argument("--sabotage", default="", metavar="NAME", help="put a bug in, to see whether seeds find it")
     options = parser.parse_args()
     warm_up()
+    if options.sabotage == "all":
+        return _prove(list(range(options.first, options.first + options.seeds)), workers=options.workers)
     if options.seed is not None:
         verdict = played(options.seed, tell=print, calm=options.calm, sabotage=options.sabotage)
         _tell(verdict)
@@ -142,6 +155,23 @@ def main() -> int:
         f"at most {slowest.seconds:.1f} s (seed {slowest.seed})"
     )
     return _last_line(verdicts)
+
+
+def _prove(seeds: list[int], *, workers: int) -> int:
+    """Whether each bug is found; 1 if one is not."""
+    from tests.seeds.sabotage import SABOTAGE
+
+    missed = 0
+    for name in SABOTAGE:
+        for tried, verdict in enumerate(all_of(seeds, workers=workers, sabotage=name), start=1):
+            if verdict.broken:
+                print(f"{name}: found after {tried} seeds: seed {verdict.seed}: {verdict.broken[0][:200]}", flush=True)
+                break
+        else:
+            missed += 1
+            print(f"{name}: NOT FOUND in {len(seeds)} seeds", flush=True)
+    print(f"{len(SABOTAGE)} bugs, {missed} not found")
+    return 1 if missed else 0
 
 
 def _tell(verdict: Verdict) -> None:

@@ -45,12 +45,14 @@ class World:
 
     Attributes:
         faulted: hosts that something was done to, or will be; nobody promises how those end.
+        meddled: those of them that somebody else stops, reboots or terminates.
         told: what was drawn, for the story.
     """
 
     def __init__(self, chance: Random, *, seed: int, calm: bool = False, fleets: list[dict[str, Any]] | None = None) -> None:
         self.chance = chance
         self.faulted: set[str] = set()
+        self.meddled: set[str] = set()
         self._odd_ones: set[tuple[str, int]] = set()
         self.told: list[str] = []
         self.deeds: list[tuple[float, str, Callable[[], None]]] = []
@@ -154,6 +156,8 @@ class World:
         after = chance.uniform(0, 2400)
         self.faulted.add(host.id)
         cell = Cell(account=host.account, region=host.region)
+        if kind in ("stop", "terminate", "foreign_reboot"):
+            self.meddled.add(host.id)
         match kind:
             case "stop":
                 self._later(
@@ -172,7 +176,7 @@ class World:
                 lasts = chance.choice([None, chance.uniform(60, 3000)])
                 self._fault(kind=kind, host=host.id, seconds=chance.uniform(1, 200), times=1, lasts=lasts)
             case "agent_late":
-                self._fault(kind=kind, host=host.id, seconds=chance.uniform(60, 900), times=chance.randint(1, 3))
+                self._fault(kind=kind, host=host.id, seconds=chance.uniform(60, 400), times=chance.randint(1, 3))
             case "disk_full" | "undeliverable":
                 self._fault(kind=kind, host=host.id, times=chance.choice([None, 1, 2]))
             case _:
@@ -223,6 +227,15 @@ class World:
         given = {name: value for name, value in fields.items() if value is not None}
         self.told.append("fault: " + ", ".join(f"{name} {value}" for name, value in given.items()))
         self.simulator.world.add_fault(Fault.model_validate(given))
+
+    def unproven(self, host: str) -> str:
+        """What speaks against calling that host patched, on its own disk; empty if nothing does."""
+        found = next(one for one in self.simulator.world.all_hosts() if one.id == host)
+        report = found.report
+        if report is None or not report.compliant:
+            return "its last report finds patches missing, failed or waiting for a reboot"
+        waits = found.unbooted or found.reboot_pending
+        return "its patches wait for a reboot" if waits and host not in self.meddled else ""
 
     def _later(self, after: float, what: str, deed: Callable[[], None]) -> None:
         self.told.append(f"{what} after {after:.0f} s")
