@@ -475,26 +475,6 @@ def test_a_dispatch_goes_forward_only(ledger: Ledger):
     ]
 
 
-def test_an_intent_that_somebody_else_sends_is_as_young_as_at_first(ledger: Ledger):
-    """The third process waits for the second one's call as the second one did for the first one's."""
-    lease = begun(ledger, A)
-    ledger.intend(lease, a_dispatch(), reason="go")
-    second = ledger.acquire(RUN, DEV, "another", at=later(3))
-    with pytest.raises(LeaseLost):
-        ledger.mark_dispatch(lease, "t1", DispatchState.INTENDED, at=later(4))
-    ledger.mark_dispatch(second, "t1", DispatchState.INTENDED, at=later(4), reason="sent again")
-    (row,) = ledger.dispatches(RUN)
-    assert (row.state, row.intended_at) == (DispatchState.INTENDED, later(4))
-    ledger.mark_dispatch(second, "t1", DispatchState.SENT, at=later(5), command="c-1", requested_at=later(5))
-    (row,) = ledger.dispatches(RUN)
-    assert (row.state, row.intended_at) == (DispatchState.SENT, later(4))
-    assert [entry.kind for entry in ledger.journal(RUN) if entry.kind.startswith("dispatch")] == [
-        "dispatch.intended",
-        "dispatch.renewed",
-        "dispatch.sent",
-    ]
-
-
 # decisions
 
 

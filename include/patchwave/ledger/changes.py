@@ -334,7 +334,7 @@ def marked(
     requested_at: datetime | None,
     reason: str,
 ) -> tuple[DispatchRow, Note] | None:
-    """A dispatch that went on; None when nothing changes. One that is intended again is as young as at first.
+    """A dispatch that went on; None when nothing changes.
 
     Raises:
         IllegalMove: it is over already or goes backwards, or it runs under another command id.
@@ -349,7 +349,6 @@ def marked(
         command=command or row.command,
         requested_at=utc_or_none(requested_at) or row.requested_at,
         ended_at=row.ended_at if state is row.state or state in rollout.OPEN else utc(at),
-        intended_at=utc(at) if state is DispatchState.INTENDED else row.intended_at,
     )
     if after == row:
         return None
@@ -360,8 +359,7 @@ def marked(
         "requested_at": after.requested_at.isoformat() if after.requested_at else None,
         "reason": reason,
     }
-    kind = "dispatch.renewed" if state is DispatchState.INTENDED else f"dispatch.{state.value}"
-    return after, Note(kind=kind, data=data)
+    return after, Note(kind=f"dispatch.{state.value}", data=data)
 
 
 # decisions, waits, wishes -----------------------------------------------------------------------------------------------

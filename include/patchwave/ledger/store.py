@@ -306,11 +306,7 @@ class Ledger(Protocol):
         requested_at: datetime | None = None,
         reason: str = "",
     ) -> None:
-        """Write how a dispatch went on (``dispatch.sent``, ``dispatch.ended``, ... in the journal).
-
-        INTENDED again is for whoever sends an intent that another one left behind: its `intended_at` becomes `at`, so that a
-        third one waits for this call as it would for a first one.
-        """
+        """Write how a dispatch went on (``dispatch.sent``, ``dispatch.ended``, ... in the journal)."""
         ...
 
     def dispatches(self, run: RunId, stage: StageName | None = None) -> Sequence[DispatchRow]:
