@@ -31,7 +31,9 @@ import tempfile
 from typing import Any
 
 PAGE = 50
-"""SendCommand's ids, and rows of ListCommands, ListCommandInvocations and DescribeInstancePatchStates that we ask for."""
+"""SendCommand's ids, and rows of ListCommands, ListCommandInvocations, patch states and managed nodes that AWS gives."""
+INSTANCES_PAGE = 1000
+"""Rows of DescribeInstances."""
 WAVES = 10
 CALLS_OVER_FLOOR = 1.2
 FEWER_THAN_STOCK = 20
@@ -58,12 +60,14 @@ def floor(hosts: int) -> int:
 
     A command is one SendCommand and one page of ListCommandInvocations after its end, for Scan and Install one page of
     DescribeInstancePatchStates, too; and as all commands of a step run at once, one ListCommands for each 50 of them tells
-    that they have ended. The Scan before is one step of all hosts; Install, reboot and Scan are steps of each wave.
+    that they have ended. The Scan before is one step of all hosts; Install, reboot and Scan are steps of each wave. When the
+    stage begins the fleet is looked at once, for the plan may be days old.
     """
     all_commands, commands = math.ceil(hosts / PAGE), math.ceil(hosts / WAVES / PAGE)
+    fleet = math.ceil(hosts / INSTANCES_PAGE) + math.ceil(hosts / PAGE)
     scan = 3 * all_commands + math.ceil(all_commands / PAGE)
     wave = (3 + 2 + 3) * commands + 3 * math.ceil(commands / PAGE)
-    return scan + WAVES * wave
+    return fleet + scan + WAVES * wave
 
 
 def measured(way: str, hosts: int, *, odd: bool) -> dict[str, Any]:
