@@ -705,6 +705,15 @@ def test_moves_that_are_not_listed_are_refused(before: HostState, after: HostSta
             rollout.check_move(host_id(1), before, after)
 
 
+def test_every_state_has_a_sentence_and_a_class_to_be_acted_on_says_what_to_do() -> None:
+    """Reports and pages show them; a person who reads only that knows what comes next."""
+    assert set(rollout.SENTENCES) == set(S)
+    assert all(sentence.endswith(".") for sentence in rollout.SENTENCES.values())
+    assert "reboot it, then scan it again" in rollout.SENTENCES[S.PENDING_REBOOT]
+    for state in (S.FAILED, S.UNREACHABLE, S.STOPPED, S.OUT_OF_WINDOW):
+        assert " run" in rollout.SENTENCES[state]
+
+
 def test_every_state_that_is_not_final_has_a_way_to_an_end() -> None:
     """No state is a trap."""
     ends = set(rollout.TERMINAL)

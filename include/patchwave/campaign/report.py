@@ -25,7 +25,7 @@ from patchwave.campaign.approval import Decision, Verdict
 from patchwave.campaign.errors import Permanent
 from patchwave.campaign.exposure import Exposure, Fate, Triaged
 from patchwave.campaign.findings import Severity
-from patchwave.campaign.rollout import IN_FLIGHT, TERMINAL, DispatchRow, HostRow
+from patchwave.campaign.rollout import IN_FLIGHT, SENTENCES, TERMINAL, DispatchRow, HostRow, HostState
 
 VERDICTS = ("compliant", "not_compliant", "unknown")
 """The three classes of compliance; whatever is written otherwise is unknown."""
@@ -38,6 +38,13 @@ CLASSES: tuple[str, ...] = (
     "patched", "already_compliant", "pending_reboot", "failed", "unreachable", "stopped", "excepted", "out_of_window",
     "replaced", "terminated", UNFINISHED, NOT_STARTED,
 )  # fmt: skip
+
+MEANINGS: Mapping[str, str] = {
+    **{name: SENTENCES[HostState(name)] for name in CLASSES if name not in (UNFINISHED, NOT_STARTED)},
+    UNFINISHED: "It had been sent an Install, and the ledger does not hold its end: look at it first.",
+    NOT_STARTED: "Nothing was installed: its stage was skipped, halted or not reached.",
+}
+"""What each class means, a sentence each."""
 
 ADVICE: Mapping[str, str] = {
     "failed": "Read the command's output in Systems Manager (Run Command), mend the cause, and run the campaign again for its "
@@ -813,7 +820,7 @@ def to_html(report: Report | Mapping[str, Any]) -> str:
         report: the report, or what `to_json` made of it.
     """
     document = to_json(report) if isinstance(report, Report) else report
-    return _templates().get_template("report.html.j2").render(report=document, classes=CLASSES)
+    return _templates().get_template("report.html.j2").render(report=document, classes=CLASSES, meanings=MEANINGS)
 
 
 COLUMNS = ("run", "stage", "cell", "host", "name", "platform", "class", "reason", "late_joiner", "installed",

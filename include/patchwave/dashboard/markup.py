@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from patchwave.campaign.report import CLASSES, duration_text
+from patchwave.campaign.report import CLASSES, MEANINGS, duration_text
 
 ASSETS = Path(__file__).parent / "assets"
 LONGEST_DATA = 240
@@ -78,4 +78,5 @@ def templates() -> Environment:
         "quoted": lambda text: quote(str(text), safe=""),
     }
     made.globals["classes"] = CLASSES
+    made.globals["meanings"] = MEANINGS
     return made
