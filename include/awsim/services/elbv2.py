@@ -172,9 +172,9 @@ def deregister_targets(ctx: Context, params: dict[str, Any]) -> dict[str, Any] |
     if groups.target_group(ctx.account, ctx.region, arn) is None:
         return ctx.moto_answer()
     before = _registered(ctx, arn)
-    wanted = [target.get("Id") or "" for target in params.get("Targets") or []]
-    if "" in wanted:
-        place = f"targets.{wanted.index('') + 1}.member.id"
+    wanted = [target.get("Id") for target in params.get("Targets") or []]
+    if None in wanted:
+        place = f"targets.{wanted.index(None) + 1}.member.id"
         raise AwsError(
             "ValidationError", sentence([f"Value null at '{place}' failed to satisfy constraint: Member must not be null"])
         )
