@@ -111,6 +111,14 @@ def test_what_was_not_seen_is_never_counted_as_compliant(seen, verdict):
     assert sum(made.compliance["before"].values()) == 9
 
 
+def test_the_report_says_what_its_classes_mean():
+    """Of those that occur, a sentence each, with what to do next where that is not nothing."""
+    html = report.to_html(a_report(plan=a_plan(dev=[1])))
+    assert report.MEANINGS["not_started"] in html
+    assert report.MEANINGS["failed"] not in html
+    assert set(report.MEANINGS) == set(report.CLASSES)
+
+
 def test_a_look_that_was_not_taken_is_none_and_not_zero():
     """Zero hosts not compliant after a look is good; without a look it is nothing."""
     made = a_report(plan=a_plan(dev=[1]), compliance_before=a_look(compliant=[1]))
