@@ -1,7 +1,7 @@
 # Patchwave: everything a person calls. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo awsim test test-moto test-moto-baseline check-seeds bench-awsim bench-calls aws-cli lint docs up down test-compose lock clean
+.PHONY: help venv demo awsim test test-moto test-moto-baseline check-seeds check-crashes check-moments bench-awsim bench-calls aws-cli lint docs up down test-compose lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -48,6 +48,12 @@ test-moto-baseline: $(STAMP) ## run moto's own tests against stock moto and stor
 
 check-seeds: $(STAMP) ## campaigns with random faults and kills in virtual time (SEEDS=1000); SEED=1234 tells that one's story
 	@PYTHONPATH=include $(BIN)/python -m tests.seeds.run $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000))
+
+check-crashes: $(STAMP) ## campaigns in a real Airflow whose processes are killed at seeded moments (KILLS=20 SEED=1)
+	@PYTHONPATH=include $(BIN)/python -m tests.crashes.run --kills "$(or $(KILLS),20)" --seed "$(or $(SEED),1)"
+
+check-moments: $(STAMP) ## campaigns in a real Airflow that has bad moments of its own (MOMENTS="scheduler triggerer" for some)
+	@PYTHONPATH=include $(BIN)/python -m tests.crashes.moments $(MOMENTS)
 
 bench-awsim: $(STAMP) ## measure awsim with 10,000 and 100,000 hosts (HOSTS="10000" for others)
 	@$(BIN)/python -m awsim.bench $(HOSTS)
