@@ -48,6 +48,7 @@ class Surroundings:
         campaign: as it was when the run began.
         now: the campaign's time.
         anew: the stage begins, or a person cleared its halt: its window is chosen anew.
+        every: how often to look around (a rehearsal's clock runs faster).
         patience: how long a failed host may take to serve again before its place is a reason to halt.
     """
 
@@ -60,6 +61,7 @@ class Surroundings:
     now: Callable[[], datetime]
     log: Log
     anew: bool = False
+    every: timedelta = EVERY
     patience: timedelta | None = None
     before: dict[str, set[HostId]] = field(default_factory=dict)
     recovered: set[HostId] = field(default_factory=set)
@@ -81,7 +83,7 @@ class Surroundings:
             self._begin(rows)
             self._begun = True
             self._looked = self.ledger.stage(self.lease.run, self.lease.stage).looked_at
-        if self._looked is None or self.now() - self._looked >= EVERY:
+        if self._looked is None or self.now() - self._looked >= self.every:
             self._note_look()
             self.join(rules, rows)
             self.reconsider(rows)
@@ -97,9 +99,9 @@ class Surroundings:
             Whether somebody joined, so that the stage goes on; a wait while somebody who appeared is still starting.
         """
         self._note_look()
-        before = len(self._rows())
+        before = list(self._rows())
         starting = self.join(rules, rows)
-        if len(self._rows()) > before:
+        if list(self._rows()) != before:
             return True
         if starting:
             until = min(starting.values()) + STARTING
@@ -129,7 +131,7 @@ class Surroundings:
         return Wait(
             reason=f"{halt.reason}; whether they serve again is looked at",
             ends="one of them is healthy again",
-            until=min(until, self.now() + EVERY),
+            until=min(until, self.now() + self.every),
         )
 
     # --- the beginning --------------------------------------------------------------------------------------------------
@@ -156,10 +158,11 @@ class Surroundings:
         """The opening in which the stage acts: the one of its beginning, or of the moment at which a halt was cleared."""
         name = f"window:{self.stage.name}"
         known = None if self.anew else self._read(name)
-        if known is not None:
+        halted = self.ledger.stage(self.lease.run, self.lease.stage).halted_at
+        if known is not None and (halted is None or halted < datetime.fromisoformat(known["chosen"])):
             return Span(opens=datetime.fromisoformat(known["opens"]), closes=datetime.fromisoformat(known["closes"]))
         span = windows.occurrence(window, self.now())
-        content = {"opens": span.opens.isoformat(), "closes": span.closes.isoformat()}
+        content = {"opens": span.opens.isoformat(), "closes": span.closes.isoformat(), "chosen": self.now().isoformat()}
         self.ledger.check(self.lease)
         self.ledger.put_document(self.lease.run, name, content, at=self.now())
         return span
@@ -209,16 +212,19 @@ class Surroundings:
         may want it."""
         if all(row.state in TERMINAL for row in rows):
             return
-        was = ({domain: set(hosts) for domain, hosts in self.before.items()}, set(self.recovered))
+        was = ({domain: set(hosts) for domain, hosts in self.before.items()}, set(self.recovered), dict(self._places))
         held = [row for row in rows if row.state in TERMINAL and rollout.holds_place(row)]
         domains = {domain for row in held for domain in row.domains if domain.startswith("target:")} | self.before.keys()
-        groups = self._groups(domains)
+        scaling = {domain for row in rows if row.state not in TERMINAL for domain in row.domains if domain.startswith("asg:")}
+        groups = self._groups(domains | scaling)
+        places = self._places_of(group for group in groups if group.domain in scaling)
         if self.before:
             asked = [group for group in groups if group.domain in self.before]
             now = self._unhealthy(asked, mine={row.host for row in rows})
             self.before = {domain: still for domain, hosts in self.before.items() if (still := hosts & now.get(domain, set()))}
         self.recovered = self._healthy(held, {host for group in groups for host in group.unhealthy})
-        if (self.before, self.recovered) == was:
+        self._places.update(places)  # a group that shrinks meanwhile has fewer to spare
+        if (self.before, self.recovered, self._places) == was:
             return
         self._note(rows, was[1])
         self._store()
