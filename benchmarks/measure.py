@@ -155,7 +155,7 @@ class Bench:
             return self._clients[service_name]
 
     def _count(self, event_name: str, **_: Any) -> None:
-        _, service, operation = event_name.split(".")
+        service, operation = event_name.split(".")[1:]
         with self._lock:
             self.counted[f"{service}:{operation}"] += 1
 
@@ -356,7 +356,7 @@ def measure(way: str, hosts: int, *, odd: bool) -> Measured:
 
 
 def _is(line: Mapping[str, Any], event: str, operation: str) -> bool:
-    return line["event"] == event and line["operation"] == operation
+    return (line["event"], line["operation"]) == (event, operation)
 
 
 def _right(said: Mapping[HostId, Said], journal: Sequence[Mapping[str, Any]], good: set[str], fleet: Sequence[HostId]) -> int:

@@ -59,7 +59,8 @@ async def run(operator: Any, *, time: VirtualTime, context: Mapping[str, Any], a
     """One task from its start on a worker to its end, through as many deferrals as it asks for; retries are left out."""
     began = time.now
     slot, legs = 0.0, 0
-    call, arguments = operator.execute, {}
+    call = operator.execute
+    arguments: dict[str, Any] = {}
     while True:
         due = time.now
         legs += 1
@@ -69,8 +70,8 @@ async def run(operator: Any, *, time: VirtualTime, context: Mapping[str, Any], a
         if isinstance(outcome, TaskDeferred):
             try:
                 event = await _triggered(outcome.trigger, airflow)
-            except Exception as error:  # noqa: BLE001 - a trigger that raises fails its task
-                outcome = _Raised(error)
+            except Exception as failure:  # noqa: BLE001 - a trigger that raises fails its task
+                outcome = _Raised(failure)
             else:
                 call, arguments = getattr(operator, outcome.method_name), {"event": event}
                 continue
