@@ -395,6 +395,15 @@ def test_a_stage_that_settles_is_patched_and_leaves_a_link(desk: Desk) -> None:
     assert desk.ledger.stage(RUN, StageName("dev")).state is StageState.PATCHED
 
 
+def test_a_stage_that_is_patched_is_not_opened_again(desk: Desk) -> None:
+    """A try that Airflow had given up wakes up when its successor is through: the lease and the stage stay as they are."""
+    desk.planned()
+    desk.set_stage("dev", StageState.PATCHED)
+    before = desk.ledger.stage(RUN, StageName("dev"))
+    assert patch("dev").execute(desk.context()) == {}
+    assert desk.ledger.stage(RUN, StageName("dev")) == before
+
+
 def test_a_halted_stage_fails_the_task_with_the_rule_and_the_hosts(desk: Desk) -> None:
     """Red, no retry; the stage is halted in the ledger, so the next one stays shut."""
     ready_for_staging(desk)

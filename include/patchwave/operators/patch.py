@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -84,6 +85,10 @@ class PatchStageOperator(CampaignOperator):
         self._check_gate(work, stage)
         name = StageName(self.stage)
         before = work.ledger.stage(work.run_id, name)
+        if before.state is StageState.PATCHED:
+            # A try that Airflow had given up wakes up late: opening the stage again would shut the next one.
+            self.log.info("Stage %s is patched already", name)
+            return dict(Counter(row.state.value for row in work.ledger.hosts(work.run_id, name)))
         lease = work.ledger.acquire(work.run_id, name, work.holder, at=work.now)
         if before.state is not StageState.PATCHING:
             work.ledger.set_stage(lease, StageState.PATCHING, reason="", at=work.now)
