@@ -29,6 +29,7 @@ from patchwave.campaign.plan import Plan, StagePlan
 from patchwave.campaign.rollout import Done, Halt, HostState, Wait
 from patchwave.campaign.values import RunId, StageName
 from patchwave.execution.executor import StageExecutor
+from patchwave.execution.surroundings import Surroundings
 from patchwave.ledger.memory import MemoryLedger
 from patchwave.ledger.store import Run, StageState, WaitRow
 from tests.domain import builders
@@ -41,8 +42,32 @@ LONGEST_CALL = 15.0
 """Seconds; with our time limits a SendCommand takes no longer, however it ends."""
 SKEW = 5.0
 
+WINDOWS = [
+    "",
+    "",
+    "",
+    *(
+        f"""
+    window: {{cron: "0 {opens} * * *", timezone: UTC, duration: {duration}}}"""
+        for opens, duration in ((7, "3h"), (8, "90m"), (9, "1h"), (22, "4h"))
+    ),
+]
+
 WRITES = frozenset(
-    {"acquire", "set_stage", "add_hosts", "move_hosts", "intend", "mark_dispatch", "wait", "end_wait", "record", "check"}
+    {
+        "acquire",
+        "set_stage",
+        "add_hosts",
+        "move_hosts",
+        "intend",
+        "mark_dispatch",
+        "wait",
+        "end_wait",
+        "record",
+        "check",
+        "put_document",
+        "note_look",
+    }
 )
 CRITICAL = frozenset({("after", "check"), ("before", "ssm:SendCommand")})
 
@@ -61,6 +86,7 @@ class Process:
 
     Attributes:
         skew: its clock against AWS's, seconds.
+        cleared: a person cleared the task while its last try had commands in flight: those are stopped first.
         official: whether Airflow still knows it; an orphan is one that it has given up.
         wakes_at: stalled until then.
     """
@@ -70,6 +96,7 @@ class Process:
     skew: float
     body: Any = None
     official: bool = True
+    cleared: bool = False
     wakes_at: float = 0.0
     at: tuple[str, str] = ("", "")
     over: bool = False
@@ -167,12 +194,12 @@ class SeededCampaign:
     select: {{patch_groups: [linux-{name}]}}
     concurrency: {chance.choice(["10%", "25%", "50%", "100%", "1", "2", "3"])}
     error_budget: {chance.choice([0, 1, 2, 9])}
-    soak: {chance.choice(["1m", "30m", "2h"])}
+    soak: {chance.choice(["1m", "30m", "2h"])}{chance.choice(WINDOWS)}
     approval: {{required: {str(chance.random() < 0.5).lower()}, approvers: [olga]}}"""
             for name in self.world.stages
         )
         regions = ", ".join(sorted({cell.region for cell in self.world.cells}))
-        campaign = builders.a_campaign(f"""
+        campaign = self.definition = builders.a_campaign(f"""
 name: {NAME}
 description: Drawn from a seed
 owner: nobody
@@ -263,20 +290,37 @@ stages:{stages}
             return self._now(process)
 
         before = ledger.stage(RUN, name)
+        if before.state is StageState.PATCHED:
+            return Done(classes=Counter(row.state for row in ledger.hosts(RUN, name)))
         lease = ledger.acquire(RUN, name, process.holder, at=now())
         if before.state is not StageState.PATCHING:
             ledger.set_stage(lease, StageState.PATCHING, reason="", at=now())
         ledger.add_hosts(lease, plans.rows(self.plan, stage, now=now()))
+        gateway = SeededGateway(self.world, lambda when, what: self.point(process, when, what), self._pass)
         executor = StageExecutor(
             ledger=ledger,
-            gateway=SeededGateway(self.world, lambda when, what: self.point(process, when, what), self._pass),
+            gateway=gateway,
             lease=lease,
             rules=plans.rules(self.plan, stage),
             campaign=NAME,
             now=now,
             log=_Log(self, process),
             errors_since=before.halted_at,
+            surroundings=Surroundings(
+                ledger=ledger,
+                gateway=gateway,
+                lease=lease,
+                campaign=self.definition,
+                plan=self.plan,
+                stage=stage,
+                now=now,
+                log=_Log(self, process),
+                anew=before.state is not StageState.PATCHING,
+            ),
         )
+        if process.cleared:
+            self.say(f"what the last try had in flight is stopped: {executor.stop(looks=1, pause=lambda: None)}", process)
+            process.cleared = False
         decision = executor.advance()
         match decision:
             case Wait():
@@ -340,8 +384,14 @@ stages:{stages}
                     pause, said = (min(600.0, pause * 2), said) if result.reason == said else (20.0, result.reason)
                     self.say(f"waits: {result.reason}", process)
                     left = (result.until - self._now(process)).total_seconds()
-                    self._others_go_on_for(max(1.0, min(pause, left)))
-                    process = self._begin(stage, process.holder, process.skew)
+                    self._others_go_on_for(max(1.0, min(pause, left) if result.tokens else left))
+                    if self.kills and self.chance.random() < 0.01:
+                        self.say("a person clears the task while it waits")
+                        self.counts.clears += 1
+                        process = self._begin(stage)
+                        process.cleared = True
+                    else:
+                        process = self._begin(stage, process.holder, process.skew)
                 case Killed():
                     self._others_go_on_for(self.chance.choice([5.0, 30.0, 200.0, 1500.0]))
                     process = self._begin(stage)
@@ -453,6 +503,9 @@ stages:{stages}
     def _unspoilt(self) -> list[Broken]:
         """A host that nothing was done to is patched, whatever happened around it."""
         good = {HostState.PATCHED, HostState.ALREADY_COMPLIANT} | (set() if self.plan.reboot else {HostState.PENDING_REBOOT})
+        # Who does not fit into a window is left for the next one.
+        fits = {stage.name: good | ({HostState.OUT_OF_WINDOW, HostState.PENDING_REBOOT} if stage.window else set())
+                for stage in self.plan.stages}  # fmt: skip
         patched = {row.stage for row in self.ledger.stages(RUN) if row.state is StageState.PATCHED}
         return [
             Broken(
@@ -460,7 +513,7 @@ stages:{stages}
                 seen=f"nothing was wrong with it, and it is {row.state.value}: {row.reason}",
             )
             for row in self.ledger.hosts(RUN)
-            if row.stage in patched and row.host not in self.world.faulted and row.state not in good
+            if row.stage in patched and row.host not in self.world.faulted and row.state not in fits[row.stage]
             and "denies access" not in row.reason and "denied access" not in row.reason
         ]  # fmt: skip
 

@@ -299,6 +299,8 @@ class World:
                 return self._instances(cell, params)
             case "autoscaling:DescribeAutoScalingInstances":
                 return self._members(cell, params)
+            case "ec2:DescribeInstanceStatus":
+                return self._statuses(cell, params)
         found = registry.find(operation.service, operation.name)
         world = self.simulator.world
         if found is None or operation.service != "ssm":
@@ -351,25 +353,34 @@ class World:
             if host.terminated is not None and host.terminated < self.now - 3600:
                 continue  # EC2 forgets it after about an hour
             tags = host.tags()
-            wanted = {
-                "instance-id": host.id, "instance-state-name": host.state,
-                **{f"tag:{key}": value for key, value in tags.items()},
+            facts = {
+                "instance-id": {host.id}, "instance-state-name": {host.state}, "tag-key": set(tags),
+                **{f"tag:{key}": {value} for key, value in tags.items()},
             }  # fmt: skip
-            if any(wanted.get(name) not in values for name, values in filters.items()):
+            if any(facts.get(name, set()).isdisjoint(values) for name, values in filters.items()):
                 continue
             rows.append({
-                "InstanceId": host.id, "State": {"Name": host.state}, "ImageId": "ami-1",
+                "InstanceId": host.id, "State": {"Name": host.state}, "ImageId": "ami-1", "LaunchTime": moment(host.launched),
                 "Placement": {"AvailabilityZone": host.zone},
                 "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
             })  # fmt: skip
         return {"Reservations": [{"Instances": rows}]}
+
+    def _statuses(self, cell: Cell, params: dict[str, Any]) -> Mapping[str, Any]:
+        rows = []
+        for host in self.simulator.world.hosts_in(cell.account, cell.region):
+            if host.id in params["InstanceIds"] and host.state != "terminated":
+                status = {"Status": host.status_check(self.now) if host.state == "running" else "not-applicable"}
+                state = {"Name": host.state}
+                rows.append({"InstanceId": host.id, "InstanceState": state, "InstanceStatus": status, "SystemStatus": status})
+        return {"InstanceStatuses": rows}
 
     def _members(self, cell: Cell, params: dict[str, Any]) -> Mapping[str, Any]:
         wanted = params.get("InstanceIds")
         rows = [
             {
                 "InstanceId": host.id, "AutoScalingGroupName": host.group, "AvailabilityZone": host.zone,
-                "LifecycleState": "InService", "HealthStatus": "HEALTHY",
+                "LifecycleState": "InService", "HealthStatus": "HEALTHY" if host.state == "running" else "UNHEALTHY",
             }
             for host in self.simulator.world.hosts_in(cell.account, cell.region)
             if host.group is not None and host.state != "terminated" and (not wanted or host.id in wanted)

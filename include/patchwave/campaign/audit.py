@@ -37,7 +37,6 @@ from patchwave.campaign.rollout import (
     StepKind,
 )
 from patchwave.campaign.values import HostId, RunId, StageName
-from patchwave.campaign.windows import Window
 
 APART = timedelta(minutes=5)
 """How far the campaign's clock and AWS's may be apart: a second's stall of a rehearsal at speed 240 is four minutes."""
@@ -317,7 +316,9 @@ def _back(trace: RunTrace, row: HostRow, its: Sequence[Happening]) -> datetime |
         return next((one.at for one in reversed(its) if one.event == "command_ended"), None)
     if row.state is HostState.REPLACED:
         return next((one.at for one in trace.of_host[row.host] if one.event in ("replaced", "out_of_service")), None)
-    return next((one.at for one in trace.noted("host.recovered", stage=row.stage) if one.data.get("host") == row.host), None)
+    # The ledger's clock; `_places_taken` has it in the exact order.
+    recovered = (one.at for one in trace.noted("host.recovered", stage=row.stage) if one.data.get("host") == row.host)
+    return next((at - trace.apart for at in recovered), None)
 
 
 @dataclass(slots=True)
@@ -342,6 +343,8 @@ class _Replay:
                 self.errors.add(host)
         elif one.kind == "host.recovered":
             self.recovered.add(one.data["host"])
+        elif one.kind == "host.unwell":
+            self.recovered.discard(one.data["host"])
         elif one.kind == "stage.halted":
             self.errors.clear()
 
@@ -352,6 +355,7 @@ class _Replay:
         return state in _HOLDS or (state in _LEFT and host in self.sent)
 
 
+_REPLAYED = ("hosts.added", "host.moved", "host.recovered", "host.unwell", "stage.halted")
 _ERRORS = frozenset(state.value for state in ERRORS)
 _HOLDS = frozenset(state.value for state in HOLDS_PLACE)
 _LEFT = frozenset({HostState.STOPPED.value, HostState.TERMINATED.value})
@@ -363,7 +367,7 @@ def _places_taken(trace: RunTrace, stage: StagePlan) -> Iterator[Broken]:
     domains = {row.host: row.domains for row in trace.rows(stage.name)}
     replay = _Replay()
     told: set[str] = set()
-    for one in trace.noted("hosts.added", "host.moved", "host.recovered", "dispatch.intended", stage=stage.name):
+    for one in trace.noted(*_REPLAYED, "dispatch.intended", stage=stage.name):
         replay.take(one)
         if one.kind != "dispatch.intended" or one.data.get("step") != StepKind.INSTALL.value:
             continue
@@ -384,7 +388,7 @@ def _places_taken(trace: RunTrace, stage: StagePlan) -> Iterator[Broken]:
 def _error_budget(trace: RunTrace) -> Iterator[Broken]:
     for stage in trace.plan.stages if trace.plan else ():
         replay = _Replay()
-        for one in trace.noted("hosts.added", "host.moved", "stage.halted", "dispatch.intended", stage=stage.name):
+        for one in trace.noted(*_REPLAYED, "dispatch.intended", stage=stage.name):
             replay.take(one)
             begins = one.kind == "dispatch.intended" and one.data.get("step") in (StepKind.INSTALL.value, StepKind.SCAN.value)
             if begins and len(replay.errors) > stage.error_budget:
@@ -567,7 +571,7 @@ def _plan(trace: RunTrace) -> Iterator[Broken]:
 def _window(trace: RunTrace) -> Iterator[Broken]:
     """Installs only: a Scan disrupts nobody, and what has begun is brought to its end."""
     for stage in trace.plan.stages if trace.plan else ():
-        window: Window | None = getattr(stage, "window", None)
+        window = stage.window
         if window is None:
             continue
         for one in _installs_of(trace, stage.name):
