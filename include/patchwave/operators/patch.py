@@ -26,7 +26,7 @@ from patchwave.campaign.rollout import Done, Halt, Wait
 from patchwave.campaign.values import StageName
 from patchwave.execution import stopping
 from patchwave.execution.executor import SETTLING, StageExecutor, wait_for
-from patchwave.execution.surroundings import Surroundings
+from patchwave.execution.surroundings import EVERY, Surroundings
 from patchwave.hooks import clock
 from patchwave.ledger.changes import EXPLAINED, explained
 from patchwave.ledger.store import Lease, StageState
@@ -114,6 +114,7 @@ class PatchStageOperator(CampaignOperator):
                 now=clock.now,
                 log=self.log,
                 anew=before.state is not StageState.PATCHING,
+                every=max(EVERY, self._look_every()),
             ),
         )
         if before.state is StageState.PATCHING and stopping.was_cleared(before.holder, work.holder):
