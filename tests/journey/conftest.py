@@ -68,13 +68,17 @@ class Journeys:
         self._runs: dict[str, FollowedRun] = {}
         self._going: dict[str, Future[Any]] = {}
         self._told: set[str] = set()
+        self._judged: set[str] = set()
         for module in modules:
             run = stage.follow(module.CAMPAIGN, region=module.REGION)
             self._runs[module.__name__] = run
             self._going[module.__name__] = pool.submit(module.drive, run)
 
     def over(self, module: ModuleType) -> FollowedRun:
-        """The module's journey when nobody does anything in it any more; raises what went wrong, at length only once."""
+        """The module's journey when nobody does anything in it any more; raises what went wrong, at length only once.
+
+        Every journey is judged by the rule checker, too, whatever its own tests look at.
+        """
         name = module.__name__
         problem = self._going[name].exception()
         if problem is not None and name in self._told:
@@ -82,6 +86,10 @@ class Journeys:
         if problem is not None:
             self._told.add(name)
             raise problem
+        if name not in self._judged:
+            self._judged.add(name)
+            broken = self._runs[name].rules_broken
+            assert not broken, "\n".join(map(str, broken))
         return self._runs[name]
 
 

@@ -17,9 +17,12 @@ from typing import Any, TypeVar
 
 import httpx
 
+from patchwave.campaign import audit
+from patchwave.campaign.audit import Broken
 from patchwave.campaign.errors import Transient
 from patchwave.campaign.folders import run_folder
 from patchwave.campaign.values import RunId
+from patchwave.cli import check
 from patchwave.cli.gates import Gate, Gates
 from patchwave.cli.rest import Airflow, Refused, Unanswered
 from patchwave.cli.stack import Stack
@@ -212,6 +215,11 @@ class FollowedRun:
     def journal(self) -> judge.Journal:
         """What happened to the journey's hosts until now."""
         return judge.read(self.stage.stack.awsim.journal(), region=self.region)
+
+    @property
+    def rules_broken(self) -> Sequence[Broken]:
+        """What the rule checker says of it."""
+        return audit.broken(check.trace_of(self.ledger, self.id, check.lines_of(self.stage.stack.awsim.journal())))
 
     def hosts(self, fleet: str = "") -> dict[str, Mapping[str, Any]]:
         """awsim's hosts of the region (of a fleet), by instance id."""

@@ -27,7 +27,7 @@ from rich.text import Text
 from patchwave.campaign.errors import PatchwaveError, Permanent, Transient
 from patchwave.campaign.folders import run_folder
 from patchwave.campaign.values import RunId
-from patchwave.cli import passwords, progress, result, signals
+from patchwave.cli import check, passwords, progress, result, signals
 from patchwave.cli.environment import REPOSITORY, Places
 from patchwave.cli.gates import Answered, Gate, Gates, NobodyMayAnswer
 from patchwave.cli.progress import Progress
@@ -316,9 +316,19 @@ class Campaign:
         except (KeyError, Transient) as problem:
             self._say(f"the ledger says nothing of this run: {problem}")
         records = self._stack.awsim.save_journal(self.folder / "journal.jsonl")
+        self._check_rules()
         report = self.folder / "report.html"
         self._say(f"report: {_shown(report) if report.exists() else 'none was made'}; awsim's journal: {records} records")
         self._say(f"Airflow: {self._run_page()}   {self._sign_in()}")
+
+    def _check_rules(self) -> None:
+        """One line: whether the rules of a rollout were kept, by awsim's journal; `patchwave check` says more."""
+        try:
+            journal = (self.folder / "journal.jsonl").read_text(encoding="utf-8")
+            line, broken = check.in_one_line(self._ledger, self._run, journal)
+        except (KeyError, Transient) as problem:
+            line, broken = f"the rules could not be checked: {problem}", True
+        self._say(line, "red" if broken else "green")
 
     def close_ledger_run(self) -> None:
         """A run that was interrupted makes no report any more; the ledger is told that it did not end well."""
