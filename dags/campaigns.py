@@ -32,8 +32,9 @@ CAMPAIGNS = Path(os.environ.get("PATCHWAVE_CAMPAIGNS", INCLUDE / "campaigns"))
 POLICIES = Path(os.environ.get("PATCHWAVE_POLICIES", INCLUDE / "policies"))
 
 DEFAULTS = {
-    # Airflow itself fails or re-runs healthy tasks now and then; every task can be run again at any moment.
-    "retries": 10,
+    # Airflow itself fails or re-runs healthy tasks now and then, and every task can be run again at any moment. So many that
+    # ten minutes without AWS, the ledger or Airflow's own api-server do not end a campaign that could go on.
+    "retries": 60,
     "retry_delay": timedelta(seconds=10),
 }
 
@@ -133,7 +134,7 @@ def build(campaign: Campaign, rules: Policy) -> DAG:
             task_id="report", trigger_rule="all_done", outlets=[Asset(name=f"patchwave-report-{campaign.name}")]
         )
         # The only leaf: without it a run whose stage failed would end green, for its report was made.
-        outcome = OutcomeOperator(task_id="outcome", trigger_rule="all_done", retries=2)
+        outcome = OutcomeOperator(task_id="outcome", trigger_rule="all_done")
         before >> verify >> remediate >> verify_again >> report >> outcome
     return dag
 

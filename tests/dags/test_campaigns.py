@@ -120,10 +120,8 @@ def test_runs_of_a_campaign_never_overlap_and_never_catch_up(weekly: Any) -> Non
 
 
 def test_every_task_may_be_run_again_often(weekly: Any) -> None:
-    """Airflow fails healthy tasks now and then; only the last one, which has no effect, gives up early."""
-    retries = {task.task_id: task.retries for task in weekly.tasks}
-    assert retries.pop("outcome") >= 1
-    assert min(retries.values()) >= 10
+    """Airflow fails healthy tasks now and then, and ten minutes without AWS must not end a campaign that could go on."""
+    assert min(task.retries * task.retry_delay for task in weekly.tasks) >= timedelta(minutes=10)
 
 
 def test_people_find_it_by_owner_and_tags_and_read_its_page(weekly: Any) -> None:
