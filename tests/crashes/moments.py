@@ -1,0 +1,289 @@
+"""Does a campaign bear what Airflow does by itself? Each of its bad moments is provoked, and judged like a crash.
+
+`make check-moments` calls this. None of these moments may change what happens to a host, or end a campaign that could go on;
+and where a person acted, a triggerer that is gone must not keep the command in flight for longer than two minutes. The last line
+is `N moments, N broken rules`; the exit status is 1 when a rule was broken, 2 when nothing could be run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+import psutil  # type: ignore[import-untyped]
+
+from patchwave.campaign.errors import PatchwaveError
+from patchwave.cli.environment import REPOSITORY
+from patchwave.cli.stack import AIRFLOW, Stack
+from tests.crashes import campaigns
+from tests.crashes.killer import Killer
+from tests.crashes.run import QUICKER, Led, airflow, broken, say
+from tests.journey.runs import FollowedRun, NeverCame, Stage
+
+SPEED = 60
+INSTALL = [600, 900]
+"""Seconds: ten to fifteen on our clocks, so that a moment finds hosts that install."""
+STAGE = "staging"
+STALL = 40.0
+WITHOUT_API = 60.0
+GONE = 120.0
+"""Seconds in which a stop is carried out when the triggerer is gone."""
+SECOND = "triggerer-2"
+
+
+@dataclass
+class Moment:
+    """One campaign, and what is done to Airflow while it runs."""
+
+    stage: Stage
+    run: FollowedRun
+    seen: list[str] = field(default_factory=list)
+
+    @property
+    def stack(self) -> Stack:
+        """The processes."""
+        return self.stage.stack
+
+    def installing(self) -> bool:
+        """Hosts install, and their stage waits without a worker."""
+        states = set(self.run.classes.values())
+        return "installing" in states and self.run.tasks[f"{STAGE}.patch"] == "deferred"
+
+    def note(self, holds: bool, sentence: str) -> None:
+        """A rule of this moment; broken if it does not hold."""
+        if not holds:
+            self.seen.append(sentence)
+
+    def freeze(self, service: str) -> list[psutil.Process]:
+        """Stop a service and all below it, as a machine does that has no time for them."""
+        top = psutil.Process(self.stack.services[service].process.pid)
+        frozen = [top, *top.children(recursive=True)]
+        for process in frozen:
+            with suppress(psutil.Error):
+                process.suspend()
+        return frozen
+
+    def nobody_stopped_anything(self) -> None:
+        """No wish stands in the ledger, and nothing was cancelled."""
+        kinds = [one.kind for one in self.run.ledger.journal(self.run.id)]
+        for kind in ("stop.wished", "stage.stopped", "dispatch.cancelled", "stage.halted"):
+            self.note(kind not in kinds, f"{kind} stands in the ledger though nobody acted")
+
+
+def thaw(frozen: list[psutil.Process]) -> None:
+    """Let stopped processes run again."""
+    for process in frozen:
+        with suppress(psutil.Error):
+            process.resume()
+
+
+def the_scheduler_is_stopped_and_woken(moment: Moment) -> None:
+    """For 40 s, which is longer than its health's threshold: it takes its own running tasks for orphans."""
+    killer = Killer(moment.stack, Random(0))
+    moment.run.until(lambda: moment.installing() or killer.tasks(), "a task runs")
+    frozen = moment.freeze("scheduler")
+    # Its tasks go on: only the scheduler itself is stopped.
+    thaw(frozen[1:])
+    time.sleep(STALL)
+    thaw(frozen)
+
+
+def supervisors_are_killed_while_their_children_run(moment: Moment) -> None:
+    """Three times: the child goes on as an orphan, and the retry runs beside it or after it."""
+    killer = Killer(moment.stack, Random(3))
+    killed = 0
+    end = time.monotonic() + 90
+    while killed < 3 and time.monotonic() < end:
+        if moment.run.tasks.get(f"{STAGE}.patch") in ("running", "queued", "scheduled", "up_for_retry"):
+            what = killer.kill("supervisor")
+            killed += bool(what)
+            say(f"  {what}")
+        time.sleep(0.3)
+    moment.note(killed > 0, "no supervisor was killed: this moment proves nothing")
+
+
+def the_api_server_is_away_for_a_minute(moment: Moment) -> None:
+    """Tasks can neither begin nor say how they ended."""
+    service = moment.stack.services["api-server"]
+    below = psutil.Process(service.process.pid).children(recursive=True)
+    service.process.kill()
+    service.process.wait()
+    for process in below:
+        with suppress(psutil.Error):
+            process.kill()
+    time.sleep(WITHOUT_API)
+    moment.stack.start_service("api-server")
+
+
+def a_triggerer_is_stalled_and_another_takes_over(moment: Moment) -> None:
+    """The first one, awake again, is told to stop the triggers that it no longer has, as if a person had acted."""
+    stack = moment.stack
+    stack.services.start(
+        SECOND,
+        [sys.executable, "-m", "airflow", *AIRFLOW["triggerer"]],
+        environment=stack.environment,
+        log=stack.places.logs / f"{SECOND}.log",
+    )
+    log = stack.services[SECOND].log
+    moment.run.until(lambda: "Starting the triggerer" in log.read_text(), "the second triggerer runs")
+    moment.run.until(lambda: _running_in(stack, moment.run) == "triggerer", "the first triggerer has the trigger", patience=90)
+    frozen = moment.freeze("triggerer")
+    try:
+        moment.run.until(lambda: _running_in(stack, moment.run) == SECOND, "the second triggerer takes over", patience=90)
+        time.sleep(2.0)
+    finally:
+        thaw(frozen)
+    time.sleep(10.0)
+    moment.nobody_stopped_anything()
+
+
+def _running_in(stack: Stack, run: FollowedRun) -> str:
+    """Which triggerer has begun the stage's newest trigger last, by its own log."""
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(stack.environment["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"].replace("psycopg2", "psycopg"))
+    try:
+        with engine.connect() as connection:
+            rows = connection.execute(
+                text(
+                    "SELECT j.id FROM task_instance ti JOIN trigger t ON t.id = ti.trigger_id JOIN job j ON j.id = t.triggerer_id"
+                    " WHERE ti.dag_id = :dag AND ti.task_id = :task AND ti.state = 'deferred'"
+                ),
+                {"dag": run.dag, "task": f"{STAGE}.patch"},
+            ).scalars()
+            owner = next(iter(rows), None)
+            first = connection.execute(text("SELECT min(id) FROM job WHERE job_type = 'TriggererJob'")).scalar()
+    finally:
+        engine.dispose()
+    if owner is None:
+        return ""
+    return "triggerer" if owner == first else SECOND
+
+
+def the_triggerer_is_gone_when_a_person_fails_the_task(moment: Moment) -> None:
+    """Nobody is told to stop: the command is cancelled within two minutes all the same."""
+    run = moment.run
+    run.until(moment.installing, "hosts install")
+    run.until(lambda: "InProgress" in _installs(run), "AWS has begun the Install")
+    for name in ("triggerer", SECOND):
+        with suppress(KeyError):
+            frozen = moment.freeze(name)
+            for process in frozen:
+                with suppress(psutil.Error):
+                    process.send_signal(signal.SIGKILL)
+    run.user("ana").set_task_state(run.dag, run.run, f"{STAGE}.patch", "failed")
+    began = time.monotonic()
+    try:
+        run.until(lambda: not {"Pending", "InProgress", "Delayed", "Cancelling"} & set(_installs(run)), "over", patience=GONE)
+    except NeverCame as late:
+        moment.seen.append(f"stop: {str(late).splitlines()[0]}")
+    say(f"  {', '.join(sorted(set(_installs(run))))} after {time.monotonic() - began:.1f} s")
+    moment.note(set(_installs(run)) == {"Cancelled"}, f"the Install is not cancelled, but {sorted(set(_installs(run)))}")
+    run.until(lambda: run.ledger.stage(run.id, STAGE).state.value == "halted", "the stage is halted", patience=60)
+    moment.stack.start_service("triggerer")
+    run.ended()
+    run.clear(f"{STAGE}.patch", downstream=True)
+
+
+def _installs(run: FollowedRun) -> list[str]:
+    """How the stage's first Install stands in AWS, host by host."""
+    import boto3
+
+    ssm = boto3.client(
+        "ssm", endpoint_url=run.stage.stack.awsim.address, region_name=run.region,
+        aws_access_key_id="awsim", aws_secret_access_key="awsim",
+    )  # fmt: skip
+    found = [one for one in ssm.list_commands(MaxResults=50)["Commands"] if one["Parameters"].get("Operation") == ["Install"]]
+    if not found:
+        return []
+    first = min(found, key=lambda one: one["RequestedDateTime"])
+    rows = ssm.list_command_invocations(CommandId=first["CommandId"])["CommandInvocations"]
+    return [str(row["Status"]) for row in rows]
+
+
+def a_trigger_fires_at_once(moment: Moment) -> None:
+    """Patchwave's triggers wait some seconds before they fire; here they do not, and Airflow fails healthy tasks."""
+    moment.run.until(lambda: moment.run.state in ("success", "failed"), "the run ends")
+    log = moment.stack.services["scheduler"].log.read_text()
+    moment.note("state mismatch" in log or "reported that the task instance" in log, "Airflow bore it: this proves nothing")
+
+
+IN_TURN: Mapping[str, Callable[[Moment], None]] = {
+    "eu-central-1": a_triggerer_is_stalled_and_another_takes_over,
+    "eu-west-1": the_scheduler_is_stopped_and_woken,
+    "eu-west-2": supervisors_are_killed_while_their_children_run,
+    "eu-west-3": the_api_server_is_away_for_a_minute,
+    "sa-east-1": the_triggerer_is_gone_when_a_person_fails_the_task,
+}
+"""By region; in the last one an Install takes almost two minutes of ours."""
+SLOW = {"sa-east-1": [6500, 7000]}
+EARLY = {
+    "PYTHONPATH": f"{Path(__file__).parent / 'early'}:{REPOSITORY / 'include'}",
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "5",
+}
+AT_ONCE = {"eu-central-1": a_trigger_fires_at_once}
+
+
+def provoke(stage: Stage, region: str, what: Callable[[Moment], None]) -> list[str]:
+    """One moment in one campaign; the rules that were broken."""
+    moment = Moment(stage=stage, run=stage.follow(campaigns.name_of(region), region=region))
+    cleared = what is the_triggerer_is_gone_when_a_person_fails_the_task
+    say(f"{what.__name__.replace('_', ' ')}")
+    began = time.monotonic()
+    if cleared:
+        moment.run.begin(dry_run=False, stages=[STAGE])
+    led = None if cleared else Led(moment.run, stages=[STAGE])
+    try:
+        moment.run.until(moment.installing, "hosts install")
+        what(moment)
+    except NeverCame as never:
+        moment.seen.append(str(never))
+    state = moment.run.ended() if led is None else led.state()
+    found = [*moment.seen, *broken(moment.run, state, stages=[STAGE], most=2 if cleared else 1)]
+    say(f"  {state}, {len(found)} broken rules, {time.monotonic() - began:.0f} s")
+    for one in found:
+        print(f"  {one}", flush=True)
+    if found:
+        print(moment.run.picture(), flush=True)
+    return found
+
+
+def main() -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("only", nargs="*", help="words in the names of the moments; none means all")
+    words = parser.parse_args().only
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    stacks: list[tuple[Mapping[str, Callable[[Moment], None]], dict[str, str]]] = [
+        (_chosen(IN_TURN, words), QUICKER),
+        (_chosen(AT_ONCE, words), QUICKER | EARLY),
+    ]
+    moments, found = 0, 0
+    try:
+        for chosen, environment in stacks:
+            if not chosen:
+                continue
+            with airflow(environment=environment, speed=SPEED, timings={"install": INSTALL}, slow=SLOW) as stage:
+                for region, what in chosen.items():
+                    moments += 1
+                    found += len(provoke(stage, region, what))
+    except (PatchwaveError, OSError) as problem:
+        print(f"cannot be run: {problem}", file=sys.stderr)
+        return 2
+    print(f"{moments} moments, {found} broken rules")
+    return 1 if found else 0
+
+
+def _chosen(moments: Mapping[str, Callable[[Moment], None]], words: list[str]) -> dict[str, Callable[[Moment], None]]:
+    return {region: one for region, one in moments.items() if not words or any(word in one.__name__ for word in words)}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
