@@ -114,7 +114,7 @@ class PatchStageOperator(CampaignOperator):
                 now=clock.now,
                 log=self.log,
                 anew=before.state is not StageState.PATCHING,
-                every=max(EVERY, self._look_every()),
+                every=max(EVERY, LEAST_DEFERRAL * clock.speed()),
             ),
         )
         if before.state is StageState.PATCHING and stopping.was_cleared(before.holder, work.holder):
