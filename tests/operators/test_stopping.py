@@ -341,6 +341,30 @@ def test_the_api_server_leaves_whoever_has_begun_alone(stage: Stage, naps: list[
     assert cancelled(stage) == ["install"]
 
 
+def test_a_triggerer_carries_out_what_is_left(stage: Stage, naps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The api-server wrote the wish and died; a younger wish is still somebody else's."""
+    monkeypatch.setattr("patchwave.hooks.clock.speed", lambda: 1.0)
+    installing(stage)
+    wish(stage)
+    ended_by_hand.sweep_what_is_left()
+    assert cancelled(stage) == []
+    stage.aws.advance(ended_by_hand.LEFT.total_seconds())
+    assert sum(ended_by_hand.AGAIN, ended_by_hand.OTHERS_FIRST) < ended_by_hand.LEFT.total_seconds()
+    ended_by_hand.sweep_what_is_left()
+    assert cancelled(stage) == ["install"]
+    assert stage.ledger.stage(RUN, STAGE).state is StageState.HALTED
+
+
+def test_only_a_triggerer_looks_for_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow calls the hook in the scheduler, in the DAG processor and in each task, too."""
+    begun: list[str] = []
+    monkeypatch.setattr(ended_by_hand.threading.Thread, "start", lambda thread: begun.append(thread.name))
+    for command in ("scheduler", "triggerer", "dag-processor"):
+        monkeypatch.setattr("sys.argv", ["airflow", command, "--skip-serve-logs"])
+        ended_by_hand.on_starting(component=None)
+    assert begun == ["stop what is left"]
+
+
 def test_the_comment_says_whose_command_it_is() -> None:
     """So that a person in AWS's console knows whom to ask before cancelling it there."""
     assert comment_for("a" * 32, campaign="weekly-linux", stage="dev", step=StepKind.SCAN).split()[0] == "patchwave"

@@ -6,14 +6,18 @@ nothing: the next try knows by its own number that it was cleared.
 
 The trigger or the worker of the task is told to stop at about the same time and carries the wish out. If neither has begun to
 after `OTHERS_FIRST` seconds (the triggerer is gone, or had not started the trigger of a task that was just deferred), the
-api-server does it itself, with the credentials that it has.
+api-server does it itself, with the credentials that it has. And if the api-server dies meanwhile, each triggerer looks every
+`SWEEP_EVERY` seconds whether a wish is left that all of them should have carried out.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
+from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from airflow.listeners import hookimpl
@@ -25,6 +29,16 @@ OTHERS_FIRST = 8.0
 """Real seconds; a trigger or a worker has begun after one to four, and a stop is promised within thirty."""
 AGAIN = (0.0, 25.0, 15.0, 30.0)
 """Real seconds before each of the tries to do it from here; whoever has begun takes twenty, and is left alone so long."""
+SWEEP_EVERY = 30.0
+LEFT = timedelta(seconds=90)
+"""Real time after which a wish is nobody's: the last of `AGAIN` is over."""
+
+
+@hookimpl  # type: ignore[untyped-decorator]
+def on_starting(component: Any) -> None:
+    """A triggerer starts; its jobs do not say what they are yet, so its command does."""
+    if "triggerer" in sys.argv[1:2]:
+        threading.Thread(target=_sweep_for_ever, name="stop what is left", daemon=True).start()
 
 
 @hookimpl  # type: ignore[untyped-decorator]
@@ -57,6 +71,44 @@ def _noticed(previous_state: Any, task_instance: Any, how: str) -> None:
         how=how,
     )
     threading.Thread(target=wish.carry_on, name=f"stop {wish.run} {wish.stage}", daemon=True).start()
+
+
+def _sweep_for_ever() -> None:
+    while True:
+        time.sleep(SWEEP_EVERY)  # first: the triggerer forks, and a thread in the middle of its work is nothing to be forked
+        try:
+            sweep_what_is_left()
+        except Exception:  # a thread of the triggerer: there is nobody above
+            log.exception("Looking for stages that a person ended failed; looking again")
+
+
+def sweep_what_is_left() -> None:
+    """Carry out wishes that whoever should have done it has not."""
+    from patchwave.hooks import clock
+    from patchwave.hooks.ledger import ledger
+
+    now = clock.now()
+    left = [wish.holder for wish in ledger().stop_wishes(open_only=True) if now - wish.at >= LEFT * clock.speed()]
+    if left:
+        log.warning("Stages that a person ended were not stopped: %s", ", ".join(left))
+        _sweep(left)
+
+
+def _sweep(holders: Iterable[str]) -> None:
+    from patchwave.execution import stopping
+    from patchwave.hooks import clock
+    from patchwave.hooks.aws import PatchwaveAwsHook
+    from patchwave.hooks.ledger import ledger
+
+    stopping.sweep(
+        ledger(),
+        PatchwaveAwsHook().gateway,
+        now=clock.now,
+        log=log,
+        pause=time.sleep,
+        speed=clock.speed(),
+        only=list(holders),
+    )
 
 
 class Ended:
@@ -107,19 +159,7 @@ class Ended:
 
     def stop(self) -> bool:
         """Carry it out if it is still open; whether nothing is left to do."""
-        from patchwave.execution import stopping
-        from patchwave.hooks import clock
-        from patchwave.hooks.aws import PatchwaveAwsHook
         from patchwave.hooks.ledger import ledger
 
-        book = ledger()
-        stopping.sweep(
-            book,
-            PatchwaveAwsHook().gateway,
-            now=clock.now,
-            log=log,
-            pause=time.sleep,
-            speed=clock.speed(),
-            only=[self.holder],
-        )
-        return all(wish.holder != self.holder for wish in book.stop_wishes(open_only=True))
+        _sweep([self.holder])
+        return all(wish.holder != self.holder for wish in ledger().stop_wishes(open_only=True))
