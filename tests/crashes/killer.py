@@ -7,6 +7,7 @@ docker would; tasks and their supervisors come back by Airflow's own means.
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from contextlib import suppress
 from random import Random
@@ -45,7 +46,7 @@ class Killer:
         time.sleep(self._random.uniform(0.5, 3.0))
         self._stack.start_service(target)
         if target == "scheduler":
-            self._end_idle_workers(below)
+            threading.Thread(target=_end_when_idle, args=(below,), daemon=True).start()
         return f"{target} {service.process.pid}"
 
     def _kill_worker(self, target: str) -> str:
@@ -72,12 +73,24 @@ class Killer:
             return [task for task in below if task.status() != psutil.STATUS_ZOMBIE]
         return []
 
-    def _end_idle_workers(self, left: list[psutil.Process]) -> None:
-        """A killed scheduler leaves its workers for ever; those with a task may bring it to its end."""
-        for process in left:
-            with suppress(psutil.Error):
-                if process.is_running() and not process.children():
-                    process.kill()
+
+def _end_when_idle(workers: list[psutil.Process]) -> None:
+    """A killed scheduler leaves its workers for ever, where systemd and docker would end them: let them end their tasks.
+
+    They hold the connection that the scheduler had forked them with, and PostgreSQL the locks of its last transaction with
+    it: as long as one of them lives, the next scheduler may not get to queue a single task.
+    """
+    left = list(workers)
+    while left:
+        for worker in list(left):
+            try:
+                if worker.is_running() and worker.children():
+                    continue
+                worker.kill()
+            except psutil.Error:
+                pass
+            left.remove(worker)
+        time.sleep(0.5)
 
 
 def _end(processes: list[psutil.Process]) -> None:
