@@ -170,3 +170,8 @@ def test_the_cleared_stage_goes_on_to_a_true_end(killed: Killed) -> None:
     installs = run.journal.by_the_stages().installs
     assert set(installs) == set(run.hosts())
     assert max(installs.values()) <= 2
+
+
+def test_the_rule_checker_finds_nothing(killed: Killed) -> None:
+    """Not even that a host was begun twice without a reason: the second Install follows one that was cancelled."""
+    assert list(killed.run.rules_broken) == []
