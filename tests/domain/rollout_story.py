@@ -171,24 +171,21 @@ class Player:
         raise AssertionError(f"no end after {MOST_TURNS} turns; last: {story.turns[-1].decision}")
 
     def _window(self) -> Span | None:
-        if self.choose.random() < 0.6:
+        # Chosen from a list, for hypothesis' `random()` is far from evenly spread.
+        minutes = self.choose.choice([None, None, (-60, 30), (0, 10), (0, 25), (0, 40), (45, 90), (0, 300)])
+        if minutes is None:
             return None
-        opens = NOW + timedelta(minutes=self.choose.choice([-60, 0, 45]))
-        return Span(opens=opens, closes=opens + timedelta(minutes=self.choose.choice([10, 40, 90, 300])))
+        return Span(opens=NOW + timedelta(minutes=minutes[0]), closes=NOW + timedelta(minutes=minutes[1]))
 
     def _unhealthy(self, rows: Sequence[HostRow], domains: Sequence[str]) -> dict[str, set[HostId]]:
         """Hosts of the stage and others that are unhealthy before we come."""
-        if self.choose.random() < 0.6:
-            return {}
         domain = self.choose.choice(domains)
-        inside = [row.host for row in rows if domain in row.domains]
-        return {
-            domain: {self.choose.choice(inside), HostId("i-outside")} if self.choose.random() < 0.5 else {HostId("i-outside")}
-        }
+        inside = self.choose.choice([row.host for row in rows if domain in row.domains])
+        return self.choose.choice([{}, {}, {domain: {HostId("i-outside")}}, {domain: {inside, HostId("i-outside")}}])
 
     def _join(self) -> bool:
         """Perhaps somebody appears: in a group or in none; who vanished from that group is replaced by it."""
-        if self.joiners <= 0 or self.choose.random() < 0.4:
+        if self.joiners <= 0 or self.choose.choice([True, False]):
             return False
         self.joiners -= 1
         number = 1000 + self.joiners
@@ -301,15 +298,16 @@ class Player:
         self.now = min([moment for moment in moments if moment > self.now], default=self.now + timedelta(minutes=1))
         if not self._kind() and self.choose.random() < 0.3:
             self._mishap()
-        if self.choose.random() < 0.2:
-            self._join()
-        if self.choose.random() < 0.2:
-            self._get_well()
+        match self.choose.choice([None, None, None, "join", "well"]):
+            case "join":
+                self._join()
+            case "well":
+                self._get_well()
 
     def _get_well(self) -> None:
         """Somebody who failed serves again, or somebody who was unhealthy before."""
         failed = [row.host for row in self.story.rows.values() if row.state in rollout.HOLDS_PLACE - rollout.IN_FLIGHT]
-        if failed and self.choose.random() < 0.5:
+        if failed and self.choose.choice([True, False]):
             self.recovered.add(self.choose.choice(failed))
         elif self.unhealthy:
             self.unhealthy.pop(self.choose.choice(sorted(self.unhealthy)))

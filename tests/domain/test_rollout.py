@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from patchwave.campaign import rollout
 from patchwave.campaign.errors import IllegalMove
-from patchwave.campaign.fleet import InstanceState, Ping
+from patchwave.campaign.fleet import Host, InstanceState, Ping
 from patchwave.campaign.rollout import (
     DispatchState,
     Done,
@@ -27,6 +27,7 @@ from patchwave.campaign.rollout import (
     StepKind,
     Wait,
 )
+from patchwave.campaign.windows import Span
 from tests.domain.builders import CELL, FAR, NOW, RUN, STAGE, a_dispatch, a_host, a_report, a_row, host_id, later, the_rules
 from tests.domain.rollout_story import Player, Story, Turn, holding
 
@@ -288,9 +289,9 @@ TABLE: list[tuple[StepKind, str, Outcome, PatchState | None, HostState | None]] 
     (StepKind.INSTALL, "Cancelled", O.CANCELLED, None, S.TO_VERIFY),
     (StepKind.REBOOT, "InProgress", O.RUNNING, None, None),
     (StepKind.REBOOT, "Success", O.SUCCEEDED, None, S.TO_VERIFY),
-    (StepKind.REBOOT, "Failed", O.FAILED, None, S.PENDING_REBOOT),
+    (StepKind.REBOOT, "Failed", O.FAILED, None, S.TO_VERIFY),
     (StepKind.REBOOT, "DeliveryTimedOut", O.UNDELIVERED, None, S.UNREACHABLE),
-    (StepKind.REBOOT, "Cancelled", O.CANCELLED, None, S.NEEDS_REBOOT),
+    (StepKind.REBOOT, "Cancelled", O.CANCELLED, None, S.TO_VERIFY),
     (StepKind.VERIFY, "Success", O.SUCCEEDED, FRESH_CLEAN, S.PATCHED),
     (StepKind.VERIFY, "Success", O.SUCCEEDED, FRESH_MISSING, S.FAILED),
     (StepKind.VERIFY, "Success", O.SUCCEEDED, FRESH_REBOOT, S.NEEDS_REBOOT),
@@ -703,6 +704,110 @@ def test_moves_that_are_not_listed_are_refused(before: HostState, after: HostSta
     else:
         with pytest.raises(IllegalMove, match=r"cannot go from"):
             rollout.check_move(host_id(1), before, after)
+
+
+def a_span(opens: float, closes: float) -> Span:
+    return Span(opens=later(opens), closes=later(closes))
+
+
+def test_a_window_that_is_still_shut_is_waited_for() -> None:
+    """Nothing is begun, and the wait says when it opens; what is installed already is verified all the same."""
+    wait = decide([a_row(1), a_row(2, S.READY)], window=a_span(30, 300))
+    assert isinstance(wait, Wait)
+    assert wait.until == later(30)
+    assert "window opens" in wait.reason
+    sent = sends_of(decide([a_row(1), a_row(2, S.TO_VERIFY)], window=a_span(30, 300)))
+    assert [one.step for one in sent] == [StepKind.VERIFY]
+
+
+@pytest.mark.parametrize(
+    ("state", "closes", "after"),
+    [
+        (S.PLANNED, 17, None),  # Scan 2, Install 10, reboot 3, Scan 2
+        (S.PLANNED, 16, S.OUT_OF_WINDOW),
+        (S.READY, 15, None),
+        (S.READY, 14, S.OUT_OF_WINDOW),
+        (S.NEEDS_REBOOT, 3, None),
+        (S.NEEDS_REBOOT, 2, S.PENDING_REBOOT),
+        (S.INSTALLING, 1, None),
+        (S.TO_VERIFY, 0, None),
+    ],
+)
+def test_a_host_is_begun_while_all_that_is_before_it_fits_into_the_window(
+    state: HostState, closes: float, after: HostState | None
+) -> None:
+    """To the minute; what is on its way is brought to its end, and an installed host is not rebooted outside."""
+    row = a_row(1, state)
+    rules = the_rules([row], window=a_span(-60, closes))
+    moves = rollout.out_of_time(rules, [row], now=NOW)
+    assert [move.after for move in moves] == ([after] if after else [])
+    assert all("window closes at" in move.reason for move in moves)
+    decision = rollout.decide(rules, [row], {}, now=NOW)
+    assert (after is None) or not isinstance(decision, tuple)
+
+
+def test_a_platform_that_is_known_to_be_slow_is_begun_earlier() -> None:
+    """What was learned from earlier runs counts, by platform."""
+    rows = [a_row(1, S.READY), a_row(2, S.READY, platform="Ubuntu 24.04")]
+    slow = {"Ubuntu 24.04": {**rollout.AT_MOST, StepKind.INSTALL: timedelta(minutes=40)}}
+    (move,) = rollout.out_of_time(the_rules(rows, window=a_span(-60, 30), expected=slow), rows, now=NOW)
+    assert move.host == host_id(2)
+    assert "45 minutes" in move.reason
+
+
+def test_each_newcomer_stands_in_one_place_and_the_first_to_vanish_is_replaced_first() -> None:
+    """Two vanished, one appeared: who vanished later is terminated until a second one appears."""
+    web = (f"asg:{CELL}/web", "stage:prod")
+    rows = [a_row(n, S.TERMINATED, domains=web, since=later(n)) for n in (1, 2)]
+    one, two = (a_host(n, group="web", launched=later(n)) for n in (8, 9))
+    (move,) = rollout.replacements(rows, [one])
+    assert (move.host, move.after) == (host_id(1), S.REPLACED)
+    assert one.id in move.reason
+    rows[0] = replace(rows[0], state=S.REPLACED, reason=move.reason)
+    assert rollout.replacements(rows, [one]) == ()
+    assert [move.host for move in rollout.replacements(rows, [one, two])] == [host_id(2)]
+
+
+@pytest.mark.parametrize(
+    "newcomer",
+    [
+        a_host(9, group="api", launched=later(60)), a_host(9, group=None, launched=later(60)),
+        a_host(9, group="web", launched=later(-60)), a_host(9, group="web", launched=None),
+    ],
+    ids=["another group", "no group", "launched long before", "nobody knows when"],
+)  # fmt: skip
+def test_who_was_there_before_or_serves_elsewhere_replaces_nobody(newcomer: Host) -> None:
+    """Only an instance that the same group launched after the other one vanished."""
+    row = a_row(1, S.TERMINATED, domains=(f"asg:{CELL}/web", "stage:prod"))
+    assert rollout.replacements([row], [newcomer]) == ()
+
+
+def test_late_joiners_come_after_the_hosts_of_the_plan() -> None:
+    """Whoever approved an order gets it; newcomers take what places are left."""
+    rows = [a_row(9, S.READY), a_row(3, S.READY), a_row(4, S.READY)]
+    rules = replace(the_rules(rows, places=2), order=(host_id(4), host_id(3)))
+    (one,) = sends_of(rollout.decide(rules, rows, {}, now=NOW))
+    assert one.hosts == (host_id(4), host_id(3))
+
+
+def test_a_recovered_host_gives_its_place_back_in_all_of_its_domains() -> None:
+    """It failed, and serves again: the next one may go; the error budget has not forgotten it."""
+    rows = [a_row(1, S.FAILED, domain="a"), a_row(2, S.READY, domain="a")]
+    rules = the_rules(rows, places=1, total=1)
+    assert isinstance(rollout.decide(rules, rows, {}, now=NOW), Halt)
+    assert isinstance(rollout.decide(rules, rows, {}, recovered={host_id(1)}, now=NOW), tuple)
+    spent = replace(rules, error_budget=0)
+    halt = rollout.decide(spent, rows, {}, recovered={host_id(1)}, now=NOW)
+    assert isinstance(halt, Halt)
+    assert halt.rule == "error budget"
+
+
+def test_a_host_that_was_unhealthy_itself_may_be_patched_in_its_own_place() -> None:
+    """Taking it away takes nothing more from a domain in which it is missing already."""
+    rows = [a_row(1, S.READY, domain="a"), a_row(2, S.READY, domain="a")]
+    rules = the_rules(rows, places=1, total=1)
+    (one,) = sends_of(rollout.decide(rules, rows, {}, unhealthy_before={"a": {host_id(1)}}, now=NOW))
+    assert one.hosts == (host_id(1),)
 
 
 def test_every_state_has_a_sentence_and_a_class_to_be_acted_on_says_what_to_do() -> None:
