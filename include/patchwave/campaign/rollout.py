@@ -638,7 +638,7 @@ def _cancelled(row: HostRow, dispatch: DispatchRow, times: int, move: _MoveMaker
         case HostState.INSTALLING:
             return move(HostState.TO_VERIFY, "its Install was cancelled; a Scan will tell how far it had come")
         case HostState.REBOOTING:
-            return move(HostState.NEEDS_REBOOT, "its reboot was cancelled")
+            return move(HostState.TO_VERIFY, "its reboot was cancelled; a Scan will tell whether it took place")
         case _:
             return move(HostState.TO_VERIFY, "its Scan was cancelled")
 
@@ -669,7 +669,7 @@ def _ended(
                 return move(HostState.NEEDS_REBOOT, f"{count} patches wait for a reboot", installed=count)
             return move(HostState.TO_VERIFY, "installed; no reboot needed")
         case StepKind.REBOOT if not ok:
-            return move(HostState.PENDING_REBOOT, f"the reboot failed ({how}); reboot it and scan it again")
+            return move(HostState.TO_VERIFY, f"the reboot failed ({how}); a Scan will tell whether patches still wait for it")
         case StepKind.REBOOT:
             return move(HostState.TO_VERIFY, "a new boot was seen")
         case StepKind.VERIFY if invocation.exit_code in BUSY_EXITS and attempts(dispatches, dispatch.step, row.host) < MOST_BUSY:
