@@ -28,6 +28,7 @@ from patchwave.campaign.errors import LedgerUnavailable, Permanent, Transient
 from patchwave.campaign.plan import Plan, StagePlan
 from patchwave.campaign.rollout import Done, Halt, HostState, Wait
 from patchwave.campaign.values import RunId, StageName
+from patchwave.execution import stopping
 from patchwave.execution.executor import StageExecutor
 from patchwave.execution.surroundings import Surroundings
 from patchwave.ledger.memory import MemoryLedger
@@ -112,6 +113,7 @@ class Counts:
     stalls: int = 0
     legs: int = 0
     clears: int = 0
+    stops: int = 0
 
 
 class WatchedLedger:
@@ -257,7 +259,13 @@ stages:{stages}
             self.say(f"the ledger's answer to {name} is lost")
             raise LedgerUnavailable(f"the ledger's answer to {name} was lost")
 
-    def _begin(self, stage: StagePlan, holder: str | None = None, skew: float | None = None) -> Process:
+    def _begin(
+        self,
+        stage: StagePlan,
+        holder: str | None = None,
+        skew: float | None = None,
+        work: Callable[[Process], Any] | None = None,
+    ) -> Process:
         self._tries += holder is None
         process = Process(
             holder=holder or f"try-{self._tries}",
@@ -267,7 +275,7 @@ stages:{stages}
 
         def body() -> None:
             try:
-                process.result = self._leg(process)
+                process.result = (work or self._leg)(process)
             except Killed as killed:
                 process.result = killed
             except (Transient, Permanent) as error:
@@ -335,6 +343,16 @@ stages:{stages}
                 ledger.set_stage(lease, StageState.PATCHED, reason="each host is settled", at=now())
         return decision
 
+    def _sweep(self, process: Process) -> str:
+        """What the api-server or a triggerer does with a person's wish to stop."""
+        gateway = SeededGateway(self.world, lambda when, what: self.point(process, when, what), self._pass)
+        ledger: Any = WatchedLedger(self, process)
+
+        def now() -> datetime:
+            return self._now(process)
+
+        return "; ".join(stopping.sweep(ledger, lambda: gateway, now=now, log=_Log(self, process), pause=self._pass))
+
     # --- what Airflow and people do -------------------------------------------------------------------------------------
     def play(self) -> None:
         """To the end.
@@ -386,6 +404,8 @@ stages:{stages}
                     left = (result.until - self._now(process)).total_seconds()
                     self._others_go_on_for(max(1.0, min(pause, left) if result.tokens else left))
                     if self.kills and self.chance.random() < 0.01:
+                        process = self._stopped_by_hand(stage, process)
+                    elif self.kills and self.chance.random() < 0.01:
                         self.say("a person clears the task while it waits")
                         self.counts.clears += 1
                         process = self._begin(stage)
@@ -404,6 +424,21 @@ stages:{stages}
                     self.say(f"failed, will be retried: {type(result).__name__}: {result}", process)
                     self._others_go_on_for(self.chance.uniform(20, 120))
                     process = self._begin(stage)
+
+    def _stopped_by_hand(self, stage: StagePlan, process: Process) -> Process:
+        """A person marks the task failed while it waits, and clears it later on; the try that goes on then."""
+        self.say("a person marks the task failed", process)
+        self.counts.stops += 1
+        reason = "the task was marked failed"
+        self.ledger.wish_stop(RUN, stage.name, process.holder, at=self._now(), reason=reason)
+        while self.ledger.stop_wishes(open_only=True):
+            sweeper = self._begin(stage, work=self._sweep)
+            said = self._until_over(sweeper)
+            self.say(f"stopping it: {said}", sweeper)
+            self._others_go_on_for(60.0)
+        self._others_go_on_for(self.chance.uniform(30, 900))
+        self.say("a person clears the task")
+        return self._begin(stage)
 
     def _until_over(self, process: Process) -> Any:
         """Until the official process is over, or its successor is."""
@@ -465,9 +500,9 @@ stages:{stages}
     def counted(self) -> Counter[str]:
         """What was done, for the sum over all seeds."""
         return Counter({
-            "hosts": len(self.plan.hosts), "stages": len(self.plan.stages), "faults": self.faults, "kills": self.counts.kills,
-            "orphans": self.counts.orphans, "stalls": self.counts.stalls, "legs": self.counts.legs, "clears": self.counts.clears,
-            "commands": len(self.ledger.dispatches(RUN)),
+            "hosts": len(self.plan.hosts), "stages": len(self.plan.stages), "commands": len(self.ledger.dispatches(RUN)),
+            "faults": self.faults, "kills": self.counts.kills, "orphans": self.counts.orphans, "stalls": self.counts.stalls,
+            "stops by hand": self.counts.stops, "clears": self.counts.clears, "legs": self.counts.legs,
         })  # fmt: skip
 
     # --- the verdict ----------------------------------------------------------------------------------------------------
