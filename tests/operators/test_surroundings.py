@@ -33,6 +33,7 @@ regions: [eu-central-1]
 timings: {delivery: [1, 1], scan: [20, 20], install: [100, 100], reboot: [90, 90], status_check: [30, 30]}
 templates:
   amazon: {os: amazon-linux-2023, missing: {count: [4, 6], always: [kernel]}}
+  ubuntu: {os: ubuntu-24.04, missing: {count: [3, 3]}}
 fleets:
   - name: web
     account: "111111111111"
@@ -44,6 +45,7 @@ fleets:
     auto_scaling_group: {name: web, min: 1, desired: 4, max: 9, health_check: EC2}
     target_group: {name: shop, deregistration_delay: 10}
   - {name: lone, account: "111111111111", region: eu-central-1, count: 2, zones: 1, template: amazon, tags: {PatchGroup: lone}}
+  - {name: ubuntu, account: "111111111111", region: eu-central-1, count: 2, template: ubuntu, tags: {PatchGroup: ubuntu}}
 """
 
 CAMPAIGN = """
@@ -279,6 +281,20 @@ def test_a_stage_whose_places_are_all_held_waits_for_their_health_and_then_halts
     assert isinstance(end, Halt)
     assert end.rule == "disruption budget"
     assert any("whether they serve again is looked at" in wait.reason for wait in waits)
+
+
+# --- the error budget --------------------------------------------------------------------------------------------------------
+def test_a_refusal_is_judged_before_the_next_command_is_sent(aws: Aws) -> None:
+    """Two platforms are two commands, decided at once; AWS denies the first, and none may fail: the second is not sent."""
+    stage = Around(aws, "web, ubuntu")
+    stage.rules = replace(stage.rules, error_budget=0)
+    aws.control("faults", {"kind": "access_denied", "service": "ssm", "operation": "SendCommand", "times": 1})
+    end = stage.to_the_end(stage.executor("try-1"))
+    assert isinstance(end, Halt)
+    assert end.rule == "error budget"
+    assert [row.state.value for row in stage.ledger.dispatches(RUN, STAGE)] == ["refused"]
+    assert set(stage.begun("Scan").values()) == {0}
+    assert sorted(set(stage.states.values())) == [S.PLANNED, S.UNREACHABLE]
 
 
 # --- windows ----------------------------------------------------------------------------------------------------------------

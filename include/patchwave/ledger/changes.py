@@ -218,7 +218,7 @@ def hosts_added(lease: Lease, there: Iterable[HostId], rows: Sequence[HostRow]) 
             new.append(replace(row, since=utc(row.since)))
     if not new:
         return (), None
-    hosts = [{"host": row.host, "state": row.state.value, "reason": row.reason} for row in new]
+    hosts = [{"host": row.host, "state": row.state.value, "reason": row.reason, "domains": list(row.domains)} for row in new]
     return tuple(new), Note(kind="hosts.added", data={"stage": lease.stage, "hosts": hosts})
 
 
