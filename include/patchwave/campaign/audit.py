@@ -284,13 +284,19 @@ def _really_away(trace: RunTrace, stage: StagePlan) -> Iterator[Broken]:
     edges: list[tuple[datetime, int, int, HostRow, Happening]] = []
     for row in trace.rows(stage.name):
         its = [one for one in trace.ours.get(row.host, ()) if trace.tokens[one.token].stage == stage.name]
-        begun = next((one for one in its if one.begins_install), None)
-        if begun is None:
-            continue
-        edges.append((begun.at, 1, begun.line, row, begun))
-        back = _back(trace, row, its)
-        if back is not None:
-            edges.append((back, 0, 0, row, begun))  # an end counts before a begin at its moment
+        installs = list({one.token: one for one in its if one.begins_install}.values())
+        for begun, following in pairwise([*installs, None]):
+            if begun is None:
+                continue
+            edges.append((begun.at, 1, begun.line, row, begun))
+            if following is None:
+                back = _back(trace, row, its)
+            elif _why_again(trace, row.host, begun, following):  # it stood ready in between, which takes no place
+                back = _last_end(its[: its.index(following)])
+            else:
+                back = None
+            if back is not None:
+                edges.append((back, 0, 0, row, begun))  # an end counts before a begin at its moment
     away: dict[str, dict[HostId, Happening]] = defaultdict(dict)
     told: set[str] = set()
     for _, begins, _, row, happening in sorted(edges, key=lambda edge: edge[:3]):
@@ -312,13 +318,17 @@ def _really_away(trace: RunTrace, stage: StagePlan) -> Iterator[Broken]:
 
 def _back(trace: RunTrace, row: HostRow, its: Sequence[Happening]) -> datetime | None:
     """When a host gave its place back; None if it did not."""
-    if row.state is HostState.PATCHED:
-        return next((one.at for one in reversed(its) if one.event == "command_ended"), None)
+    if row.state in (HostState.PATCHED, HostState.OUT_OF_WINDOW, HostState.EXCEPTED):
+        return _last_end(its)
     if row.state is HostState.REPLACED:
         return next((one.at for one in trace.of_host[row.host] if one.event in ("replaced", "out_of_service")), None)
     # The ledger's clock; `_places_taken` has it in the exact order.
     recovered = (one.at for one in trace.noted("host.recovered", stage=row.stage) if one.data.get("host") == row.host)
     return next((at - trace.apart for at in recovered), None)
+
+
+def _last_end(its: Sequence[Happening]) -> datetime | None:
+    return next((one.at for one in reversed(its) if one.event == "command_ended"), None)
 
 
 @dataclass(slots=True)
@@ -432,17 +442,26 @@ def _once(trace: RunTrace) -> Iterator[Broken]:
 def _installed_again(trace: RunTrace, host: HostId, its: Sequence[Happening]) -> Iterator[Broken]:
     installs = list({one.token: one for one in its if one.begins_install}.values())
     for before, after in pairwise(installs):
-        if not any(
-            one.data.get("host") == host
-            and one.data.get("after") == HostState.READY.value
-            and one.data.get("reason")
-            and _intent(trace, before.token) < one.sequence < _intent(trace, after.token)
-            for one in trace.noted("host.moved")
-        ):
+        if not _why_again(trace, host, before, after):
             yield Broken(
                 rule=Rule.ONCE, subject=host, seen="a second Install began, and the ledger gives no reason for it",
                 where=(before.where, after.where),
             )  # fmt: skip
+
+
+def _why_again(trace: RunTrace, host: HostId, before: Happening, after: Happening) -> str:
+    """Why a host stood ready again between two Installs, as the ledger says it; empty if it does not."""
+    return next(
+        (
+            str(one.data.get("reason"))
+            for one in trace.noted("host.moved")
+            if one.data.get("host") == host
+            and one.data.get("after") == HostState.READY.value
+            and one.data.get("reason")
+            and _intent(trace, before.token) < one.sequence < _intent(trace, after.token)
+        ),
+        "",
+    )
 
 
 def _rebooted_again(host: HostId, its: Sequence[Happening]) -> Iterator[Broken]:
@@ -645,10 +664,14 @@ def _touched_afterwards(trace: RunTrace) -> Iterator[Broken]:
 
 # --- truth ------------------------------------------------------------------------------------------------------------------
 def _truth(trace: RunTrace) -> Iterator[Broken]:
+    stopped = {
+        one.data["host"] for one in trace.noted("host.moved")
+        if one.data.get("before") == HostState.VERIFYING.value and one.data.get("after") == HostState.READY.value
+    }  # fmt: skip
     needed = {one.data["host"] for one in trace.noted("host.moved") if one.data.get("after") == HostState.NEEDS_REBOOT.value}
     for row in trace.hosts:
         its = [one for one in trace.ours.get(row.host, ()) if trace.tokens[one.token].stage == row.stage]
-        seen = _untrue(row, its, rebooted=row.host in needed)
+        seen = _untrue(row, its, rebooted=row.host in needed, again=row.host in stopped)
         if seen:
             yield Broken(
                 rule=Rule.TRUTH, subject=row.host, seen=f"the ledger calls it {row.state.value}, but {seen}",
@@ -656,12 +679,13 @@ def _truth(trace: RunTrace) -> Iterator[Broken]:
             )  # fmt: skip
 
 
-def _untrue(row: HostRow, its: Sequence[Happening], *, rebooted: bool) -> str:
+def _untrue(row: HostRow, its: Sequence[Happening], *, rebooted: bool, again: bool) -> str:
     """What speaks against the host's class; empty if nothing does.
 
     Args:
         its: what the stage's commands did to it.
         rebooted: the ledger says that its patches waited for a reboot.
+        again: its Install was stopped half-way, and the ledger says that it stood ready again.
     """
     installs = [one for one in its if one.begins_install]
     match row.state:
@@ -674,7 +698,7 @@ def _untrue(row: HostRow, its: Sequence[Happening], *, rebooted: bool) -> str:
         case HostState.PENDING_REBOOT:
             return "" if installs else "no Install ever began on it"
         case HostState.EXCEPTED | HostState.OUT_OF_WINDOW:
-            return "an Install began on it" if installs else ""
+            return "an Install began on it" if installs and not again else ""
         case HostState.FAILED:
             if row.missing_after == 0 and not _not_patched(its, rebooted=rebooted):
                 return "its Install and the Scan after it ended well and found nothing missing"
