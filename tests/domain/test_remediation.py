@@ -45,6 +45,14 @@ def test_a_host_of_no_stage_is_never_remedied() -> None:
     assert one.action == "none"
 
 
+def test_nothing_is_remedied_while_a_stages_window_is_shut() -> None:
+    """A remedy disrupts a host as a patch does; the other stage's hosts are remedied all the same."""
+    judgement = a_judgement((Verdict.NOT_COMPLIANT, "dev"), (Verdict.NOT_COMPLIANT, "staging"))
+    shut, open_ = remediation.choose(RUN, judgement, allowed={"dev", "staging"}, untouched=(), shut={"dev"})
+    assert (shut.action, open_.action) == ("none", "automation")
+    assert "window of stage dev is shut" in shut.reason
+
+
 def test_a_token_is_a_uuid_of_the_run_and_the_host() -> None:
     """A replay starts nothing new; the next run, or the next host, does."""
     judgement = a_judgement((Verdict.NOT_COMPLIANT, "dev"), (Verdict.NOT_COMPLIANT, "dev"))

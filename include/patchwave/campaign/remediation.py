@@ -116,6 +116,7 @@ def choose(
     allowed: Collection[str],
     untouched: Collection[str],
     out_of_reach: Mapping[HostId, str] | None = None,
+    shut: Collection[str] = (),
 ) -> tuple[Remedy, ...]:
     """A remedy for every host that is not compliant; unknown hosts get none, for nobody knows what ails them.
 
@@ -123,6 +124,7 @@ def choose(
         allowed: stages in which the campaign file permits remediation.
         untouched: stages that this run did not patch (rejected, skipped, halted before): left alone even where allowed.
         out_of_reach: hosts that no command reaches (stopped, unreachable, gone), with the reason.
+        shut: stages whose window is shut now: a remedy disrupts as a patch does.
     """
     made = []
     away = out_of_reach or {}
@@ -133,6 +135,8 @@ def choose(
             action, reason = "none", f"stage {host.stage} was not patched in this run"
         elif host.stage not in allowed:
             action, reason = "none", f"the campaign file allows no remediation in stage {host.stage or '(none)'}"
+        elif host.stage in shut:
+            action, reason = "none", f"the window of stage {host.stage} is shut, and nothing is remedied outside of it"
         elif host.host in away:
             action, reason = "none", f"no command reaches it: {away[host.host]}"
         else:

@@ -9,7 +9,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from patchwave.aws.automation import runbook
-from patchwave.campaign import remediation
+from patchwave.campaign import remediation, windows
 from patchwave.campaign.errors import OutcomeUnknown, Permanent
 from patchwave.campaign.remediation import RUNBOOK, Remedy, RemedyState
 from patchwave.campaign.rollout import HostState
@@ -69,6 +69,11 @@ class RemediateOperator(CampaignOperator):
             allowed=set(work.campaign.remediate.stages),
             untouched=untouched,
             out_of_reach={row.host: row.reason for row in work.ledger.hosts(work.run_id) if row.state in OUT_OF_REACH},
+            shut=[
+                stage.name
+                for stage in work.plan.stages
+                if stage.window is not None and work.now not in windows.occurrence(stage.window, work.now)
+            ],
         )
         rows = [_row(remedy) for remedy in chosen]
         # Written before anything is started: these are the intents, each with its client token.
