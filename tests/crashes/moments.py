@@ -104,7 +104,7 @@ def supervisors_are_killed_while_their_children_run(moment: Moment) -> None:
         if moment.run.tasks.get(f"{STAGE}.patch") in ("running", "queued", "scheduled", "up_for_retry"):
             what = killer.kill("supervisor")
             killed += bool(what)
-            say(f"  {what}")
+            say(f"  {what or 'no task came along'}")
         time.sleep(0.3)
     moment.note(killed > 0, "no supervisor was killed: this moment proves nothing")
 
