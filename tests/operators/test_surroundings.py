@@ -18,6 +18,7 @@ from patchwave.campaign.rollout import TERMINAL, Done, Halt, HostState, StepKind
 from patchwave.campaign.values import HostId
 from patchwave.execution.surroundings import STARTING, Surroundings
 from patchwave.ledger.memory import MemoryLedger
+from patchwave.ledger.store import StageState
 from tests.domain.builders import CELL
 from tests.domain.test_severity import STANDARD
 from tests.gateway.conftest import session_with_keys
@@ -257,6 +258,29 @@ def test_who_was_unhealthy_before_holds_a_place_and_a_resume_sees_the_same(aws: 
     second.advance()
     assert second.surroundings.before == executor.surroundings.before
     assert stage.ledger.document(RUN, "unhealthy:dev")["before"] == {f"asg:{CELL}/web": [web[0]]}
+
+
+def test_a_stage_whose_group_has_nobody_to_spare_waits_for_its_health(aws: Aws) -> None:
+    """Three of four are unhealthy before we come, and two may be missing: nobody is begun until enough of them serve again."""
+    stage = Around(aws)
+    lease = stage.lease("begin")
+    stage.ledger.set_stage(lease, StageState.PATCHING, reason="", at=stage.now)
+    web = [host.id for host in stage.stage.hosts if len(host.domains) > 2]
+    aws.client("autoscaling").suspend_processes(AutoScalingGroupName="web", ScalingProcesses=["ReplaceUnhealthy", "HealthCheck"])
+    for host in web[:3]:
+        sicken(stage, host)
+    waits: list[Wait] = []
+    executor = stage.executor("try-1", patience=timedelta(hours=9))
+    for _ in range(12):
+        decision = executor.advance()
+        assert isinstance(decision, Wait)
+        waits.append(decision)
+        aws.advance(120)
+    installed = {host for host, count in stage.begun("Install").items() if count}
+    assert web[3] not in installed  # it serves, and the group cannot miss it
+    for host in web[:3]:
+        aws.client("autoscaling").set_instance_health(InstanceId=host, HealthStatus="Healthy", ShouldRespectGracePeriod=False)
+    assert stage.to_the_end(executor) == Done(classes={S.PATCHED: 6})
 
 
 def test_a_failed_host_gives_its_place_back_when_it_serves_again(aws: Aws) -> None:

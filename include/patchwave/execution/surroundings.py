@@ -125,7 +125,10 @@ class Surroundings:
         if (self.before, self.recovered) != was:
             return True
         patience = self.stage.health_timeout if self.patience is None else self.patience
-        until = max((row.since + patience for row in rows if row.host in halt.hosts), default=self.now())
+        # Who is no host of the stage has been unhealthy since before it began.
+        began = self.ledger.stage(self.lease.run, self.lease.stage).began_at or self.now()
+        since = {row.host: row.since for row in rows}
+        until = max((since.get(host, began) + patience for host in halt.hosts), default=self.now())
         if until <= self.now():
             return False
         return Wait(
