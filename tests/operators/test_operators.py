@@ -23,10 +23,11 @@ from patchwave.campaign.approval import Verdict
 from patchwave.campaign.errors import AwsUnavailable, LedgerUnavailable, PatchwaveError
 from patchwave.campaign.fleet import Health, Ping
 from patchwave.campaign.rollout import HostState, Move
-from patchwave.campaign.values import StageName
+from patchwave.campaign.values import HostId, StageName
 from patchwave.ledger.store import RunOutcome, StageState
 from patchwave.operators import findings
 from patchwave.operators.approval import ApproveStageOperator
+from patchwave.operators.base import Work
 from patchwave.operators.compliance import VerifyComplianceOperator
 from patchwave.operators.findings import ClassifyOperator, ScanFindingsOperator
 from patchwave.operators.health import HealthOperator, SoakOperator
@@ -431,6 +432,18 @@ def test_transient_errors_are_left_to_airflows_retries_and_permanent_ones_are_no
     with pytest.raises(LedgerUnavailable):
         patch("dev").execute(desk.context())
     assert not desk.gateway.send.called
+
+
+def test_hosts_that_appeared_meanwhile_are_judged_like_all_others(desk: Desk) -> None:
+    """Whoever was patched is proven, also if the plan did not know it."""
+    plan = desk.planned()
+    lease = desk.ledger.acquire(RUN, StageName("dev"), "try-1", at=datetime.now(UTC))
+    row = plans.rows(plan, plan.stage("dev"), now=datetime.now(UTC))[0]
+    desk.ledger.add_hosts(lease, [replace(row, host=HostId("i-late"))])
+    work = Work(desk.context(), aws_conn_id="aws", ledger_conn_id="ledger")
+    subjects = VerifyComplianceOperator(task_id="verify", document="compliance.after")._subjects(work)
+    assert [subject.stage for subject in subjects if subject.host == "i-late"] == ["dev"]
+    assert len({subject.host for subject in subjects}) == len(subjects) == len(HOSTS) + 1
 
 
 # --- health and soak --------------------------------------------------------------------------------------------------------

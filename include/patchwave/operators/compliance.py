@@ -105,7 +105,8 @@ class VerifyComplianceOperator(CampaignOperator):
         return mine[0].since if mine else work.now
 
     def _subjects(self, work: Work) -> list[Subject]:
-        """Every host of the scope, excluded ones included, with the moment of its last change (AWS's clock)."""
+        """Every host of the scope with the moment of its last change (AWS's clock): those of the plan, those that appeared
+        while a stage ran, and excluded ones."""
         changed: dict[HostId, datetime] = {}
         for row in work.ledger.dispatches(work.run_id):
             if row.step in CHANGING and row.requested_at is not None:
@@ -122,7 +123,13 @@ class VerifyComplianceOperator(CampaignOperator):
             for stage in plan.stages
             for host in stage.hosts
         ]
-        return planned + [Subject(host=one.host, cell=one.cell, stage="") for one in plan.exclusions]
+        known = {subject.host for subject in planned}
+        joined = [
+            Subject(host=row.host, cell=row.cell, stage=row.stage, changed_at=changed.get(row.host))
+            for row in work.ledger.hosts(work.run_id)
+            if row.host not in known
+        ]
+        return planned + joined + [Subject(host=one.host, cell=one.cell, stage="") for one in plan.exclusions]
 
     def _evaluate(self, work: Work, cells: set[Cell]) -> None:
         for cell in sorted(cells):
