@@ -24,9 +24,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 
-from patchwave.campaign import audit
 from patchwave.campaign.errors import PatchwaveError
-from patchwave.cli.check import lines_of, trace_of
 from patchwave.cli.environment import Places
 from patchwave.cli.rest import Refused, Unanswered
 from patchwave.cli.stack import Stack
@@ -142,23 +140,21 @@ class Led:
         return self._state
 
 
-def broken(run: FollowedRun, state: str, *, stages: Sequence[str] = tuple(campaigns.FLEETS), most: int = 1) -> list[str]:
+def broken(run: FollowedRun, state: str, *, stages: Sequence[str] = tuple(campaigns.FLEETS)) -> list[str]:
     """What one campaign did that it would not have done without kills, and the rules that it broke.
 
     Args:
         stages: that were chosen.
-        most: Installs that a host may get: a person's clear may cost it one more.
     """
     found = [] if state == "success" else [f"end: the run's state is {state}, not success"]
-    trace = trace_of(run.ledger, run.id, lines_of(run.stage.stack.awsim.journal()))
-    found += [str(one) for one in audit.broken(trace)]
+    found += [str(one) for one in run.rules_broken]
     classes, installs = run.classes, run.journal.by_the_stages().installs
     for host, facts in run.hosts().items():
         name = str(facts["name"])
         became, times = campaigns.expected(name, stages=stages)
         if classes.get(host, "") != became:
             found.append(f"class: {name} ({host}) is {classes.get(host)}, not {became}")
-        if not times <= installs.get(host, 0) <= times * most:
+        if installs.get(host, 0) != times:
             found.append(f"once: {name} ({host}) got {installs.get(host, 0)} Installs, not {times}")
     return found
 
