@@ -18,7 +18,7 @@ from patchwave.execution.executor import StageExecutor
 from patchwave.execution.stopping import Try
 from patchwave.ledger.store import StageState, StopWish
 from patchwave.listeners import ended_by_hand
-from tests.operators.stage import RUN, STAGE, Stage, Watched
+from tests.operators.stage import RUN, STAGE, Killed, Stage, Watched
 from tests.simulator.conftest import Aws
 
 FIRST = str(Try(task_instance="try-1", most=3))
@@ -78,6 +78,26 @@ def test_a_wish_cancels_what_is_in_flight_and_says_which_hosts_had_begun(stage: 
     assert sorted(entry.data["begun"]) == sorted(stage.hosts)
     assert set(stage.states.values()) <= {S.TO_VERIFY, S.NEEDS_REBOOT}
     assert stage.ledger.stop_wishes(open_only=True) == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_whoever_is_killed_while_it_stops_leaves_no_host_called_failed(stage: Stage, when: str) -> None:
+    """Just before AWS is told to cancel, or just after: the next try knows why those Installs ended half-way."""
+    installing(stage)
+
+    def die(name: str) -> None:
+        raise Killed(name)
+
+    dying: Any = {when: die}
+    stopper = stage.executor("try-2", gateway=Watched(stage.gateway, frozenset({"cancel"}), **dying))
+    with pytest.raises(Killed):
+        stopper.stop(looks=1, pause=lambda: None)
+    (install,) = [row for row in stage.ledger.dispatches(RUN, STAGE) if row.step is StepKind.INSTALL]
+    assert install.state is DispatchState.CANCELLED
+    again = stage.executor("try-3")
+    again.stop(looks=3, pause=lambda: stage.aws.advance(2))
+    assert cancelled(stage) == ["install"]
+    assert stage.to_the_end(again) == Done(classes={S.PATCHED: 3})
 
 
 def test_after_a_stop_nothing_more_is_sent_until_somebody_clears(stage: Stage) -> None:

@@ -204,7 +204,9 @@ class StageExecutor:
             running = [row for row in self._rows() if row.state in RUNNING_STATE.values()]
             if not running:
                 break
-            sent = {row.token: row for row in self._dispatches().values() if row.state is DispatchState.SENT}
+            # One that is marked as cancelled may not be so in AWS: whoever marked it may have been killed before the call.
+            stoppable = (DispatchState.SENT, DispatchState.CANCELLED)
+            sent = {row.token: row for row in self._dispatches().values() if row.state in stoppable and row.command}
             for token in sorted({row.token for row in running if row.token in sent and row.token not in cancelled}):
                 self._cancel(sent[token], begun)
                 cancelled[token] = sent[token].command or ""
@@ -238,10 +240,10 @@ class StageExecutor:
         for invocation in self.gateway.invocations(dispatch.cell, dispatch.command, dispatch.token):
             if invocation.outcome is Outcome.RUNNING:
                 begun[invocation.host] = invocation.details not in NOT_BEGUN
-        self.ledger.check(self.lease)
-        self.gateway.cancel(dispatch.cell, dispatch.command)
+        # Before the call, as every intent: whoever goes on after us must know why these Installs ended half-way.
         reason = "stopped by a person"
         self.ledger.mark_dispatch(self.lease, dispatch.token, DispatchState.CANCELLED, at=self.now(), reason=reason)
+        self.gateway.cancel(dispatch.cell, dispatch.command)
         hosts = len(dispatch.hosts)
         self.log.info("Cancelled the %s of %d hosts in %s: %s", dispatch.step.value, hosts, dispatch.cell, dispatch.command)
 
