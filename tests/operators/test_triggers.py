@@ -112,10 +112,16 @@ def events(trigger: Any) -> list[Any]:
     return asyncio.run(all_of_them())
 
 
-def watching(*, minutes: float = 30, poll: float = 15.0, patience: float = 60.0) -> CommandsTrigger:
+def watched(known: int = 0, *, usual: float = 300, learned: bool = False) -> dict[str, Any]:
+    return {"known": known, "since": NOW.isoformat(), "usual": usual, "learned": learned, "late": 1.75 * usual}
+
+
+def watching(
+    *, minutes: float = 30, poll: float = 15.0, patience: float = 60.0, usual: float = 300, learned: bool = False
+) -> CommandsTrigger:
     until = (NOW + timedelta(minutes=minutes)).isoformat()
-    known = {CELL: {"c-1": 0, "c-2": 0}}
-    return CommandsTrigger(commands=known, until=until, aws_conn_id="aws_default", poll=poll, patience=patience)
+    commands = {CELL: {"c-1": watched(usual=usual, learned=learned), "c-2": watched(usual=usual, learned=learned)}}
+    return CommandsTrigger(commands=commands, until=until, aws_conn_id="aws_default", poll=poll, patience=patience)
 
 
 def because(said: list[Any]) -> list[str]:
@@ -135,35 +141,51 @@ def test_a_trigger_is_rebuilt_from_what_it_stores(trigger: Any) -> None:
 def test_commands_that_are_over_wake_the_task_once(time: Time, aws: Any) -> None:
     """One event, then the end: after a second one Airflow would call the trigger killed."""
     looks = aws(lambda count: ALL_OVER if count == 3 else NOTHING)
-    assert events(watching()) == [{"because": "command", "calls": {"ssm:ListCommands": 3}}]
+    assert events(watching()) == [{"because": "command", "calls": {"ssm:ListCommands": 3}, "over": ["c-1", "c-2"]}]
     assert looks.count == 3
 
 
-def test_hosts_that_have_ended_wait_a_while_for_the_others(time: Time, aws: Any) -> None:
-    """One slow host does not keep the others from their reboot for hours; and they go on together, in one call."""
-    aws(lambda count: {"c-1": 2, "c-2": 0} if count >= 2 else NOTHING)
-    assert because(events(watching(patience=100, poll=15))) == ["command"]
+def test_a_command_that_is_over_waits_a_moment_for_the_others(time: Time, aws: Any) -> None:
+    """They were sent together and usually end together; then one worker looks at all of them."""
+    aws(lambda count: {"c-1": None, "c-2": 0} if count >= 2 else NOTHING)
+    assert because(events(watching(patience=40, poll=15))) == ["command"]
     first_news = watch.first_look() + 15
-    assert first_news + 100 <= time.slept < first_news + 100 + 2 * 15
+    assert first_news + 40 <= time.slept < first_news + 40 + 15
+
+
+def test_hosts_that_have_ended_wait_for_the_others_of_their_command_until_those_are_late(time: Time, aws: Any) -> None:
+    """They go on together, in one call; but one dead host does not keep the others from their reboot for hours."""
+    aws(lambda count: {"c-1": 2, "c-2": 0})
+    assert because(events(watching(patience=20, usual=300))) == ["command"]
+    assert timedelta(seconds=1.75 * 300) < time.now - NOW < timedelta(seconds=1.75 * 300 + 20 + 2 * 60)
 
 
 def test_what_the_task_knows_already_is_no_news(time: Time, aws: Any) -> None:
     """Two of three hosts had ended when the task went to sleep."""
     aws(lambda count: {"c-1": 2})
-    until = (NOW + timedelta(minutes=10)).isoformat()
-    trigger = CommandsTrigger(commands={CELL: {"c-1": 2}}, until=until, aws_conn_id="aws_default")
+    until = (NOW + timedelta(minutes=30)).isoformat()
+    trigger = CommandsTrigger(commands={CELL: {"c-1": watched(2, usual=60)}}, until=until, aws_conn_id="aws_default")
     assert because(events(trigger)) == ["moment"]
 
 
-def test_it_looks_fast_at_first_and_slower_while_nothing_changes(time: Time, aws: Any) -> None:
-    """And fast again after a change."""
-    aws(lambda count: {"c-1": 1 if count > 30 else 0, "c-2": 0})
-    events(watching(minutes=60, poll=5, patience=3600))
-    naps = time.naps[1:]
+def test_it_looks_fast_at_first_and_slower_while_nothing_ends(time: Time, aws: Any) -> None:
+    """When nobody knows how long it takes: what ends after t is seen by 1.15 t."""
+    aws(lambda count: NOTHING)
+    events(watching(minutes=60, poll=5))
+    naps = time.naps[1:-1]
     assert naps[0] == 5
-    assert naps[:30] == sorted(naps[:30])
+    assert naps == sorted(naps)
     assert max(naps) == pace.SLOWEST.total_seconds()
-    assert naps[30] < naps[29]
+
+
+def test_where_the_stage_has_shown_how_long_it_takes_it_looks_at_that_moment(time: Time, aws: Any) -> None:
+    """And then soon again, more and more seldom."""
+    aws(lambda count: NOTHING)
+    events(watching(minutes=20, poll=5, usual=300, learned=True))
+    naps = time.naps[1:-1]
+    assert watch.first_look() + naps[0] == 300
+    assert naps[1:4] == [5, 5, 5]
+    assert naps[1:] == sorted(naps[1:])
 
 
 def test_a_throttled_cell_is_asked_less_by_everybody(time: Time, aws: Any) -> None:

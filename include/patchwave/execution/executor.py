@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 from patchwave.aws.commands import command_for
 from patchwave.aws.gateway import Gateway
@@ -49,6 +49,11 @@ STALE = timedelta(minutes=5)
 """A host that was heard of within this time is sent something without another look; Systems Manager's own ping lags as much."""
 SUSPICIOUS = 3
 """A step that takes this many times what it usually takes is looked into: the host may be stopped or gone."""
+NOTICED = timedelta(seconds=10)
+"""How long after its end we know of it: looks lie some seconds apart, and a worker has to start."""
+LATE = 1.75
+"""Hosts on which a step has ended wait this many times what it usually takes for the others of their command, in one call each;
+then they go on without them."""
 NOT_BEGUN = frozenset({"Pending", "Delayed"})
 """StatusDetails of a host that has been told nothing yet."""
 SETTLING = timedelta(seconds=60)
@@ -102,6 +107,7 @@ class StageExecutor:
         look_again: asked before a wait is returned; True if its end is so near that handing the wait over costs more.
         campaign: its name, for the Comment of commands.
         surroundings: who was unhealthy before, who appears, and when the window is; None: nothing but the rows is looked at.
+        told_over: ids of commands that a trigger saw end; a hint that spares a call, never an outcome.
     """
 
     ledger: Ledger
@@ -115,6 +121,7 @@ class StageExecutor:
     errors_since: datetime | None = None
     look_again: Callable[[Wait], bool] = lambda _: False
     surroundings: Surroundings | None = None
+    told_over: frozenset[str] = frozenset()
     _heard_of: dict[HostId, datetime] = field(default_factory=dict, repr=False)
 
     def advance(self) -> Wait | Halt | Done:
@@ -355,11 +362,22 @@ class StageExecutor:
         complete = set()
         open_hosts = Counter(row.token for row in running)
         long_since = {row.token for row in running if self.now() - row.since > SUSPICIOUS * _expected(dispatches, row)}
+        usual = {step: usual_time(step, dispatches.values())[0] for step in StepKind}
+        late = {row.token for row in running if self.now() - row.since > LATE * usual[dispatches[row.token or ""].step]}
         by_cell: dict[Cell, list[DispatchRow]] = {}
         for token in sorted(token for token in open_hosts if token is not None):
             if dispatches[token].command is not None:
                 by_cell.setdefault(dispatches[token].cell, []).append(dispatches[token])
         for cell, watched in by_cell.items():
+            # Of a command that the trigger saw end, the invocations say all that ListCommands would.
+            for one in [one for one in watched if one.command in self.told_over]:
+                found = self.gateway.invocations(cell, one.command or "", one.token)
+                if {each.host for each in found if each.outcome is not Outcome.RUNNING} >= set(one.hosts):
+                    watched.remove(one)
+                    complete.add(one.token)
+                    invocations.update({(one.token, each.host): each for each in found})
+            if not watched:
+                continue
             statuses = self.gateway.commands(cell, [one.command for one in watched if one.command])
             for one in watched:
                 status = statuses.get(one.command or "")
@@ -368,7 +386,8 @@ class StageExecutor:
                 if status.complete:
                     complete.add(one.token)
                 accounted = len(one.hosts) - open_hosts[one.token]
-                if status.complete or status.completed > accounted or one.token in long_since:
+                # Hosts of one command go on together: what has ended on some of them waits for the others, for a while.
+                if status.complete or one.token in long_since or (status.completed > accounted and one.token in late):
                     for invocation in self.gateway.invocations(cell, one.command, one.token):
                         invocations[one.token, invocation.host] = invocation
         return invocations, frozenset(complete)
@@ -562,6 +581,23 @@ def _expected(dispatches: Mapping[str, DispatchRow], row: HostRow) -> timedelta:
     return rollout.EXPECTED[dispatches[row.token or ""].step]
 
 
+_ALIKE = {StepKind.SCAN: (StepKind.SCAN, StepKind.VERIFY), StepKind.VERIFY: (StepKind.VERIFY, StepKind.SCAN)}
+
+
+def usual_time(step: StepKind, dispatches: Iterable[DispatchRow]) -> tuple[timedelta, bool]:
+    """How long a step takes from AWS's acceptance to its end on all hosts: as in this stage so far, else as usual.
+
+    Returns:
+        The time, and whether it was learned.
+    """
+    ended = [one for one in dispatches if one.state is DispatchState.ENDED and one.ended_at is not None and one.requested_at]
+    for alike in _ALIKE.get(step, (step,)):
+        took = sorted(one.ended_at - one.requested_at for one in ended if one.step is alike and one.ended_at and one.requested_at)
+        if took:
+            return max(took[len(took) // 2] - NOTICED, timedelta(seconds=1)), True
+    return rollout.EXPECTED[step], False
+
+
 def _by_cell(rows: Iterable[HostRow]) -> dict[Cell, list[HostId]]:
     cells: dict[Cell, list[HostId]] = {}
     for row in rows:
@@ -569,11 +605,25 @@ def _by_cell(rows: Iterable[HostRow]) -> dict[Cell, list[HostId]]:
     return cells
 
 
-def wait_for(wait: Wait, dispatches: Iterable[DispatchRow], rows: Iterable[HostRow]) -> dict[str, dict[str, int]]:
-    """Commands that a wait is for, by cell and command id: on how many hosts each has ended that we know of."""
+def wait_for(wait: Wait, dispatches: Iterable[DispatchRow], rows: Iterable[HostRow]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Commands that a wait is for, by cell and command id, for a trigger to watch.
+
+    Returns:
+        Of each: ``known``, on how many hosts it has ended that we know of; ``since``, AWS's time of it (ISO 8601); ``usual``,
+        seconds that it usually takes, and ``learned``, whether this stage showed that; ``late``, seconds after which hosts on
+        which it has ended go on without the others.
+    """
+    dispatches = list(dispatches)
     open_hosts = Counter(row.token for row in rows if row.state in RUNNING_STATE.values())
-    watched: dict[str, dict[str, int]] = {}
+    watched: dict[str, dict[str, dict[str, Any]]] = {}
     for one in dispatches:
         if one.token in wait.tokens and one.command is not None and one.state is DispatchState.SENT:
-            watched.setdefault(str(one.cell), {})[one.command] = len(one.hosts) - open_hosts[one.token]
+            usual, learned = usual_time(one.step, dispatches)
+            watched.setdefault(str(one.cell), {})[one.command] = {
+                "known": len(one.hosts) - open_hosts[one.token],
+                "since": (one.requested_at or one.intended_at).isoformat(),
+                "usual": usual.total_seconds(),
+                "learned": learned,
+                "late": (LATE * usual).total_seconds(),
+            }
     return watched

@@ -9,10 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from patchwave.aws import console
@@ -40,7 +41,7 @@ NOT_WORTH_DEFERRING = 1.0
 """Real seconds. A deferral costs a worker's start, about two seconds of a core; a wait that usually ends sooner than this is
 waited out in place. In real time no step is that short: this is for rehearsals, whose clock runs hundreds of times faster."""
 
-LOOK_EVERY = timedelta(minutes=5)
+LOOK_EVERY = timedelta(minutes=10)
 LOOK_WHILE_SHUT = timedelta(hours=1)
 """The same, while nothing is in flight: before a window opens, for instance."""
 LEAST_DEFERRAL = timedelta(seconds=20)
@@ -68,11 +69,17 @@ class PatchStageOperator(CampaignOperator):
     template_fields: Sequence[str] = (*CampaignOperator.template_fields, "stage")
     operator_extra_links = (RunPageLink(), RunCommandConsoleLink())
 
-    def __init__(self, *, stage: str, poll: float = 5.0, **kwargs: Any) -> None:
+    def __init__(self, *, stage: str, poll: float = 8.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.stage = stage
         self.poll = poll
         self._executor: StageExecutor | None = None
+        self._over: Sequence[str] = ()
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
+        """Go on after a wait; which commands are over is a hint that spares a call."""
+        self._over = tuple((event or {}).get("over") or ())
+        return super().execute_complete(context, event)
 
     def work(self, work: Work) -> dict[str, int]:
         """Returns the stage's hosts by terminal class.
@@ -104,6 +111,7 @@ class PatchStageOperator(CampaignOperator):
             settling=SETTLING * clock.speed(),
             errors_since=before.halted_at,
             look_again=_Patience(),
+            told_over=frozenset(self._over),
             surroundings=Surroundings(
                 ledger=work.ledger,
                 gateway=work.gateway,
@@ -160,7 +168,6 @@ class PatchStageOperator(CampaignOperator):
                         until=min(decision.until, work.now + _look_within(decision)).isoformat(),
                         aws_conn_id=self.aws_conn_id,
                         poll=self.poll,
-                        patience=_patience_for(decision),
                         run_id=work.run_id,
                         stage=self.stage,
                         holder=work.holder,
@@ -223,11 +230,6 @@ def _look_within(wait: Wait) -> timedelta:
     """How long a stage is left alone at most, in the campaign's time: hosts come and go without a command's news."""
     busy = bool(wait.tokens) or wait.expected is not None
     return max(LOOK_EVERY if busy else LOOK_WHILE_SHUT, LEAST_DEFERRAL * clock.speed())
-
-
-def _patience_for(wait: Wait) -> float:
-    """Campaign seconds that hosts whose step has ended wait for the others: a quarter of what the step usually takes."""
-    return max(20.0, 0.25 * wait.expected.total_seconds()) if wait.expected is not None else 20.0
 
 
 class _Patience:

@@ -75,11 +75,11 @@ class CommandsTrigger(BaseTrigger):
     one exception: when a person ends its task, it carries the stop out (`patchwave.execution.stopping`).
 
     Args:
-        commands: by cell (``account/region``) and command id: on how many hosts it has ended that the task knows of.
+        commands: by cell (``account/region``) and command id, as `patchwave.execution.executor.wait_for` says.
         until: ISO 8601 with a zone.
         aws_conn_id: Airflow connection.
-        poll: campaign seconds between two looks at first.
-        patience: campaign seconds that hosts that have ended wait for the rest of their command.
+        poll: campaign seconds between two looks, at the least.
+        patience: campaign seconds that a command that is over waits for the others.
         run_id, stage, holder: whose commands these are, as the ledger names them; empty for none.
         ledger_conn_id: Airflow connection of the ledger.
     """
@@ -87,18 +87,18 @@ class CommandsTrigger(BaseTrigger):
     def __init__(
         self,
         *,
-        commands: Mapping[str, Mapping[str, int]],
+        commands: Mapping[str, Mapping[str, Mapping[str, Any]]],
         until: str,
         aws_conn_id: str,
-        poll: float = 5.0,
-        patience: float = 30.0,
+        poll: float = 8.0,
+        patience: float = 20.0,
         run_id: str = "",
         stage: str = "",
         holder: str = "",
         ledger_conn_id: str = "patchwave_ledger",
     ) -> None:
         super().__init__()
-        self.commands = {cell: dict(known) for cell, known in commands.items()}
+        self.commands = {cell: {command: dict(one) for command, one in its.items()} for cell, its in commands.items()}
         self.until = until
         self.aws_conn_id = aws_conn_id
         self.poll = poll
@@ -126,27 +126,31 @@ class CommandsTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """One event, when there is news or the moment has come; it carries the calls that were made."""
         until = datetime.fromisoformat(self.until)
-        began = clock.now()
         await asyncio.sleep(first_look())
         from patchwave.hooks.aws import PatchwaveAwsHook  # boto3 costs a second: not while triggers start
 
         hook = await PatchwaveAwsHook(aws_conn_id=self.aws_conn_id).prepared()
         gateway = hook.gateway(repeats=False)
         news = {
-            cell: pace.News(known=known, patience=timedelta(seconds=self.patience), since=began)
-            for cell, known in self.commands.items()
+            cell: pace.News(
+                commands={command: pace.Watched.of(one) for command, one in commands.items()},
+                patience=timedelta(seconds=self.patience),
+            )
+            for cell, commands in self.commands.items()
         }
         because = "moment"
         with ExitStack() as stack:
             told = self._told(hook, gateway, stack)
+            if all(one.is_far(clock.now(), fastest=timedelta(seconds=self.poll)) for one in news.values()):
+                await self._nap(news, told, until)
             while because == "moment" and clock.real_delay(until) > 0:
                 looks = await asyncio.gather(*(self._look(gateway, cell, one) for cell, one in news.items()))
                 if any(looks):
                     because = "command"
                 else:
-                    seconds = min(self._pause(news, pushed=told is not None), max(0.2, clock.real_delay(until)))
-                    await (asyncio.sleep(seconds) if told is None else push.nap(seconds, told))
-        yield TriggerEvent({"because": because, "calls": dict(gateway.take_calls())})
+                    await self._nap(news, told, until)
+        over = sorted(command for one in news.values() for command in one.over)
+        yield TriggerEvent({"because": because, "calls": dict(gateway.take_calls()), "over": over})
 
     def _told(self, hook: PatchwaveAwsHook, gateway: Gateway, stack: ExitStack) -> asyncio.Event | None:
         """What is set when EventBridge says that a command is over; None unless every region has a queue for that."""
@@ -164,7 +168,7 @@ class CommandsTrigger(BaseTrigger):
         its_pace = pace.pace_of(self.aws_conn_id, cell)
         loop = asyncio.get_running_loop()
         try:
-            statuses = await loop.run_in_executor(POOL, gateway.commands, Cell.parse(cell), list(news.known))
+            statuses = await loop.run_in_executor(POOL, gateway.commands, Cell.parse(cell), list(news.commands))
         except Throttled as error:
             its_pace.throttled(clock.now())
             slowly = f"AWS throttles in {cell}: looked at {its_pace.factor:g} times more slowly"
@@ -179,15 +183,14 @@ class CommandsTrigger(BaseTrigger):
         its_pace.answered(clock.now())
         return news.saw(statuses, now=clock.now())
 
-    def _pause(self, news: Mapping[str, pace.News], *, pushed: bool) -> float:
-        """Real seconds until the next look: that of the cell that has to be looked at first; seldom where news are pushed."""
+    async def _nap(self, news: Mapping[str, pace.News], told: asyncio.Event | None, until: datetime) -> None:
+        """Until the cell that has to be looked at first; seldom where news are pushed, and then until told."""
         now = clock.now()
-        fastest = pace.SLOWEST if pushed else timedelta(seconds=self.poll)
-        due = [
-            pace.pause(now - one.since, fastest=fastest, factor=pace.pace_of(self.aws_conn_id, cell).factor)
-            for cell, one in news.items()
-        ]
-        return max(SHORTEST, min(due, default=pace.SLOWEST).total_seconds() / clock.speed())
+        fastest = timedelta(seconds=self.poll) if told is None else pace.SLOWEST
+        due = [one.next_look(now, fastest=fastest) * pace.pace_of(self.aws_conn_id, cell).factor for cell, one in news.items()]
+        real = max(SHORTEST, min(due, default=pace.SLOWEST).total_seconds() / clock.speed())
+        seconds = min(real, max(0.2, clock.real_delay(until)))
+        await (asyncio.sleep(seconds) if told is None else push.nap(seconds, told))
 
     async def _say(self, why: str) -> None:
         """Put it into the reason of the stage's wait, once; a ledger that does not answer keeps nobody from looking."""
