@@ -49,8 +49,9 @@ STALE = timedelta(minutes=5)
 """A host that was heard of within this time is sent something without another look; Systems Manager's own ping lags as much."""
 SUSPICIOUS = 3
 """A step that takes this many times what it usually takes is looked into: the host may be stopped or gone."""
-NOTICED = timedelta(seconds=10)
-"""How long after its end we know of it: looks lie some seconds apart, and a worker has to start."""
+NOTICED = timedelta(seconds=20)
+"""How much earlier than the quicker quarter of this stage's commands was known to have ended a command is looked at first: looks
+lie some seconds apart, and a worker has to start. Sooner costs calls, later costs time (docs/benchmarks.md)."""
 LATE = 1.75
 """Hosts on which a step has ended wait this many times what it usually takes for the others of their command, in one call each;
 then they go on without them."""
@@ -594,7 +595,7 @@ def usual_time(step: StepKind, dispatches: Iterable[DispatchRow]) -> tuple[timed
     for alike in _ALIKE.get(step, (step,)):
         took = sorted(one.ended_at - one.requested_at for one in ended if one.step is alike and one.ended_at and one.requested_at)
         if took:
-            return max(took[len(took) // 2] - NOTICED, timedelta(seconds=1)), True
+            return max(took[len(took) // 4] - NOTICED, timedelta(seconds=1)), True
     return rollout.EXPECTED[step], False
 
 
