@@ -247,9 +247,10 @@ def touched_afterwards(doctor: Doctor) -> RunTrace:
     line = copy.deepcopy(doctor.lines[doctor.find("command_begun", "Scan", last=True)])
     row = doctor.trace.tokens[line["cause"]["comment"].split()[1]]
     line["at"] = (datetime.fromisoformat(line["at"]) + timedelta(hours=1)).isoformat()
-    first = doctor.hosts("staging")[0]
-    doctor.lines.append({**line, "host": first, "operation": "Scan"})
-    hosts = (*row.hosts, audit.HostId(first))
+    # Not a host of that command: it would have been carried out on it twice, which is another rule.
+    other = next(host for host in (*doctor.hosts("staging"), *doctor.hosts("dev")) if host not in row.hosts)
+    doctor.lines.append({**line, "host": other, "operation": "Scan"})
+    hosts = (*row.hosts, audit.HostId(other))
     return doctor.done(dispatches=[replace(one, hosts=hosts) if one is row else one for one in doctor.trace.dispatches])
 
 
