@@ -47,6 +47,11 @@ LOOK_WHILE_SHUT = timedelta(hours=1)
 LEAST_DEFERRAL = timedelta(seconds=20)
 """Real seconds: in a rehearsal `LOOK_EVERY` passes in a moment, and each wake costs a worker's start."""
 
+TOGETHER = 20.0
+"""Campaign seconds that a command that is over waits for the others that were sent with it."""
+WORTH_A_WORKER = 2.0
+"""Real seconds: the same in a rehearsal, where every wake costs a worker's start, and with it minutes of the campaign's time."""
+
 LOOKS_WHEN_KILLED = 2
 """How often the wish of a person is looked for before Airflow kills this process for good, two seconds apart."""
 
@@ -168,6 +173,7 @@ class PatchStageOperator(CampaignOperator):
                         until=min(decision.until, work.now + _look_within(decision)).isoformat(),
                         aws_conn_id=self.aws_conn_id,
                         poll=self.poll,
+                        patience=max(TOGETHER, WORTH_A_WORKER * clock.speed()),
                         run_id=work.run_id,
                         stage=self.stage,
                         holder=work.holder,
