@@ -37,7 +37,7 @@ from patchwave.operators.links import RunCommandConsoleLink, RunPageLink
 from patchwave.operators.notifications import tell
 from patchwave.triggers.watch import CommandsTrigger
 
-NOT_WORTH_DEFERRING = 1.0
+NOT_WORTH_DEFERRING = 2.0
 """Real seconds. A deferral costs a worker's start, about two seconds of a core; a wait that usually ends sooner than this is
 waited out in place. In real time no step is that short: this is for rehearsals, whose clock runs hundreds of times faster."""
 
