@@ -53,13 +53,13 @@ NOTICED = timedelta(seconds=20)
 """How much earlier than the quicker quarter of this stage's commands was known to have ended a command is looked at first: looks
 lie some seconds apart, and a worker has to start. Sooner costs calls, later costs time (docs/benchmarks.md)."""
 LATE = 1.75
-"""Hosts on which a step has ended wait this many times what it usually takes for the others of their command, in one call each;
-then they go on without them."""
+"""Hosts of one command go on together, so that each next step is one call; those on which it has ended wait for the others until
+this many times what it usually takes has passed, then they go on without them."""
 NOT_BEGUN = frozenset({"Pending", "Delayed"})
 """StatusDetails of a host that has been told nothing yet."""
 SETTLING = timedelta(seconds=60)
 """An intent younger than this whose command AWS does not list may still be on its way from another process (the longest
-SendCommand takes 20 s with our timeouts, and ListCommands is eventually consistent): it is waited for, then sent."""
+SendCommand takes 20 s with our timeouts, and ListCommands is eventually consistent): it is waited for, then taken back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -42,6 +42,7 @@ NOT_WORTH_DEFERRING = 2.0
 waited out in place. In real time no step is that short: this is for rehearsals, whose clock runs hundreds of times faster."""
 
 LOOK_EVERY = timedelta(minutes=10)
+"""How long a stage with commands in flight is left alone at most, in the campaign's time: hosts come and go without their news."""
 LOOK_WHILE_SHUT = timedelta(hours=1)
 """The same, while nothing is in flight: before a window opens, for instance."""
 LEAST_DEFERRAL = timedelta(seconds=20)
@@ -68,7 +69,7 @@ class PatchStageOperator(CampaignOperator):
 
     Args:
         stage: name of the stage.
-        poll: campaign seconds between two looks at commands in flight, at first and after each change.
+        poll: campaign seconds between two looks at commands in flight, at the least.
     """
 
     template_fields: Sequence[str] = (*CampaignOperator.template_fields, "stage")
@@ -233,7 +234,7 @@ def _stop_if_wished(executor: StageExecutor) -> None:
 
 
 def _look_within(wait: Wait) -> timedelta:
-    """How long a stage is left alone at most, in the campaign's time: hosts come and go without a command's news."""
+    """How long the stage is left alone at most: `LOOK_EVERY` or `LOOK_WHILE_SHUT`."""
     busy = bool(wait.tokens) or wait.expected is not None
     return max(LOOK_EVERY if busy else LOOK_WHILE_SHUT, LEAST_DEFERRAL * clock.speed())
 

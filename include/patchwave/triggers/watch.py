@@ -1,7 +1,7 @@
 """When is it worth waking a task up?
 
-`CommandsTrigger` looks at commands in flight and ends when one of them is over; `MomentTrigger` ends at a moment. Both only
-look: a trigger may run twice, in two places, and may be stopped at any time. Both end once, and never in their first
+`CommandsTrigger` looks at commands in flight and ends when they have news; `MomentTrigger` ends at a moment. While they run both
+only look: a trigger may run twice, in two places, and may be stopped at any time. Both end once, and never in their first
 seconds: Airflow fails a healthy task whose trigger fires while the leg before is still being wound up (apache/airflow issues
 71580, 72716).
 """
