@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from patchwave.campaign.errors import AwsUnavailable, InvalidRequest, LeaseLost, LedgerUnavailable
-from patchwave.campaign.rollout import DispatchState, Done, Halt, HostState, StepKind, Wait
-from patchwave.execution.executor import wait_for
+from patchwave.campaign.rollout import EXPECTED, DispatchState, Done, Halt, HostState, StepKind, Wait
+from patchwave.execution.executor import LATE, late_time, usual_time, wait_for
 from tests.operators.stage import LOOK, RUN, STAGE, Killed, Stage, Watched
 from tests.simulator.conftest import Aws
 
@@ -417,3 +418,17 @@ def test_a_wait_names_the_commands_that_a_trigger_watches(aws: Aws) -> None:
     stage.executor("try-1").advance()
     later = wait_for(wait, stage.ledger.dispatches(RUN, STAGE), stage.ledger.hosts(RUN, STAGE))
     assert all(row.command not in ids for ids in later.values())
+
+
+def test_a_quick_stage_makes_nobody_late(aws: Aws) -> None:
+    """The first look comes when this stage's commands usually end; but a host is not left behind sooner than elsewhere."""
+    stage = Stage(aws, "web")
+    stage.until_step(stage.executor("try-1"), StepKind.INSTALL)
+    dispatches = stage.ledger.dispatches(RUN, STAGE)
+    first, learned = usual_time(StepKind.VERIFY, dispatches)
+    assert learned
+    assert first < LATE * EXPECTED[StepKind.VERIFY]
+    assert late_time(StepKind.VERIFY, dispatches) >= LATE * EXPECTED[StepKind.VERIFY]
+    assert usual_time(StepKind.REBOOT, dispatches) == (EXPECTED[StepKind.REBOOT], False)
+    slow = [replace(row, ended_at=row.ended_at + timedelta(hours=1)) if row.ended_at else row for row in dispatches]
+    assert late_time(StepKind.SCAN, slow) > LATE * timedelta(hours=1)

@@ -363,8 +363,8 @@ class StageExecutor:
         complete = set()
         open_hosts = Counter(row.token for row in running)
         long_since = {row.token for row in running if self.now() - row.since > SUSPICIOUS * _expected(dispatches, row)}
-        usual = {step: usual_time(step, dispatches.values())[0] for step in StepKind}
-        late = {row.token for row in running if self.now() - row.since > LATE * usual[dispatches[row.token or ""].step]}
+        late_after = {step: late_time(step, dispatches.values()) for step in StepKind}
+        late = {row.token for row in running if self.now() - row.since > late_after[dispatches[row.token or ""].step]}
         by_cell: dict[Cell, list[DispatchRow]] = {}
         for token in sorted(token for token in open_hosts if token is not None):
             if dispatches[token].command is not None:
@@ -585,18 +585,30 @@ def _expected(dispatches: Mapping[str, DispatchRow], row: HostRow) -> timedelta:
 _ALIKE = {StepKind.SCAN: (StepKind.SCAN, StepKind.VERIFY), StepKind.VERIFY: (StepKind.VERIFY, StepKind.SCAN)}
 
 
+def _took(step: StepKind, dispatches: Iterable[DispatchRow]) -> list[timedelta]:
+    """How long the stage's commands of that step took until their end was known, the quickest first."""
+    ended = [one for one in dispatches if one.state is DispatchState.ENDED]
+    for alike in _ALIKE.get(step, (step,)):
+        took = sorted(one.ended_at - one.requested_at for one in ended if one.step is alike and one.ended_at and one.requested_at)
+        if took:
+            return took
+    return []
+
+
 def usual_time(step: StepKind, dispatches: Iterable[DispatchRow]) -> tuple[timedelta, bool]:
-    """How long a step takes from AWS's acceptance to its end on all hosts: as in this stage so far, else as usual.
+    """How long after AWS's acceptance a command is worth the first look: as in this stage so far, else as usual.
 
     Returns:
         The time, and whether it was learned.
     """
-    ended = [one for one in dispatches if one.state is DispatchState.ENDED and one.ended_at is not None and one.requested_at]
-    for alike in _ALIKE.get(step, (step,)):
-        took = sorted(one.ended_at - one.requested_at for one in ended if one.step is alike and one.ended_at and one.requested_at)
-        if took:
-            return max(took[len(took) // 4] - NOTICED, timedelta(seconds=1)), True
-    return rollout.EXPECTED[step], False
+    took = _took(step, dispatches)
+    return (max(took[len(took) // 4] - NOTICED, timedelta(seconds=1)), True) if took else (rollout.EXPECTED[step], False)
+
+
+def late_time(step: StepKind, dispatches: Iterable[DispatchRow]) -> timedelta:
+    """How long hosts on which a step has ended wait for the others of their command; a quick stage makes nobody late."""
+    took = _took(step, dispatches)
+    return LATE * max(rollout.EXPECTED[step], took[len(took) // 2] if took else timedelta())
 
 
 def _by_cell(rows: Iterable[HostRow]) -> dict[Cell, list[HostId]]:
@@ -625,6 +637,6 @@ def wait_for(wait: Wait, dispatches: Iterable[DispatchRow], rows: Iterable[HostR
                 "since": (one.requested_at or one.intended_at).isoformat(),
                 "usual": usual.total_seconds(),
                 "learned": learned,
-                "late": (LATE * usual).total_seconds(),
+                "late": late_time(one.step, dispatches).total_seconds(),
             }
     return watched

@@ -42,7 +42,7 @@ NOT_WORTH_DEFERRING = 2.0
 waited out in place. In real time no step is that short: this is for rehearsals, whose clock runs hundreds of times faster."""
 
 LOOK_EVERY = timedelta(minutes=10)
-"""How long a stage with commands in flight is left alone at most, in the campaign's time: hosts come and go without their news."""
+"""How long a stage with commands in flight is left alone at most, in the campaign's time: hosts come and go without a word."""
 LOOK_WHILE_SHUT = timedelta(hours=1)
 """The same, while nothing is in flight: before a window opens, for instance."""
 LEAST_DEFERRAL = timedelta(seconds=20)
