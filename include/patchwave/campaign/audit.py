@@ -18,12 +18,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 from patchwave.campaign import approval, evidence, windows
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Closed, Decision
 from patchwave.campaign.plan import Plan, StagePlan
+from patchwave.campaign.report import StageFacts, WaitFacts
 from patchwave.campaign.rollout import (
     ERRORS,
     HOLDS_PLACE,
@@ -97,32 +98,6 @@ class Broken:
         return f"{self.rule.value}: {self.subject}: {self.seen}" + (f" [{'; '.join(self.where)}]" if self.where else "")
 
 
-class StageSeen(Protocol):
-    """A stage as the ledger has it (`ledger.store.StageRow`)."""
-
-    @property
-    def stage(self) -> StageName: ...
-    @property
-    def state(self) -> StrEnum: ...
-    @property
-    def reason(self) -> str: ...
-
-
-class WaitSeen(Protocol):
-    """A wait as the ledger has it (`ledger.store.WaitRow`)."""
-
-    @property
-    def subject(self) -> str: ...
-    @property
-    def reason(self) -> str: ...
-    @property
-    def ends(self) -> str: ...
-    @property
-    def since(self) -> datetime: ...
-    @property
-    def ended_at(self) -> datetime | None: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class RunTrace:
     """All that is known of one run.
@@ -141,13 +116,13 @@ class RunTrace:
     run: RunId
     campaign: str
     plan: Plan | None
-    stages: Sequence[StageSeen]
+    stages: Sequence[StageFacts]
     hosts: Sequence[HostRow]
     dispatches: Sequence[DispatchRow]
     decisions: Sequence[Decision]
     records: Sequence[evidence.Linked]
     lines: Sequence[Mapping[str, Any]]
-    waits: Sequence[WaitSeen] = ()
+    waits: Sequence[WaitFacts] = ()
     ended: bool = True
     elsewhere: frozenset[str] = frozenset()
     began: datetime | None = None
@@ -206,7 +181,7 @@ class RunTrace:
 
     def state(self, stage: StageName) -> str:
         """The stage's state as the ledger has it."""
-        return next((row.state.value for row in self.stages if row.stage == stage), "")
+        return next((str(row.state) for row in self.stages if row.stage == stage), "")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
