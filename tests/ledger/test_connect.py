@@ -18,20 +18,20 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, text
+from sqlalchemy import URL, event, text
 
 from patchwave.campaign import evidence
 from patchwave.campaign.errors import LedgerUnavailable, Permanent, Transient
 from patchwave.campaign.rollout import DispatchState, HostState
-from patchwave.campaign.values import RunId
-from patchwave.ledger import connect, migrations
+from patchwave.campaign.values import HostId, RunId
+from patchwave.ledger import connect, migrations, sql
 from patchwave.ledger.connect import BadLedgerAddress, LedgerTooNew, engine_for, ledger_at, url_of
 from patchwave.ledger.memory import MemoryLedger
-from patchwave.ledger.sql import SqlLedger
+from patchwave.ledger.sql import SqlLedger, unavailable
 from patchwave.ledger.store import Lease, Ledger, RunOutcome, StageState
 from patchwave.ledger.tables import metadata
 from tests.ledger import postgres
-from tests.ledger.builders import AT, DEV, RUN, A, a_decision, a_dispatch, a_host, a_move, a_run, a_wait, begun
+from tests.ledger.builders import AT, DEV, RUN, A, a_decision, a_dispatch, a_host, a_move, a_run, a_wait, begun, everything
 
 FORK = multiprocessing.get_context("fork")
 SECRET = "hunter2-secret"
@@ -340,6 +340,79 @@ def test_a_folder_that_is_gone_or_a_file_that_is_none_is_an_outage(sqlite_url: U
     assert_unavailable(ledger)
     with pytest.raises(LedgerUnavailable):
         ledger_at(f"sqlite:///{tmp_path / 'ledger.db' / 'below a file.db'}")
+    (tmp_path / "other.db").write_text("not a database, " * 1000)
+    with pytest.raises(LedgerUnavailable, match=r"other\.db\): file is not a database"):
+        ledger_at(f"sqlite:///{tmp_path / 'other.db'}")
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half_done(sqlite_url: URL):
+    """SQLite's own words for it; what did not fit in whole is not there at all, and fits in once there is room."""
+    ledger = ledger_at(sqlite_url)
+    hosts = tuple(HostId(f"i-{number:04}") for number in range(500))
+    lease = begun(ledger, *hosts)
+    before = everything(ledger)
+
+    def no_more_pages(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA max_page_count = 1")
+
+    event.listen(ledger._engine, "connect", no_more_pages)
+    with pytest.raises(LedgerUnavailable, match=r"^the ledger's disk is full.*: database or disk is full$"):
+        ledger.intend(lease, a_dispatch(hosts=hosts), reason="a reason of some length, so that rows grow" * 20)
+    assert everything(ledger) == before
+    event.remove(ledger._engine, "connect", no_more_pages)
+    ledger.intend(lease, a_dispatch(hosts=hosts), reason="go")
+    assert {row.state for row in ledger.hosts(RUN)} == {HostState.SCANNING}
+
+
+@pytest.mark.parametrize(
+    ("code", "begins"),
+    [
+        (sqlite3.SQLITE_FULL, "the ledger's disk is full"),
+        (sqlite3.SQLITE_IOERR_SHMSIZE, "the ledger's disk is full"),
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, "the ledger is locked by another process"),
+        (sqlite3.SQLITE_READONLY_DBMOVED, "the ledger cannot be written to"),
+        (sqlite3.SQLITE_IOERR_READ, "the ledger does not answer"),
+    ],
+)
+def test_sqlites_codes_are_told_apart(code: int, begins: str):
+    """On a full disk the first word is "disk I/O error": there is no room for the file that readers share."""
+    problem = sqlite3.OperationalError("disk I/O error")
+    problem.sqlite_errorcode = code
+    assert str(unavailable(problem)).startswith(begins)
+    assert str(unavailable(problem, where="/var/ledger.db")).endswith("(/var/ledger.db): disk I/O error")
+
+
+def test_a_process_that_holds_the_lock_for_too_long_is_said(sqlite_url: URL, monkeypatch: pytest.MonkeyPatch):
+    """A backup that hangs, for instance: readers go on, a writer gives up after its time-out, and is let in afterwards."""
+    monkeypatch.setattr(connect, "BUSY_TIMEOUT", 0.1)
+    monkeypatch.setattr(sql, "PAUSES", (0.0,))
+    ledger = SqlLedger(engine_for(sqlite_url))
+    lease = begun(ledger, A)
+    before = everything(ledger)
+    program = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None); c.execute('BEGIN EXCLUSIVE'); "
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(sqlite_url.database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(LedgerUnavailable, match=r"^the ledger is locked by another process.*: database is locked$"):
+            ledger.set_stage(lease, StageState.PATCHING, reason="go", at=AT)
+        assert everything(ledger) == before
+        other.communicate()
+    ledger.set_stage(lease, StageState.PATCHING, reason="go", at=AT)
+
+
+def test_a_disk_that_became_read_only_is_said(sqlite_url: URL):
+    """As an operating system does with one that has errors."""
+    ledger = SqlLedger(engine_for(sqlite_url))
+    lease = begun(ledger, A)
+    event.listen(ledger._engine, "connect", lambda connection, _: connection.execute("PRAGMA query_only = ON"))
+    with pytest.raises(LedgerUnavailable, match=r"^the ledger cannot be written to: attempt to write a readonly database$"):
+        ledger.set_stage(lease, StageState.PATCHING, reason="go", at=AT)
+    assert ledger.stage(RUN, DEV).state is StageState.WAITING
 
 
 def test_a_database_that_is_gone_is_an_outage(postgres_server: URL):

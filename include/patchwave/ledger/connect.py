@@ -213,9 +213,9 @@ def _make_sqlite(url: URL, engine: Engine) -> None:
             finally:
                 connection.close()
             return
-        except sqlite3.OperationalError as problem:
+        except sqlite3.DatabaseError as problem:
             if "locked" not in str(problem) or time.monotonic() > give_up:
-                raise LedgerUnavailable(f"the ledger's file {path} cannot be opened: {problem}") from problem
+                raise unavailable(problem, where=str(path)) from problem
             time.sleep(PAUSE)
 
 

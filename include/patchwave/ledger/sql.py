@@ -38,6 +38,8 @@ GAVE_WAY = frozenset({"40001", "40P01"})
 """SQLSTATE of serialization failure and deadlock: nothing of the transaction happened."""
 NO_TABLE = frozenset({"42P01", "3F000", "3D000"})
 """SQLSTATE of a missing table, schema or database: the ledger is not there."""
+NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+"""SQLite calls a full disk an I/O error where it has no room for the file beside a WAL, without which it cannot even read."""
 READ_ONLY = "patchwave_read_only"
 
 
@@ -501,9 +503,24 @@ def _is_outage(problem: Exception) -> bool:
     return not isinstance(problem, exc.IntegrityError | exc.DataError | exc.ProgrammingError)
 
 
-def unavailable(problem: Exception) -> LedgerUnavailable:
-    """The error that everybody else sees instead of the database's."""
-    return LedgerUnavailable(f"the ledger does not answer: {_said(problem)}")
+def unavailable(problem: Exception, *, where: str = "") -> LedgerUnavailable:
+    """The error that everybody else sees instead of the database's: what a person can do something about is said first.
+
+    Args:
+        problem: of SQLAlchemy, or of SQLite's driver itself.
+        where: the file, if that is no secret.
+    """
+    code = getattr(getattr(problem, "orig", None) or problem, "sqlite_errorcode", 0)
+    state = _sqlstate(problem)
+    if code in NO_ROOM or state == "53100":
+        what = "the ledger's disk is full, and nothing is sent to any host until there is room"
+    elif code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED) or state == "55P03":
+        what = "the ledger is locked by another process, which does not let go of it"
+    elif code & 0xFF == sqlite3.SQLITE_READONLY or state == "25006":
+        what = "the ledger cannot be written to"
+    else:
+        what = "the ledger does not answer"
+    return LedgerUnavailable(f"{what}{f' ({where})' if where else ''}: {_said(problem)}")
 
 
 def _said(problem: Exception) -> str:
