@@ -1,4 +1,4 @@
-"""Does a campaign bear what Airflow does by itself? Each of its bad moments is provoked, and judged like a crash.
+"""Does a campaign bear what Airflow does by itself, and a ledger that is away? Bad moments, provoked, and judged like a crash.
 
 `make check-moments` calls this. None of these moments may change what happens to a host, or end a campaign that could go on;
 and where a person acted, a triggerer that is gone must not keep the command in flight for longer than two minutes. The last line
@@ -8,8 +8,11 @@ is `N moments, N broken rules`; the exit status is 1 when a rule was broken, 2 w
 from __future__ import annotations
 
 import argparse
+import os
 import signal
+import sqlite3
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -33,6 +36,7 @@ INSTALL = [600, 900]
 STAGE = "staging"
 STALL = 40.0
 WITHOUT_API = 60.0
+WITHOUT_LEDGER = 60.0
 GONE = 120.0
 """Seconds in which a stop is carried out when the triggerer is gone."""
 SECOND = "triggerer-2"
@@ -219,11 +223,50 @@ def a_trigger_fires_at_once(moment: Moment) -> None:
     moment.note("state mismatch" in log or "reported that the task instance" in log, "Airflow bore it: this proves nothing")
 
 
+def the_ledger_is_locked_for_a_minute(moment: Moment) -> None:
+    """Another process has SQLite's lock, as a backup that hangs: whoever wants to write waits, and what it knew has grown old."""
+    other = sqlite3.connect(moment.stack.places.ledger, isolation_level=None)
+    try:
+        other.execute("BEGIN EXCLUSIVE")
+        time.sleep(WITHOUT_LEDGER)
+    finally:
+        other.close()
+    _said_in_the_log(moment, "the ledger was busy (database is locked)")
+    moment.nobody_stopped_anything()
+
+
+def the_ledgers_disk_is_full_for_a_minute(moment: Moment) -> None:
+    """Tasks fail at their first write and are tried again; nothing is sent that is not written down."""
+    DISK_FULL.touch()
+    try:
+        time.sleep(WITHOUT_LEDGER)
+    finally:
+        DISK_FULL.unlink()
+    _said_in_the_log(moment, "the ledger's disk is full")
+    moment.nobody_stopped_anything()
+
+
+def _said_in_the_log(moment: Moment, words: str) -> None:
+    """That somebody met with it at all: in a log of the stage's task, or of the triggerer."""
+    logs = moment.stack.places.logs
+
+    def said() -> bool:
+        of_the_task = (logs / "tasks").glob(f"dag_id={moment.run.dag}/*/task_id={STAGE}.patch/*")
+        found = [moment.stack.services["triggerer"].log, *of_the_task]
+        return any(words in log.read_text(errors="replace") for log in found if log.is_file())
+
+    try:
+        moment.run.until(said, words, patience=60)
+    except NeverCame:
+        moment.seen.append(f"nobody said {words!r}: this moment proves nothing")
+
+
 IN_TURN: Mapping[str, Callable[[Moment], None]] = {
     "eu-central-1": a_triggerer_is_stalled_and_another_takes_over,
     "eu-west-1": the_scheduler_is_stopped_and_woken,
     "eu-west-2": supervisors_are_killed_while_their_children_run,
     "eu-west-3": the_api_server_is_away_for_a_minute,
+    "us-east-2": the_ledger_is_locked_for_a_minute,
     "sa-east-1": the_triggerer_is_gone_when_a_person_fails_the_task,
 }
 """By region."""
@@ -234,6 +277,12 @@ EARLY = {
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "5",
 }
 AT_ONCE = {"us-east-1": a_trigger_fires_at_once}
+DISK_FULL = Path(tempfile.gettempdir()) / f"patchwave-disk-full-{os.getpid()}"
+FULL = {
+    "PYTHONPATH": f"{Path(__file__).parent / 'full'}:{REPOSITORY / 'include'}",
+    "PATCHWAVE_TESTS_DISK_FULL": str(DISK_FULL),
+}
+FILLED = {"us-west-1": the_ledgers_disk_is_full_for_a_minute}
 
 
 def provoke(stage: Stage, region: str, what: Callable[[Moment], None]) -> list[str]:
@@ -267,6 +316,7 @@ def main() -> int:
     stacks: list[tuple[Mapping[str, Callable[[Moment], None]], dict[str, str]]] = [
         (_chosen(IN_TURN, words), QUICKER),
         (_chosen(AT_ONCE, words), QUICKER | EARLY),
+        (_chosen(FILLED, words), QUICKER | FULL),
     ]
     moments, found = 0, 0
     try:

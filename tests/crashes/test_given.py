@@ -49,3 +49,30 @@ def test_the_early_triggers_really_have_no_patience(tmp_path: Path) -> None:
     environment = {"PYTHONPATH": moments.EARLY["PYTHONPATH"], "AIRFLOW_HOME": str(tmp_path)}
     told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert told.stdout.split()[-1] == "0.0"
+
+
+def test_the_full_disk_is_really_full_while_the_file_is_there(tmp_path: Path) -> None:
+    """Else the moment at which there is no room would prove nothing; and there is room again afterwards."""
+    code = """
+import os, pathlib, sys
+from patchwave.campaign.errors import LedgerUnavailable
+from patchwave.ledger.connect import ledger_at
+from tests.ledger.builders import AT, DEV, RUN, a_run
+ledger = ledger_at(sys.argv[1])
+ledger.open_run(a_run(), [DEV])
+full = pathlib.Path(os.environ["PATCHWAVE_TESTS_DISK_FULL"])
+full.touch()
+try:
+    ledger.record(RUN, "note", {"long": "x" * 9000}, at=AT)
+except LedgerUnavailable as refused:
+    print(refused)
+full.unlink()
+ledger.record(RUN, "note", {"long": "x" * 9000}, at=AT)
+"""
+    environment = {
+        "PYTHONPATH": f"{moments.FULL['PYTHONPATH']}:{REPOSITORY}",
+        "PATCHWAVE_TESTS_DISK_FULL": str(tmp_path / "full"),
+    }
+    command = [sys.executable, "-c", code, f"sqlite:///{tmp_path / 'ledger.db'}"]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.startswith("the ledger's disk is full")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -380,6 +381,41 @@ def test_sqlites_codes_are_told_apart(code: int, begins: str):
     problem.sqlite_errorcode = code
     assert str(unavailable(problem)).startswith(begins)
     assert str(unavailable(problem, where="/var/ledger.db")).endswith("(/var/ledger.db): disk I/O error")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of a megabyte, of the test's own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    try:
+        if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+            pytest.skip("mounting a small disk needs root")
+    except FileNotFoundError:
+        pytest.skip("there is no mount here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_real_disk_that_is_full_is_said_to_whoever_comes_new_too(small_disk: Path, monkeypatch: pytest.MonkeyPatch):
+    """A task is a process of its own: it opens the ledger, which takes a file beside it, for which there is no room."""
+    url = URL.create("sqlite", database=str(small_disk / "ledger.db"))
+    lease = begun(ledger_at(url), A)
+    with (small_disk / "fill").open("wb", buffering=0) as fill, suppress(OSError):
+        while True:
+            fill.write(b"x" * 4096)
+    before = ledger_at(url)
+    with pytest.raises(LedgerUnavailable, match="disk is full"):
+        before.intend(lease, a_dispatch(), reason="go")
+    monkeypatch.setattr(connect, "_ledgers", {})
+    with pytest.raises(LedgerUnavailable, match="disk is full"):
+        ledger_at(url)
+    (small_disk / "fill").unlink()
+    ledger_at(url).intend(lease, a_dispatch(), reason="go")
+    assert [row.state for row in ledger_at(url).hosts(RUN)] == [HostState.SCANNING]
 
 
 def test_a_process_that_holds_the_lock_for_too_long_is_said(sqlite_url: URL, monkeypatch: pytest.MonkeyPatch):
