@@ -58,7 +58,7 @@ def check(options: Options, console: Console) -> int:
         0 if all were kept, 1 if one was broken, 2 if that could not be found out.
     """
     try:
-        ledger = _existing_ledger(options.ledger)
+        ledger = existing_ledger(options.ledger)
         run = _chosen(ledger, options.run)
         lines, source = _journal(options, run)
         trace = trace_of(ledger, run.id, lines)
@@ -135,7 +135,12 @@ def lines_of(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
-def _existing_ledger(url: str) -> Ledger:
+def existing_ledger(url: str) -> Ledger:
+    """The ledger at that address.
+
+    Raises:
+        FileNotFoundError: it would be made only now.
+    """
     file = url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else ""
     if file and not Path(file).is_file():
         raise FileNotFoundError(f"there is no ledger at {file}; rehearse first (make demo), or say where it is (--ledger)")

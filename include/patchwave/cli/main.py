@@ -41,6 +41,14 @@ def _check(options: argparse.Namespace, console: Console) -> int:
     return check(Options(run=options.run, **chosen), console)
 
 
+def _plan(options: argparse.Namespace, console: Console) -> int:
+    from patchwave.cli.plan import Options, plan
+
+    names = ("name", "against", "ledger", "airflow", "user")
+    chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return plan(Options(fresh=options.fresh, markdown=options.markdown, exit_code=options.exit_code, **chosen), console)
+
+
 def _validate(options: argparse.Namespace, console: Console) -> int:
     from patchwave.cli.validate import validate
 
@@ -109,6 +117,30 @@ def _parser() -> argparse.ArgumentParser:
         "--runs", type=_folder, metavar="DIR", help="where reports are, and journals of demos that ended (var/runs)"
     )
     check.set_defaults(call=_check)
+
+    plan = commands.add_parser(
+        "plan",
+        help="show the plan of a run, or what it has otherwise than another",
+        description="Show a plan of the ledger, or its difference from another plan: + added, - removed, ~ changed, the counts "
+        "last. Exit status: 0, or 2 if a plan could not be found; with --exit-code 1 if there is a difference.",
+    )
+    plan.add_argument(
+        "name", nargs="?", metavar="CAMPAIGN", help="a campaign (its newest plan), a dag run id, or latest (latest)"
+    )
+    plan.add_argument(
+        "--against",
+        metavar="RUN",
+        help="what it is compared with: a dag run id, a campaign, or approved (approved last before it)",
+    )
+    plan.add_argument("--fresh", action="store_true", help="have Airflow make a new plan of the campaign first, by a dry run")
+    plan.add_argument("--markdown", action="store_true", help="for a page or a ticket")
+    plan.add_argument("--exit-code", action="store_true", help="exit with 1 if there is a difference")
+    plan.add_argument("--ledger", metavar="URL", help="of the ledger, as SQLAlchemy writes it (make demo's)")
+    plan.add_argument("--airflow", metavar="URL", help="for --fresh (http://127.0.0.1:8080)")
+    plan.add_argument(
+        "--user", metavar="NAME", help="for --fresh; the password is taken from PATCHWAVE_PASSWORD (ana, make demo's)"
+    )
+    plan.set_defaults(call=_plan)
 
     validate = commands.add_parser(
         "validate", help="check campaign files", description="Check campaign files; every problem with file, line and field."

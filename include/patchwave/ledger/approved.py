@@ -1,0 +1,55 @@
+"""Which plan of this campaign did people agree to last? Asked by a gate and by the command line, to say what is new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from patchwave.campaign import evidence
+from patchwave.campaign import plan as plans
+from patchwave.campaign.approval import Decision, Verdict
+from patchwave.campaign.plan import Plan
+from patchwave.campaign.values import RunId
+from patchwave.ledger.store import Ledger, Run
+
+MOST_RUNS = 200
+"""How far back is looked: weekly runs of four years."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Approved:
+    """A plan that somebody said yes to, for one of its stages at least."""
+
+    run: Run
+    plan: Plan
+    decision: Decision
+
+
+def newest(ledger: Ledger, campaign: str, *, before: RunId | None = None, stage: str | None = None) -> Approved | None:
+    """The newest plan of the campaign with a yes; None if there is none, or only of versions that nobody can read now.
+
+    Args:
+        before: the run that asks; it and runs that began after it are left out.
+        stage: only a yes to that stage counts; None: to any.
+    """
+    runs = ledger.runs(campaign=campaign, limit=MOST_RUNS)
+    asking = next((run for run in runs if run.id == before), None)
+    for run in runs:
+        if run.id == before or (asking is not None and run.began_at > asking.began_at):
+            continue
+        for decision in reversed(ledger.decisions(run.id)):
+            if decision.verdict is not Verdict.APPROVED or (stage is not None and decision.stage != stage):
+                continue
+            try:
+                plan = plans.from_json(ledger.document(run.id, "plan"))
+            except (KeyError, ValidationError):
+                break
+            if plans.digest(plan) == decision.plan:
+                return Approved(run=run, plan=plan, decision=decision)
+    return None
+
+
+def policy_digest(run: Run) -> str:
+    """Names the policy that the run was made under."""
+    return evidence.digest(dict(run.policy))
