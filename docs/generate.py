@@ -30,8 +30,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "include"))
 
 from awsim import control, faults  # noqa: E402 (the path above comes first)
-from patchwave.campaign import definition, policy  # noqa: E402
-from patchwave.campaign.document import Part  # noqa: E402
+from patchwave.campaign import deadlines, definition, policy, tables  # noqa: E402
+from patchwave.campaign.document import Part, is_hidden  # noqa: E402
 from patchwave.campaign.values import Count, Share  # noqa: E402
 
 NOTICE = "<!-- Made by `make docs` from {source}. Do not edit: change the code and run it again. -->\n"
@@ -43,6 +43,10 @@ CAMPAIGN = "weekly-linux"
 WRITTEN: Mapping[Callable[..., Any], str] = {
     definition.duration: "a whole number with its unit s, m, h or d, at most 366d: `30m`, `24h`, `2d`",
     definition.concurrency: "a percentage above 0% and at most 100% (`10%`), or a number of hosts, at least 1 (`5`)",
+    definition.clock_time: "a time of day in quotes, from `'00:00'` to `'23:59'`",
+    definition.moment: "a day (`2026-12-19`), a local time (`2026-12-19T18:00`) or a moment (`2026-12-19T18:00+01:00`)",
+    definition.local_time: "a local time without an offset (`2026-11-10T22:00`)",
+    deadlines.probability: "a number above 0 and at most 1 (`0.1`)",
     definition.error_budget: "a number of hosts, 0 or more (`2`), or a percentage above 0% and at most 100% (`5%`)",
 }
 """Values with a way of writing of their own, by the function that reads them."""
@@ -52,6 +56,8 @@ def models(root: type[Part]) -> list[type[Part]]:
     """The model and every model inside it, in the order of their first appearance."""
     found: list[type[Part]] = [root]
     for info in root.model_fields.values():
+        if is_hidden(info):
+            continue
         for inner in _parts_in(info.annotation):
             found += [one for one in models(inner) if one not in found]
     return found
@@ -167,6 +173,8 @@ def fields(model: type[Part]) -> str:
     lines = [f"### {_title(model)}", "", inspect.cleandoc(model.__doc__ or ""), "",
              "| field | allowed | default | meaning |", "|---|---|---|---|"]  # fmt: skip
     for name, info in model.model_fields.items():
+        if is_hidden(info):
+            continue
         about = _cell(info.description or "")
         examples = ", ".join(_example(one) for one in info.examples or ())
         lines.append(
@@ -233,6 +241,48 @@ one YAML file in `include/policies/`, and its file name is its `name`. Check fil
 - `remediate.stages` may name a stage that is called or tagged prod only with `allow_prod: true`.
 - An approval that is required names at least one approver.
 - A cron expression must not restrict day-of-month and day-of-week at once: cron reads that as "either".
+
+### Schedules, windows, freezes
+
+A whole file with them; its windows show the ways of writing one:
+
+```yaml
+name: patch-tuesday
+description: Windows servers, three days after Microsoft's release
+owner: platform-operations
+schedule:
+  patch_tuesday: {{plus_days: 3, at: "20:00", timezone: Europe/Berlin}}
+scope:
+  cells:
+    - account: "111111111111"
+      regions: [eu-central-1]
+policy: standard
+freezes:
+  - {{from: 2026-12-19, to: 2027-01-06, reason: year-end trading, timezone: Europe/Berlin, stages: [prod]}}
+calendars: [change-freeze]
+stages:
+  - name: dev
+    select: {{patch_groups: [windows-dev]}}
+    window: {{cron: "0 22 * * 5", duration: 6h, timezone: Europe/Berlin}}
+  - name: staging
+    select: {{patch_groups: [windows-staging]}}
+    window: {{rrule: FREQ=WEEKLY;BYDAY=SA, starts: 2026-11-14T22:00, duration: 6h, timezone: Europe/Berlin}}
+    approval: {{approvers: [olga]}}
+  - name: prod
+    select: {{patch_groups: [windows-prod]}}
+    window: {{maintenance_window: prod-nights}}
+    approval: {{approvers: [olga, ana]}}
+```
+
+- A schedule is a `cron`, `patch_tuesday` or `weekly` (`weekly: {{on: [tuesday, thursday], at: "22:00", timezone: Europe/Berlin}}`),
+  exactly one of them. Moments that were missed stay missed.
+- A window is a `cron`, an `rrule` or a `maintenance_window`, exactly one of them. A maintenance window that is named is read, as
+  AWS has it when the stage begins, in every cell where the stage has hosts; nothing is begun within its cutoff. One that is
+  declared with `schedule`, `timezone`, `duration` and `cutoff` is created, and kept as it is declared.
+- Local time is kept when clocks change: 22:00 stays 22:00. A time that clocks skip is taken behind the jump, one that they
+  show twice is taken the first time; a window is as long as it says in time that passes.
+- Freezes and change calendars close what a window would open. Of an opening that one of them cuts, the rest is used if a
+  host fits into it. A calendar that cannot be read is closed. A freeze of days ends with the last minute of its last day.
 
 ## A policy file
 
@@ -458,6 +508,7 @@ def pages() -> Mapping[str, str]:
             "awsim-reference.md": awsim_reference(),
             "campaign.schema.json": definition.schema_text(),
             "policy.schema.json": policy.schema_text(),
+            "table.schema.json": tables.schema_text(),
         }
 
 

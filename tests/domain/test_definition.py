@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -151,6 +151,193 @@ def test_a_stage_may_have_a_window():
     assert found.window == Window(cron="0 22 * * 2", duration=timedelta(hours=4), timezone="Europe/Vienna")
     assert campaign.stage("dev").window is None
     assert Campaign.from_json(campaign.to_json()) == campaign
+
+
+NOVEMBER = datetime(2026, 11, 10, 22)  # noqa: DTZ001 (local by meaning)
+
+
+def with_window(written: str) -> str:
+    return changed("    concurrency: 10%", f"    concurrency: 10%\n    window: {written}")
+
+
+def test_a_window_may_be_an_icalendar_rule():
+    """A rule, its first opening as clocks show it, how long, and whose clocks."""
+    written = "{rrule: FREQ=MONTHLY;BYDAY=2TU, starts: 2026-11-10T22:00, duration: 4h, timezone: Europe/Vienna}"
+    found = parsed(with_window(written)).stage("prod").window
+    assert found is not None
+    assert found.window == Window(
+        rrule="FREQ=MONTHLY;BYDAY=2TU", starts=NOVEMBER, duration=timedelta(hours=4), timezone="Europe/Vienna"
+    )
+    assert parsed(with_window(written.replace("22:00", "22:00:00"))).stage("prod").window == found  # YAML makes a moment of this
+
+
+def test_a_window_may_be_a_maintenance_window_that_is_there_or_one_that_is_declared():
+    """Its name alone means: as AWS has it; with its schedule it is created and kept so."""
+    found = parsed(with_window("{maintenance_window: prod-nights}")).stage("prod").window
+    assert found is not None
+    assert found.window == Window(maintenance_window="prod-nights")
+    assert found.maintenance_window is not None
+    assert not found.maintenance_window.is_declared
+    written = (
+        "{maintenance_window: {name: prod-nights, schedule: 'cron(0 22 ? * TUE *)', timezone: Europe/Vienna, duration: 4h, "
+        "cutoff: 1h}}"
+    )
+    declared = parsed(with_window(written)).stage("prod").window
+    assert declared is not None
+    assert declared.maintenance_window is not None
+    assert declared.maintenance_window.is_declared
+    assert declared.window == found.window
+
+
+@pytest.mark.parametrize(
+    ("written", "field", "says"),
+    [
+        ("{duration: 4h, timezone: Europe/Vienna}", "", "found none of cron, rrule, maintenance_window; allowed is exactly one"),
+        ("{cron: 0 22 * * 2, rrule: FREQ=DAILY, duration: 4h, timezone: UTC}", "", "found cron and rrule"),
+        ("{rrule: FREQ=DAILY, duration: 4h, timezone: UTC}", ".starts", "is missing; it must be given beside rrule"),
+        ("{cron: 0 22 * * 2, starts: 2026-11-10T22:00, duration: 4h, timezone: UTC}", ".starts", "says nothing beside cron"),
+        ("{rrule: FREQ=HOURLY, starts: 2026-11-10T22:00, duration: 4h, timezone: UTC}", ".rrule", "allowed is DAILY"),
+        ("{rrule: FREQ=MONTHLY;BYDAY=2TU, starts: 2026-11-11T22:00, duration: 4h, timezone: UTC}", ".starts",
+         "found '2026-11-11T22:00', which rrule does not name; allowed is its first opening, such as 2026-12-08T22:00"),
+        ("{rrule: FREQ=DAILY;UNTIL=20200101, starts: 2026-11-11T22:00, duration: 4h, timezone: UTC}", ".rrule", "no moment"),
+        ("{rrule: FREQ=DAILY, starts: 2026-11-10T22:00+01:00, duration: 4h, timezone: UTC}", ".starts", "without an offset"),
+        ("{rrule: FREQ=DAILY, starts: 2026-13-10T22:00, duration: 4h, timezone: UTC}", ".starts", "there is no such moment"),
+        ("{maintenance_window: prod-nights, duration: 4h}", ".duration", "says nothing beside maintenance_window"),
+        ("{maintenance_window: no way}", ".maintenance_window.name", "3 to 128 letters"),
+        ("{maintenance_window: 7}", ".maintenance_window", "found the number 7; allowed is a mapping of fields"),
+        ("{maintenance_window: {name: nights, duration: 4h}}", ".maintenance_window.duration", "says nothing without schedule"),
+        ("{maintenance_window: {name: nights, schedule: rate(1 day)}}", ".maintenance_window.timezone", "beside schedule"),
+        ("{maintenance_window: {name: nights, schedule: daily}}", ".maintenance_window.schedule", "allowed is cron(...)"),
+        ("{maintenance_window: {name: nights, schedule: rate(1 day), timezone: UTC, duration: 90m}}",
+         ".maintenance_window.duration", "found '90m'; allowed are whole hours"),
+        ("{maintenance_window: {name: nights, schedule: rate(1 day), timezone: UTC, duration: 2h, cutoff: 2h}}",
+         ".maintenance_window.cutoff", "less than duration"),
+        ("{maintenance_window: {name: mw-0123456789abcdef0, schedule: rate(1 day), timezone: UTC, duration: 2h}}",
+         ".maintenance_window.name", "which is an id"),
+    ],
+)  # fmt: skip
+def test_a_window_of_another_kind_that_nobody_can_keep_is_refused(written: str, field: str, says: str):
+    """By line and field, with what is allowed."""
+    line = with_window(written).splitlines().index(f"    window: {written}") + 1
+    found = problems(with_window(written))
+    assert any(f"weekly.yaml:{line}: stages[1].window{field}: " in problem and says in problem for problem in found), found
+
+
+# --- freezes and calendars --------------------------------------------------------------------------------------------------
+def with_closures(written: str) -> str:
+    return changed("policy: standard\n", f"policy: standard\n{written}")
+
+
+def test_a_freeze_of_days_is_from_the_first_minute_to_the_last_in_its_zone():
+    """`to` as a day means the whole day, as people mean it."""
+    campaign = parsed(with_closures(
+        "freezes:\n  - {from: 2026-12-19, to: 2027-01-06, reason: year-end trading, timezone: Europe/Vienna}\n"
+    ))  # fmt: skip
+    (closure,) = campaign.closures("dev")
+    assert closure.begins == datetime(2026, 12, 18, 23, tzinfo=UTC)
+    assert closure.ends == datetime(2027, 1, 6, 23, tzinfo=UTC)
+    assert closure.reason == "freeze 'year-end trading'"
+
+
+def test_a_freeze_may_be_of_moments_and_of_some_stages():
+    """An offset needs no zone; a local time is read in the zone; the other stages are not concerned."""
+    campaign = parsed(with_closures(
+        "freezes:\n"
+        "  - {from: 2026-12-19T18:00+01:00, to: 2026-12-20T00:00:00Z, reason: move, stages: [prod]}\n"
+        "  - {from: 2026-12-21T18:00, to: 2026-12-21 20:00:00, reason: audit, timezone: Europe/Vienna}\n"
+    ))  # fmt: skip
+    move, audit = campaign.closures("prod")
+    assert (move.begins, move.ends) == (datetime(2026, 12, 19, 17, tzinfo=UTC), datetime(2026, 12, 20, tzinfo=UTC))
+    assert (audit.begins, audit.ends) == (datetime(2026, 12, 21, 17, tzinfo=UTC), datetime(2026, 12, 21, 19, tzinfo=UTC))
+    assert campaign.closures("dev") == (audit,)
+
+
+def test_a_campaign_with_freezes_calendars_and_rules_survives_the_ledger():
+    """A run is frozen: what is read back is what was written, under the same digest."""
+    campaign = parsed(
+        with_window("{rrule: FREQ=MONTHLY;BYDAY=2TU, starts: 2026-11-10T22:00, duration: 4h, timezone: Europe/Vienna}").replace(
+            "policy: standard\n",
+            "policy: standard\nfreezes: [{from: 2026-12-19, to: 2027-01-06T18:00+01:00, reason: x, timezone: UTC}]\n"
+            "calendars: [change-freeze, 'arn:aws:ssm:us-east-1:222222222222:document/shared']\n",
+        ).replace('  cron: "0 22 * * 2"\n  timezone: Europe/Vienna\n',
+                  "  patch_tuesday: {plus_days: 3, at: '22:00', timezone: Europe/Berlin}\n")
+    )  # fmt: skip
+    again = Campaign.from_json(campaign.to_json())
+    assert again == campaign
+    assert again.digest == campaign.digest
+    assert again.calendars == ("change-freeze", "arn:aws:ssm:us-east-1:222222222222:document/shared")
+
+
+@pytest.mark.parametrize(
+    ("written", "field", "says"),
+    [
+        ("freezes: [{from: 2026-12-19, to: 2027-01-06, reason: x}]", "freezes[0].timezone", "given beside days"),
+        ("freezes: [{from: 2026-12-19, to: 2026-12-18, reason: x, timezone: UTC}]", "freezes[0].to", "not after '2026-12-19'"),
+        ("freezes: [{from: 2026-12-19, reason: x, timezone: UTC}]", "freezes[0].to", "is missing"),
+        ("freezes: [{from: 19.12.2026, to: 2027-01-06, reason: x, timezone: UTC}]", "freezes[0].from", "a day such as 2026"),
+        ("freezes: [{from: 2026-12-19, to: 2026-02-30, reason: x, timezone: UTC}]", "freezes[0].to", "cannot understand"),
+        ("freezes: [{from: 2026-12-19, to: 2027-01-06, timezone: UTC}]", "freezes[0].reason", "is missing"),
+        ("freezes: [{from: 2026-12-19, to: 2027-01-06, reason: x, timezone: Wien}]", "freezes[0].timezone", "no such time zone"),
+        ("freezes: [{from: 2026-12-19, to: 2027-01-06, reason: x, timezone: UTC, stages: [prd]}]", "freezes[0].stages[0]",
+         "found 'prd', which is no stage; allowed are dev, prod"),
+        ("freezes: [{from: 2026-12-19, to: 2027-01-06, reason: x, timezone: UTC, until: 1}]", "freezes[0].until",
+         "allowed here are from, reason, stages, timezone, to"),
+        ("calendars: [no way]", "calendars[0]", "name of a change calendar"),
+        ("calendars: [abc, abc]", "calendars", "named twice"),
+        ("calendars: ['arn:aws:ssm:eu-west-3:222222222222:document/shared']", "calendars[0]", "in none of the scope's regions"),
+    ],
+)  # fmt: skip
+def test_a_freeze_or_calendar_that_cannot_be_kept_is_refused(written: str, field: str, says: str):
+    """By line and field, with what is allowed."""
+    found = problems(with_closures(f"{written}\n"))
+    assert any(f": {field}: " in problem and says in problem for problem in found), found
+    assert all(problem.startswith("weekly.yaml:12:") for problem in found), found
+
+
+# --- schedules --------------------------------------------------------------------------------------------------------------
+def with_schedule(written: str) -> str:
+    return changed('schedule:\n  cron: "0 22 * * 2"\n  timezone: Europe/Vienna\n', f"schedule: {written}\n")
+
+
+@pytest.mark.parametrize(
+    ("written", "told", "zone"),
+    [
+        ("{patch_tuesday: {plus_days: 3, at: '22:00', timezone: Europe/Berlin}}",
+         "second Tuesday of the month plus 3 days at 22:00 (Europe/Berlin)", "Europe/Berlin"),
+        ("{patch_tuesday: {plus_days: 0, at: '08:05', timezone: UTC}}", "second Tuesday of the month at 08:05 (UTC)", "UTC"),
+        ("{weekly: {on: tuesday, at: '22:00', timezone: Asia/Tokyo}}", "every Tuesday at 22:00 (Asia/Tokyo)", "Asia/Tokyo"),
+        ("{weekly: {on: [monday, friday], at: '22:00', timezone: UTC}}", "every Monday, Friday at 22:00 (UTC)", "UTC"),
+        ("{cron: 0 22 * * 2, timezone: UTC}", "`0 22 * * 2` (UTC)", "UTC"),
+    ],
+)  # fmt: skip
+def test_a_schedule_is_told_as_people_say_it(written: str, told: str, zone: str):
+    """In the DAG's page, with its zone."""
+    schedule = parsed(with_schedule(written)).schedule
+    assert str(schedule) == told
+    assert schedule is not None
+    assert schedule.zone == ZoneInfo(zone)
+
+
+@pytest.mark.parametrize(
+    ("written", "field", "says"),
+    [
+        ("{}", "", "found none of cron, patch_tuesday, weekly"),
+        ("{cron: 0 22 * * 2, timezone: UTC, weekly: {on: monday, at: '22:00', timezone: UTC}}", "", "found cron and weekly"),
+        ("{cron: 0 22 * * 2}", ".timezone", "is missing"),
+        ("{timezone: UTC, weekly: {on: monday, at: '22:00', timezone: UTC}}", ".timezone", "says nothing beside weekly"),
+        ("{patch_tuesday: {plus_days: 28, at: '22:00', timezone: UTC}}", ".patch_tuesday.plus_days", "found the number 28"),
+        ("{patch_tuesday: {at: '22:00', timezone: UTC}}", ".patch_tuesday.plus_days", "is missing"),
+        ("{patch_tuesday: {plus_days: 3, at: 22:00, timezone: UTC}}", ".patch_tuesday.at", "YAML reads 22:00 without them"),
+        ("{weekly: {on: monday, at: '24:00', timezone: UTC}}", ".weekly.at", "from '00:00' to '23:59'"),
+        ("{weekly: {on: [], at: '22:00', timezone: UTC}}", ".weekly.on", "at least one"),
+        ("{weekly: {on: Tue, at: '22:00', timezone: UTC}}", ".weekly.on[0]", "allowed is 'monday', 'tuesday'"),
+        ("{weekly: {on: monday, at: '22:00', timezone: Wien}}", ".weekly.timezone", "no such time zone"),
+    ],
+)  # fmt: skip
+def test_a_schedule_that_nobody_can_keep_is_refused(written: str, field: str, says: str):
+    """By line and field, with what is allowed."""
+    found = problems(with_schedule(written))
+    assert any(f"weekly.yaml:4: schedule{field}: " in problem and says in problem for problem in found), found
 
 
 @pytest.mark.parametrize(

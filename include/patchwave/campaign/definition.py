@@ -11,9 +11,9 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from pathlib import Path
@@ -24,21 +24,23 @@ from croniter import CroniterError, croniter  # type: ignore[import-untyped]
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
     StrictBool,
+    StrictInt,
     StrictStr,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
 
-from patchwave.campaign import document
+from patchwave.campaign import document, windows
 from patchwave.campaign.document import FilePart, Misfit, Misplacement, Part
 from patchwave.campaign.errors import InvalidFile, Permanent
 from patchwave.campaign.values import Cell, Count, HostId, Share, StageName
-from patchwave.campaign.windows import Window
+from patchwave.campaign.windows import Closure, Window
 
 PATCH_GROUP_KEYS = ("PatchGroup", "Patch Group")
 """AWS's two spellings of the tag: the second cannot be used where tags are readable from the instance metadata."""
@@ -149,6 +151,62 @@ def error_budget(written: object) -> Share | int:
     raise ValueError("allowed is a whole number of hosts, 0 or more, or a percentage such as '5%'")
 
 
+def clock_time(written: object) -> time:
+    """From ``'22:00'``: hour and minute as clocks show them.
+
+    Raises:
+        ValueError: neither; without quotes YAML reads 22:00 as the number 1320.
+    """
+    if isinstance(written, time):
+        return written
+    match = re.fullmatch(r"([01][0-9]|2[0-3]):([0-5][0-9])", written) if isinstance(written, str) else None
+    if not match:
+        quotes = " in quotes (YAML reads 22:00 without them as a number)" if isinstance(written, int) else ""
+        raise ValueError(f"allowed is a time of day from '00:00' to '23:59'{quotes}")
+    return time(int(match[1]), int(match[2]))
+
+
+def written_clock_time(value: time) -> str:
+    """As `clock_time` reads it."""
+    return f"{value:%H:%M}"
+
+
+def moment(written: object) -> date | datetime:
+    """From ``2026-12-19`` (a day), ``2026-12-19T18:00`` (a local time) or ``2026-12-19T18:00+01:00`` (a moment).
+
+    Raises:
+        ValueError: none of them.
+    """
+    if isinstance(written, date):
+        return written
+    if isinstance(written, str):
+        day = re.fullmatch(r"\d{4}-\d{2}-\d{2}", written)
+        if day or re.fullmatch(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2})?(Z|[+-]\d{2}:\d{2})?", written):
+            try:
+                return date.fromisoformat(written) if day else datetime.fromisoformat(written)
+            except ValueError as error:
+                raise ValueError(f"there is no such moment ({error}); allowed is one of the calendar") from None
+    raise ValueError("allowed is a day such as 2026-12-19, a local time such as 2026-12-19T18:00, or a moment such as "
+                     "2026-12-19T18:00+01:00")  # fmt: skip
+
+
+def local_time(written: object) -> datetime:
+    """From ``2026-11-10T22:00``: a day and a time as clocks show them, without a zone.
+
+    Raises:
+        ValueError: none, or with a zone.
+    """
+    found = moment(written)
+    if not isinstance(found, datetime) or found.tzinfo is not None:
+        raise ValueError("allowed is a local time without an offset such as 2026-11-10T22:00; the zone stands in timezone")
+    return found
+
+
+def written_moment(value: date | datetime) -> str:
+    """As `moment` reads it."""
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else value.isoformat()
+
+
 def _written(value: Share | Count | int) -> str | int:
     if isinstance(value, Share):
         return written_share(value)
@@ -202,6 +260,24 @@ ErrorBudget = Annotated[
     PlainSerializer(_written, return_type=str | int),
     WithJsonSchema({"anyOf": [PERCENTAGE, {"type": "integer", "minimum": 0}]}),
 ]
+ClockTime = Annotated[
+    time,
+    PlainValidator(clock_time),
+    PlainSerializer(written_clock_time, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$", "examples": ["22:00"]}),
+]
+Moment = Annotated[
+    date | datetime,
+    PlainValidator(moment),
+    PlainSerializer(written_moment, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["2026-12-19", "2026-12-19T18:00", "2026-12-19T18:00+01:00"]}),
+]
+LocalTime = Annotated[
+    datetime,
+    PlainValidator(local_time),
+    PlainSerializer(written_moment, return_type=str),
+    WithJsonSchema({"type": "string", "examples": ["2026-11-10T22:00"]}),
+]
 Slug = Annotated[
     StrictStr,
     _pattern(r"[a-z0-9]+(-[a-z0-9]+)*", "lower-case letters, digits and dashes, at most 100, such as 'weekly'", longest=100),
@@ -235,73 +311,277 @@ def carries(tags: Mapping[str, str], wanted: Mapping[str, tuple[str, ...]]) -> b
 # --- The parts of a campaign ------------------------------------------------------------------------------------------------
 
 
-class Moments(Part):
-    """A cron in a time zone: what a schedule and a window have in common."""
+def _is_cron(value: str) -> str:
+    fields = value.split()
+    if len(fields) != 5:
+        raise ValueError(f"it has {len(fields)} fields; allowed are five: minute hour day-of-month month day-of-week")
+    if not re.fullmatch(r"[0-9A-Za-z*/,#\- ]+", " ".join(fields)) or re.search(r"(?i)(?<![a-z])[hr](?![a-z])", value):
+        raise ValueError("allowed are numbers, names of months and days, and * / , - #")
+    try:
+        croniter(value, datetime(2026, 1, 1, tzinfo=UTC), max_years_between_matches=8).get_next(datetime)
+    except (CroniterError, ValueError, KeyError) as error:
+        raise ValueError(f"it names no moment ({error}); allowed is a cron such as '0 22 * * 2'") from None
+    if fields[2] != "*" and fields[4] != "*":
+        # cron means "or" here: '0 22 8-14 * 2' is every Tuesday and every one of these seven days.
+        raise ValueError(
+            "cron takes day-of-month and day-of-week as 'either', not as 'both'; allowed is one of them: "
+            "write the second Tuesday as '0 22 * * 2#2'"
+        )
+    return " ".join(fields)
 
-    cron: Annotated[StrictStr, Field(
-        description="Five fields: minute, hour, day of month, month, day of week (0 or 7 is Sunday; '2#2' is the second "
-        "Tuesday). No default: a moment that nobody chose is no moment to patch.",
-        examples=["0 22 * * 2"],
+
+def _is_zone(value: str) -> str:
+    if value not in _zones():
+        near = difflib.get_close_matches(value, sorted(_zones()), n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"there is no such time zone{meant}; allowed is an IANA name such as 'Europe/Vienna'")
+    return value
+
+
+Cron = Annotated[StrictStr, AfterValidator(_is_cron)]
+Zone = Annotated[StrictStr, AfterValidator(_is_zone)]
+CRON = (
+    "Five fields: minute, hour, day of month, month, day of week (0 or 7 is Sunday; '2#2' is the second Tuesday). No default: "
+    "a moment that nobody chose is no moment to patch."
+)
+ZONE = (
+    "IANA time zone in which it is read, daylight saving included. No default: the zone of a server says nothing about the "
+    "night of the people whose hosts are patched."
+)
+
+
+def _needs(part: Part, names: Collection[str], because: str) -> Iterator[Misplacement]:
+    """Fields that must be given beside another one."""
+    for name in names:
+        if getattr(part, name) is None:
+            about = type(part).model_fields[name].description
+            yield Misplacement(loc=(name,), message=f"is missing; it must be given {because} ({about})")
+
+
+def _useless(part: Part, names: Collection[str], because: str) -> Iterator[Misplacement]:
+    """Fields that say nothing beside another one."""
+    for name in names:
+        if getattr(part, name) is not None:
+            yield Misplacement(loc=(name,), message=f"says nothing {because}; allowed is to leave it out")
+
+
+def _one_of(part: Part, names: Sequence[str]) -> str:
+    """The one of these fields that is given.
+
+    Raises:
+        ValueError: none, or more than one.
+    """
+    given = [name for name in names if getattr(part, name) is not None]
+    if len(given) != 1:
+        raise ValueError(f"found {' and '.join(given) or 'none'} of {', '.join(names)}; allowed is exactly one of them")
+    return given[0]
+
+
+class PatchTuesday(Part):
+    """The second Tuesday of the month, when Microsoft and others release, and some days more."""
+
+    plus_days: Annotated[StrictInt, Field(
+        ge=0, le=27,
+        description="Days after the second Tuesday, 0 to 27. No default: how long others go first, somebody decides.",
+        examples=[3],
     )]  # fmt: skip
-    timezone: Annotated[StrictStr, Field(
-        description="IANA time zone in which the cron is read, daylight saving included. No default: the zone of a server "
-        "says nothing about the night of the people whose hosts are patched.",
-        examples=["Europe/Vienna"],
-    )]  # fmt: skip
+    at: Annotated[ClockTime, Field(description="Time of day in `timezone`, in quotes.", examples=["22:00"])]
+    timezone: Annotated[Zone, Field(description=ZONE, examples=["Europe/Berlin"])]
 
-    @field_validator("cron")
-    @classmethod
-    def _is_cron(cls, value: str) -> str:
-        fields = value.split()
-        if len(fields) != 5:
-            raise ValueError(f"it has {len(fields)} fields; allowed are five: minute hour day-of-month month day-of-week")
-        if not re.fullmatch(r"[0-9A-Za-z*/,#\- ]+", " ".join(fields)) or re.search(r"(?i)(?<![a-z])[hr](?![a-z])", value):
-            raise ValueError("allowed are numbers, names of months and days, and * / , - #")
-        try:
-            croniter(value, datetime(2026, 1, 1, tzinfo=UTC), max_years_between_matches=8).get_next(datetime)
-        except (CroniterError, ValueError, KeyError) as error:
-            raise ValueError(f"it names no moment ({error}); allowed is a cron such as '0 22 * * 2'") from None
-        if fields[2] != "*" and fields[4] != "*":
-            # cron means "or" here: '0 22 8-14 * 2' is every Tuesday and every one of these seven days.
-            raise ValueError(
-                "cron takes day-of-month and day-of-week as 'either', not as 'both'; allowed is one of them: "
-                "write the second Tuesday as '0 22 * * 2#2'"
-            )
-        return " ".join(fields)
 
-    @field_validator("timezone")
-    @classmethod
-    def _is_zone(cls, value: str) -> str:
-        if value not in _zones():
-            near = difflib.get_close_matches(value, sorted(_zones()), n=1)
-            meant = f" (did you mean {near[0]!r}?)" if near else ""
-            raise ValueError(f"there is no such time zone{meant}; allowed is an IANA name such as 'Europe/Vienna'")
-        return value
+class Weekday(StrEnum):
+    """A day of the week, Monday first."""
+
+    MONDAY = "monday"
+    TUESDAY = "tuesday"
+    WEDNESDAY = "wednesday"
+    THURSDAY = "thursday"
+    FRIDAY = "friday"
+    SATURDAY = "saturday"
+    SUNDAY = "sunday"
+
+
+class Weekly(Part):
+    """The same days of every week at a local time."""
+
+    on: Annotated[
+        tuple[Weekday, ...], BeforeValidator(_tag_values), AfterValidator(_named), AfterValidator(_unique),
+        Field(description="One day of the week or a list of them.", min_length=1, examples=["tuesday"], json_schema_extra={
+            "anyOf": [{"enum": list(Weekday)}, {"type": "array", "items": {"enum": list(Weekday)}}],
+        }),
+    ]  # fmt: skip
+    at: Annotated[ClockTime, Field(description="Time of day in `timezone`, in quotes.", examples=["22:00"])]
+    timezone: Annotated[Zone, Field(description=ZONE, examples=["Europe/Berlin"])]
+
+
+class Schedule(Part):
+    """When the campaign starts by itself: by exactly one of `cron`, `patch_tuesday` and `weekly`."""
+
+    cron: Annotated[Cron | None, Field(description=CRON, examples=["0 22 * * 2"])] = None
+    timezone: Annotated[Zone | None, Field(description=f"{ZONE} Beside `cron` only.", examples=["Europe/Vienna"])] = None
+    patch_tuesday: Annotated[PatchTuesday | None, Field(
+        description="The second Tuesday of the month plus some days. Default: not so.",
+    )] = None  # fmt: skip
+    weekly: Annotated[Weekly | None, Field(description="Days of every week. Default: not so.")] = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        kind = _one_of(self, ("cron", "patch_tuesday", "weekly"))
+        found = _needs(self, ("timezone",), "beside cron") if kind == "cron" else _useless(self, ("timezone",), f"beside {kind}")
+        if problems := list(found):
+            raise Misfit(problems)
+        return self
 
     @property
     def zone(self) -> ZoneInfo:
         """The time zone itself."""
-        return ZoneInfo(self.timezone)
+        inner = self.patch_tuesday or self.weekly
+        return ZoneInfo(inner.timezone if inner else self.timezone or "UTC")
+
+    def __str__(self) -> str:
+        if self.patch_tuesday is not None:
+            its = self.patch_tuesday
+            later = f" plus {its.plus_days} day{'s' if its.plus_days != 1 else ''}" if its.plus_days else ""
+            return f"second Tuesday of the month{later} at {its.at:%H:%M} ({its.timezone})"
+        if self.weekly is not None:
+            days = ", ".join(day.value.capitalize() for day in self.weekly.on)
+            return f"every {days} at {self.weekly.at:%H:%M} ({self.weekly.timezone})"
+        return f"`{self.cron}` ({self.timezone})"
 
 
-class Schedule(Moments):
-    """When the campaign starts by itself."""
+class MaintenanceWindow(Part):
+    """A maintenance window of Systems Manager: one that is there (its name or id alone), or one that is declared here."""
+
+    name: Annotated[
+        StrictStr,
+        _pattern(r"[A-Za-z0-9_.-]{3,128}", "3 to 128 letters, digits and _ - ., or an id such as 'mw-0123456789abcdef0'"),
+        Field(description="Its name in every cell where the stage has hosts, or its id. No default.", examples=["prod-nights"]),
+    ]
+    schedule: Annotated[
+        Annotated[StrictStr, _pattern(r"(cron|rate|at)\([^()]+\)", "cron(...), rate(...) or at(...) as Systems Manager reads it")]
+        | None,
+        Field(
+            description="When it opens, as Systems Manager writes it. Given here, the window is created and kept so; default: it "
+            "is read and never changed.",
+            examples=["cron(0 22 ? * TUE *)"],
+        ),
+    ] = None
+    timezone: Annotated[Zone | None, Field(description=f"{ZONE} Beside `schedule` only.", examples=["Europe/Vienna"])] = None
+    duration: Annotated[Timeout | None, Field(
+        description="How long it stays open, whole hours from 1h to 24h. Beside `schedule` only.", examples=["4h"],
+    )] = None  # fmt: skip
+    cutoff: Annotated[Duration | None, Field(
+        description="How long before its end nothing more is begun, whole hours, less than `duration`. Default 0h, beside "
+        "`schedule` only: what would not be over in time is not begun anyway.",
+        examples=["1h"],
+    )] = None  # fmt: skip
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, written: Any) -> Any:
+        return {"name": written} if isinstance(written, str) else written
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> Any:
+        return {"anyOf": [{"type": "string", "examples": ["prod-nights"]}, handler(schema)]}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.schedule is None:
+            found = [*_useless(self, ("timezone", "duration", "cutoff"), "without schedule")]
+        else:
+            found = [*_needs(self, ("timezone", "duration"), "beside schedule"), *self._wrong_hours()]
+            if self.is_id:
+                found.append(Misplacement(loc=("name",), message=f"found {self.name!r}, which is an id; allowed is a name: AWS "
+                                          "chooses the id of what is created"))  # fmt: skip
+        if found:
+            raise Misfit(found)
+        return self
+
+    def _wrong_hours(self) -> Iterator[Misplacement]:
+        hour = timedelta(hours=1)
+        if self.duration is not None and (self.duration % hour or self.duration > 24 * hour):
+            yield Misplacement(loc=("duration",), message=f"found {written_duration(self.duration)!r}; allowed are whole hours "
+                               "from 1h to 24h")  # fmt: skip
+        if self.cutoff is not None and (self.cutoff % hour or (self.duration is not None and self.cutoff >= self.duration)):
+            yield Misplacement(loc=("cutoff",), message=f"found {written_duration(self.cutoff)!r}; allowed are whole hours, less "
+                               "than duration")  # fmt: skip
+
+    @property
+    def is_id(self) -> bool:
+        """Whether it is named by its id."""
+        return re.fullmatch(r"mw-[0-9a-f]{17}", self.name) is not None
+
+    @property
+    def is_declared(self) -> bool:
+        """Whether it is to be created and kept as this file says."""
+        return self.schedule is not None
 
 
-class StageWindow(Moments):
-    """When a stage's hosts may be disrupted."""
+class StageWindow(Part):
+    """When a stage's hosts may be disrupted: by exactly one of `cron`, `rrule` and `maintenance_window`."""
 
-    duration: Annotated[Timeout, Field(
+    cron: Annotated[Cron | None, Field(description=CRON, examples=["0 22 * * 2"])] = None
+    rrule: Annotated[StrictStr | None, Field(
+        description="A recurrence rule of iCalendar (RFC 5545) with FREQ DAILY, WEEKLY, MONTHLY or YEARLY; its time of day is "
+        "that of `starts`. Default: not so.",
+        examples=["FREQ=MONTHLY;BYDAY=2TU"],
+    )] = None  # fmt: skip
+    starts: Annotated[LocalTime | None, Field(
+        description="The first opening by `rrule`, as clocks in `timezone` show it. Beside `rrule` only.",
+        examples=["2026-11-10T22:00"],
+    )] = None  # fmt: skip
+    maintenance_window: Annotated[MaintenanceWindow | None, Field(
+        description="Name or id of a maintenance window of Systems Manager, whose schedule, duration and cutoff hold as AWS has "
+        "them at that time; or all of it, and it is created and kept so. Default: not so.",
+    )] = None  # fmt: skip
+    duration: Annotated[Timeout | None, Field(
         description="How long it stays open, with unit, in real time: a night in which the clock is changed makes it no "
         "longer. A host is begun only if it is expected to be through before it closes. No default: how long hosts may be "
         "away, their owners decide.",
         examples=["4h"],
-    )]  # fmt: skip
+    )] = None  # fmt: skip
+    timezone: Annotated[Zone | None, Field(description=ZONE, examples=["Europe/Vienna"])] = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        kind = _one_of(self, ("cron", "rrule", "maintenance_window"))
+        found: list[Misplacement] = []
+        if kind == "maintenance_window":
+            found += _useless(self, ("starts", "duration", "timezone"), "beside maintenance_window, which has its own")
+        else:
+            found += _needs(self, ("duration", "timezone"), f"beside {kind}")
+            found += _needs(self, ("starts",), "beside rrule") if kind == "rrule" else _useless(self, ("starts",), "beside cron")
+        if not found and self.rrule is not None:
+            found += self._wrong_rule(self.rrule)
+        if found:
+            raise Misfit(found)
+        return self
+
+    def _wrong_rule(self, text: str) -> Iterator[Misplacement]:
+        if self.starts is None or self.timezone is None:
+            return
+        try:
+            first = windows.first_of(text, self.starts, self.timezone)
+        except ValueError as error:
+            yield Misplacement(loc=("rrule",), message=f"found {document.shown(text)}; {error}")
+            return
+        if first is None:
+            yield Misplacement(loc=("rrule",), message=f"found {document.shown(text)}, which names no moment within eight years; "
+                               "allowed is a rule such as 'FREQ=MONTHLY;BYDAY=2TU'")  # fmt: skip
+        elif first != self.starts:
+            yield Misplacement(loc=("starts",), message=f"found '{self.starts:%Y-%m-%dT%H:%M}', which rrule does not name; "
+                               f"allowed is its first opening, such as {first:%Y-%m-%dT%H:%M}")  # fmt: skip
 
     @property
     def window(self) -> Window:
         """As the plan and the rollout know it."""
-        return Window(cron=self.cron, duration=self.duration, timezone=self.timezone)
+        if self.maintenance_window is not None:
+            return Window(maintenance_window=self.maintenance_window.name)
+        return Window(
+            cron=self.cron or "", rrule=self.rrule or "", starts=self.starts, duration=self.duration or timedelta(),
+            timezone=self.timezone or "UTC",
+        )  # fmt: skip
 
 
 @lru_cache(maxsize=1)
@@ -573,6 +853,61 @@ class Notification(Part):
         return self
 
 
+class Freeze(Part):
+    """A time in which nothing is begun, whatever the windows say."""
+
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    from_: Annotated[Moment, Field(
+        alias="from",
+        description="Its beginning: a day (from its first minute on), a local time, or a moment with an offset.",
+        examples=["2026-12-19"],
+    )]  # fmt: skip
+    to: Annotated[Moment, Field(
+        description="Its end: a day (up to and with its last minute), a local time, or a moment with an offset.",
+        examples=["2027-01-06"],
+    )]  # fmt: skip
+    reason: Annotated[Line, Field(description="Why, in one line; whoever waits reads it.", examples=["year-end trading"])]
+    timezone: Annotated[Zone | None, Field(
+        description="IANA time zone in which days and local times are read; must be given beside such.",
+        examples=["Europe/Vienna"],
+    )] = None  # fmt: skip
+    stages: Annotated[tuple[StrictStr, ...], AfterValidator(_unique), Field(
+        description="Names of the stages that it concerns. Default: all.",
+    )] = ()  # fmt: skip
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.timezone is None and not (_is_exact(self.from_) and _is_exact(self.to)):
+            raise Misfit([*_needs(self, ("timezone",), "beside days and local times")])
+        closure = self.closure
+        if closure.ends is not None and closure.ends <= closure.begins:
+            raise Misfit([Misplacement(loc=("to",), message=f"found {written_moment(self.to)!r}, which is not after "
+                                       f"{written_moment(self.from_)!r}; allowed is a later one")])  # fmt: skip
+        return self
+
+    @property
+    def closure(self) -> Closure:
+        """As windows know it."""
+        zone = ZoneInfo(self.timezone or "UTC")
+        return Closure(
+            begins=_exact(self.from_, zone), ends=_exact(self.to, zone, last=True), reason=f"freeze {self.reason!r}",
+            stages=self.stages,
+        )  # fmt: skip
+
+
+def _is_exact(value: date | datetime) -> bool:
+    return isinstance(value, datetime) and value.tzinfo is not None
+
+
+def _exact(value: date | datetime, zone: ZoneInfo, *, last: bool = False) -> datetime:
+    """The moment; of a day its first, or the first after it."""
+    if not isinstance(value, datetime):
+        day = value + timedelta(days=1) if last else value
+        return windows.moment_of(datetime.combine(day, time()), zone)
+    return value.astimezone(UTC) if value.tzinfo is not None else windows.moment_of(value, zone)
+
+
 class Campaign(FilePart):
     """One campaign file; it becomes one DAG."""
 
@@ -591,6 +926,27 @@ class Campaign(FilePart):
     stages: Annotated[tuple[Stage, ...], AfterValidator(_named), Field(
         description="Rings of hosts in the order in which they are patched.", min_length=1,
     )]  # fmt: skip
+    freezes: Annotated[tuple[Freeze, ...], Field(
+        description="Times in which nothing is begun, whatever the windows say. Default: none.",
+    )] = ()  # fmt: skip
+    calendars: Annotated[
+        tuple[
+            Annotated[
+                StrictStr,
+                _pattern(
+                    r"[A-Za-z0-9_.-]{3,128}|arn:aws[a-z-]*:ssm:[a-z0-9-]+:[0-9]{12}:document/[A-Za-z0-9_.-]{3,128}",
+                    "the name of a change calendar, or the ARN of one that is shared",
+                ),
+            ],
+            ...,
+        ],
+        AfterValidator(_unique),
+        Field(
+            description="Change calendars of Systems Manager: nothing is begun while one of them is CLOSED, or cannot be read. "
+            "A name is asked in every cell of the scope, an ARN in the cells of its region. Default: none.",
+            examples=[["change-freeze"]],
+        ),
+    ] = ()
     verify: Annotated[Verify, Field(
         default_factory=Verify, description="How the result is proven. Default: SSM's patch compliance by Config's managed rule.",
     )]  # fmt: skip
@@ -618,7 +974,12 @@ class Campaign(FilePart):
 
     @model_validator(mode="after")
     def _stages_fit_together(self) -> Self:
-        found = [*self._stages_named_twice(), *self._stages_that_meet(), *self._remediated_wrongly()]
+        found = [
+            *self._stages_named_twice(),
+            *self._stages_that_meet(),
+            *self._remediated_wrongly(),
+            *self._closed_wrongly(),
+        ]
         if found:
             raise Misfit(found)
         return self
@@ -650,6 +1011,23 @@ class Campaign(FilePart):
             elif known[name].is_production and not self.remediate.allow_prod:
                 yield Misplacement(loc=loc, message=f"found {name!r}, which is called or tagged prod; allowed are stages "
                                    "that are not, or any with allow_prod: true")  # fmt: skip
+
+    def _closed_wrongly(self) -> Iterator[Misplacement]:
+        known = [str(stage.name) for stage in self.stages]
+        for number, freeze in enumerate(self.freezes):
+            for index, name in enumerate(freeze.stages):
+                if name not in known:
+                    yield Misplacement(loc=("freezes", number, "stages", index),
+                                       message=f"found {name!r}, which is no stage; allowed are {', '.join(known)}")  # fmt: skip
+        regions = sorted({cell.region for cell in self.cells})
+        for number, calendar in enumerate(self.calendars):
+            if calendar.startswith("arn:") and calendar.split(":")[3] not in regions:
+                yield Misplacement(loc=("calendars", number), message=f"found {calendar!r}, which is in none of the scope's "
+                                   f"regions; allowed are calendars in {', '.join(regions)}")  # fmt: skip
+
+    def closures(self, stage: str) -> tuple[Closure, ...]:
+        """The freezes that concern a stage; what change calendars say, AWS is asked for."""
+        return tuple(closure for freeze in self.freezes if (closure := freeze.closure).concerns(stage))
 
     @property
     def cells(self) -> tuple[Cell, ...]:

@@ -341,7 +341,10 @@ def _concurrency(stage: Stage, size: int) -> tuple[Share | Count, tuple[str, ...
 def _window_remark(stage: Stage) -> tuple[str, ...]:
     if stage.window is None:
         return ()
-    opens = f"{stage.window.cron} in {stage.window.timezone} for {_duration(stage.window.duration)}"
+    window = stage.window.window
+    opens = f"{window.cron or window.rrule} in {window.timezone} for {_duration(window.duration)}"
+    if window.maintenance_window:
+        opens = f"{window}, as it is then"
     rule = "nothing is begun before it opens, and no host that is not expected to be through before it closes"
     return (f"Window: opens by {opens}; {rule}.",)
 

@@ -7,7 +7,7 @@ from patchwave.campaign.definition import Campaign, written_duration
 
 def dag_page(campaign: Campaign) -> str:
     """Markdown: purpose, stages, what the tasks do, what a "no" does, how to go on after a halt."""
-    schedule = f"`{campaign.schedule.cron}` ({campaign.schedule.timezone})" if campaign.schedule else "by hand only"
+    schedule = str(campaign.schedule or "by hand only")
     stages = "\n".join(
         f"| {stage.name} | {stage.select} | {stage.concurrency or 'by the number of hosts'} | {stage.error_budget} "
         f"| {written_duration(stage.soak) if stage.soak else 'none'} "
