@@ -109,6 +109,14 @@ def read(chosen: object, inputs: object = None, **facts: Any) -> Vote | Misread:
     return approval.read(chosen, inputs, **values | facts)
 
 
+def test_a_reason_can_always_be_written_down() -> None:
+    """People paste anything."""
+    found = read(["Approve"], {"reason": "a\0b\ud83dc" + "x" * 9000})
+    assert isinstance(found, Vote)
+    assert evidence.canonical(approval.as_record(found))
+    assert len(found.reason) == approval.LONGEST_REASON
+
+
 def test_a_yes_keeps_its_reason() -> None:
     """It stands in the evidence beside the name."""
     assert read(["Approve"], {"reason": " tested on dev "}) == a_vote("olga", reason="tested on dev")
