@@ -113,6 +113,7 @@ def _finding(cell: Cell, row: Mapping[str, Any], resource: Mapping[str, Any]) ->
         updated=(row.get("updatedAt") or row["lastObservedAt"]).astimezone(UTC),
         score=row.get("inspectorScore"),
         exploit_known=row.get("exploitAvailable") == "YES",
+        related=tuple(details.get("relatedVulnerabilities", ())),
     )
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Tag, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from patchwave.campaign.errors import InvalidFile
@@ -90,6 +92,10 @@ class Document:
                 return self.lines[loc[:length]]
         return 1
 
+    def within(self, name: str) -> Document:
+        """The same as the one field of a mapping, for a file that is a list."""
+        return Document(file=self.file, data={name: self.data}, lines=_Within(name=name, lines=self.lines))
+
     def problem(self, loc: Loc, message: str) -> str:
         """One sentence: file, line, field, and what is wrong with it."""
         return f"{self.file}:{self.line(loc)}: {dotted(loc) or 'the file'}: {message}"
@@ -148,6 +154,100 @@ def load(text: str, *, file: str) -> Document:
     if not isinstance(data, dict):
         raise InvalidFile((f"{file}:1: the file: found {shown(data)}; allowed is a mapping of fields",))
     return Document(file=file, data=data, lines=reader.lines)
+
+
+def load_json(text: str, *, file: str) -> Document:
+    """The document of a JSON text: a mapping or a list.
+
+    Raises:
+        InvalidFile: no JSON, or another value.
+    """
+    try:
+        data = json.loads(text, parse_constant=_no_number)
+    except json.JSONDecodeError as error:
+        message = f"{file}:{error.lineno}: the file: is no valid JSON at column {error.colno}: {error.msg}"
+        raise InvalidFile((message,)) from error
+    except (RecursionError, ValueError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise InvalidFile((f"{file}:1: the file: is no valid JSON: {reason}",)) from error
+    if not isinstance(data, dict | list):
+        raise InvalidFile((f"{file}:1: the file: found {shown(data)}; allowed is a mapping or a list",))
+    return Document(file=file, data=data, lines=_JsonLines(text))
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+class _Lines(Mapping[Loc, int]):
+    """Lines that are looked up only when there is something to complain about."""
+
+    def found(self) -> Mapping[Loc, int]:
+        raise NotImplementedError
+
+    def __getitem__(self, loc: Loc) -> int:
+        return self.found()[loc]
+
+    def __iter__(self) -> Iterator[Loc]:
+        return iter(self.found())
+
+    def __len__(self) -> int:
+        return len(self.found())
+
+
+class _JsonLines(_Lines):
+    """The line of each value of a JSON text, which is known to be valid."""
+
+    _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._lines: dict[Loc, int] | None = None
+
+    def found(self) -> Mapping[Loc, int]:
+        if self._lines is None:
+            self._lines = dict(reversed(list(self._walk())))  # a value begins at its first token
+        return self._lines
+
+    def _walk(self) -> Iterator[tuple[Loc, int]]:
+        path: list[str | int] = []
+        inside: list[bool] = []  # whether each enclosing value is a mapping
+        key: str | None = None
+        line, last = 1, 0
+        for token in self._TOKEN.finditer(self._text):
+            line, last = line + self._text.count("\n", last, token.start()), token.start()
+            match token[0]:
+                case "{" | "[" as opens:
+                    yield tuple(path), line
+                    inside.append(opens == "{")
+                    path.append("" if opens == "{" else 0)
+                    key = None
+                case "}" | "]":
+                    inside.pop()
+                    path.pop()
+                case ",":
+                    key = None
+                    if not inside[-1]:
+                        path[-1] = int(path[-1]) + 1
+                case ":":
+                    pass
+                case text if inside and inside[-1] and key is None:
+                    key = path[-1] = str(json.loads(text))
+                    yield tuple(path), line
+                case _:
+                    yield tuple(path), line
+            if token[0] in "}]" and inside and inside[-1]:
+                key = str(path[-1])
+
+
+class _Within(_Lines):
+    """The lines of a list, seen as the one field of a mapping."""
+
+    def __init__(self, *, name: str, lines: Mapping[Loc, int]) -> None:
+        self._name, self._inner = name, lines
+
+    def found(self) -> Mapping[Loc, int]:
+        return {(): 1, **{(self._name, *loc): line for loc, line in self._inner.items()}}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -220,23 +320,38 @@ def fit(document: Document, model: type[ModelT], *, also: Sequence[Misplacement]
     try:
         made = model.model_validate(document.data)
     except ValidationError as error:
-        for one in error.errors():
-            cause = one.get("ctx", {}).get("error")
-            if isinstance(cause, Misfit):
-                base = _written(one["loc"])
-                found += [Misplacement(loc=(*base, *part.loc), message=part.message) for part in cause.found]
-            else:
-                loc = _written(one["loc"])
-                found.append(Misplacement(loc=loc, message=_sentence(one, model)))
+        found += misplaced(error, model)
     if found or made is None:
         found.sort(key=lambda one: document.line(one.loc))
         raise InvalidFile(tuple(document.problem(one.loc, one.message) for one in found))
     return made
 
 
+def misplaced(error: ValueError, model: type[BaseModel]) -> list[Misplacement]:
+    """What pydantic or a `Misfit` says of a model, each problem at its field."""
+    if isinstance(error, Misfit):
+        return list(error.found)
+    if not isinstance(error, ValidationError):
+        return [Misplacement(loc=(), message=str(error))]
+    found: list[Misplacement] = []
+    for one in error.errors():
+        cause = one.get("ctx", {}).get("error")
+        base = _written(one["loc"])
+        if isinstance(cause, Misfit):
+            found += [Misplacement(loc=(*base, *part.loc), message=part.message) for part in cause.found]
+        else:
+            found.append(Misplacement(loc=base, message=_sentence(one, model)))
+    return found
+
+
 def _written(loc: Loc) -> Loc:
-    """The path as written in the file: pydantic adds ``[key]`` where the key itself is wrong."""
-    return tuple(part for part in loc if part != "[key]")
+    """The path as written in the file: pydantic adds ``[key]`` where the key itself is wrong, and the tag of a union's member,
+    which is in angle brackets with us."""
+    return tuple(part for part in loc if part != "[key]" and not _is_tag(part))
+
+
+def _is_tag(part: str | int) -> bool:
+    return isinstance(part, str) and part.startswith("<") and part.endswith(">")
 
 
 def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
@@ -244,7 +359,8 @@ def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
     kind, found, loc = error["type"], error["input"], error["loc"]
     if kind == "missing":
         holder = model_at(model, loc[:-1])
-        about = holder.model_fields[str(loc[-1])].description if holder and str(loc[-1]) in holder.model_fields else None
+        info = _field(holder, str(loc[-1]))
+        about = info.description if info else None
         return f"is missing; it must be given{f' ({about})' if about else ''}"
     if kind == "extra_forbidden":
         return _unknown(str(loc[-1]), model_at(model, loc[:-1]))
@@ -269,7 +385,7 @@ def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
 def _unknown(name: str, holder: type[BaseModel] | None) -> str:
     if holder is None:
         return "is no known field"
-    names = sorted(info.alias or key for key, info in holder.model_fields.items())
+    names = sorted(info.alias or key for key, info in holder.model_fields.items() if not is_hidden(info))
     near = difflib.get_close_matches(name, names, n=1)
     meant = f" (did you mean {near[0]!r}?)" if near else ""
     return f"is no known field{meant}; allowed here are {', '.join(names)}"
@@ -278,13 +394,40 @@ def _unknown(name: str, holder: type[BaseModel] | None) -> str:
 def model_at(model: type[BaseModel], loc: Loc) -> type[BaseModel] | None:
     """The model that describes the mapping at `loc`; None where that is no model."""
     here: type[BaseModel] | None = model
+    annotation: Any = model
     for part in loc:
         if isinstance(part, int):
             continue
-        if here is None or part not in here.model_fields:
+        if _is_tag(part):
+            here = _tagged(annotation, part)
+            continue
+        info = _field(here, part)
+        if info is None:
             return None
-        here = _model_in(here.model_fields[part].annotation)
+        annotation = info.annotation
+        here = _model_in(annotation)
     return here
+
+
+def is_hidden(info: FieldInfo) -> bool:
+    """Whether a field is for stored copies only, and not to be written in a file."""
+    return any(type(one).__name__ == "SkipJsonSchema" for one in info.metadata)
+
+
+def _field(model: type[BaseModel] | None, name: str) -> FieldInfo | None:
+    """The field of that name, in Python or in the file."""
+    fields = model.model_fields if model else {}
+    return fields.get(name) or next((info for info in fields.values() if info.alias == name), None)
+
+
+def _tagged(annotation: Any, tag: str) -> type[BaseModel] | None:
+    """The member of a union that carries that tag."""
+    for inner in get_args(annotation):
+        if get_origin(inner) is Annotated and any(isinstance(one, Tag) and one.tag == tag for one in inner.__metadata__):
+            return _model_in(inner)
+        if (found := _tagged(inner, tag)) is not None:
+            return found
+    return None
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -51,6 +51,7 @@ class Finding:
         score: Inspector's score 0-10; None for untriaged ones.
         fix: ``YES``, ``NO`` or ``PARTIAL`` (only some of its packages have a fix).
         exploit_known: an exploit is said to exist.
+        related: ids of the vulnerabilities that a vendor's advisory mends, mostly CVE ids.
         first_seen: when Inspector saw it first: exposure counts from here.
     """
 
@@ -67,6 +68,7 @@ class Finding:
     updated: datetime
     score: float | None = None
     exploit_known: bool = False
+    related: tuple[str, ...] = ()
 
     @property
     def host(self) -> HostId:

@@ -1,8 +1,8 @@
 """What does a policy file say: by when must a finding be gone, and on which track is it handled?
 
 `severity.classify` applies it; the campaign names it; the ledger keeps the copy that a run works from. Everything that a
-change board would discuss is data here, none of it is in the code: the deadlines, the rows of the patch decision matrix, which
-packages are a kernel.
+change board would discuss is data here, none of it is in the code: the deadlines (what may stand there says `deadlines`), the
+rows of the patch decision matrix, which packages are a kernel.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, StrictBool, StrictStr, field_validator, model_validator
 
-from patchwave.campaign import document
-from patchwave.campaign.definition import Broken, Line, Slug
+from patchwave.campaign import deadlines, document, tables
+from patchwave.campaign.deadlines import ByTable, Deadlines
+from patchwave.campaign.definition import Broken, Line, Slug, Timeout
 from patchwave.campaign.document import FilePart, Misfit, Misplacement, Part
 from patchwave.campaign.errors import InvalidFile
 from patchwave.campaign.findings import Severity
@@ -49,62 +49,13 @@ class Reboot(StrEnum):
     NEVER = "never"  # hosts stay pending_reboot until somebody reboots them
 
 
-def _days(written: object) -> int | None:
-    if written is None:
-        return None
-    if isinstance(written, int) and not isinstance(written, bool) and 0 <= written <= 3650:
-        return written
-    raise ValueError("allowed is a whole number of days from 0 to 3650, or null for no deadline")
-
-
 def _package_pattern(written: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9+._*-]*", written):
         raise ValueError("allowed is a package name in which * stands for any characters, such as 'kernel-*'")
     return written
 
 
-Days = Annotated[int | None, Field(strict=True, ge=0, le=3650)]
 PackagePattern = Annotated[StrictStr, AfterValidator(_package_pattern)]
-
-
-class Deadlines(Part):
-    """Days from the moment when Inspector first saw a finding until it must be gone; null for no deadline.
-
-    There are no defaults: a deadline that nobody wrote down is nobody's.
-    """
-
-    critical: Annotated[Days, Field(description="Days for critical findings (score 9.0 to 10).", examples=[15])]
-    high: Annotated[Days, Field(description="Days for high findings (7.0 to 8.9).", examples=[30])]
-    medium: Annotated[Days, Field(description="Days for medium findings (4.0 to 6.9).", examples=[90])]
-    low: Annotated[Days, Field(description="Days for low findings (0.1 to 3.9).", examples=[180])]
-    informational: Annotated[Days, Field(description="Days for informational findings (0).", examples=[None])]
-    untriaged: Annotated[Days, Field(
-        description="Days for findings without a score yet. Unknown is not harmless: give them those of high findings, since "
-        "most are scored medium or high once somebody looks, and critical ones are rarely left unscored.",
-        examples=[30],
-    )]  # fmt: skip
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _is_days(cls, written: object) -> object:
-        return _days(written)
-
-    @model_validator(mode="after")
-    def _more_severe_is_never_later(self) -> Self:
-        ranked = [(name, getattr(self, name)) for name in ("critical", "high", "medium", "low", "informational")]
-        found = []
-        for (worse, sooner), (milder, later) in pairwise(ranked):
-            if later is not None and (sooner is None or sooner > later):
-                message = f"is later than {milder} ({later} days); allowed is at most that"
-                found.append(Misplacement(loc=(worse,), message=message))
-        if found:
-            raise Misfit(found)
-        return self
-
-    def of(self, severity: Severity) -> timedelta | None:
-        """The time that a finding of this severity has; None for no deadline."""
-        days: int | None = getattr(self, severity.value)
-        return None if days is None else timedelta(days=days)
 
 
 class Row(Part):
@@ -125,6 +76,11 @@ class Row(Part):
     exploit_known: Annotated[StrictBool | None, Field(
         description="Whether Inspector knows of an exploit. Default: does not matter.",
     )] = None  # fmt: skip
+    due_within: Annotated[Timeout | None, Field(
+        description="The longest time that `deadlines` gives to the finding, such as 14d: its track then comes from the same "
+        "table as its deadline. Default: does not matter.",
+        examples=["14d"],
+    )] = None  # fmt: skip
 
     @field_validator("track")
     @classmethod
@@ -136,19 +92,28 @@ class Row(Part):
     @property
     def takes_what_is_left(self) -> bool:
         """Whether it matches every EC2 instance's finding."""
-        conditions = (self.kernel is not None, bool(self.severities), self.exploit_known is not None)
+        conditions = (
+            self.kernel is not None, bool(self.severities), self.exploit_known is not None, self.due_within is not None,
+        )  # fmt: skip
         return not any(conditions) and self.concerns("AWS_EC2_INSTANCE")
 
     def concerns(self, resource_type: str) -> bool:
         """Whether the row is about resources of this type."""
         return any(fnmatch.fnmatchcase(resource_type, pattern) for pattern in self.resource_types)
 
-    def matches(self, *, resource_type: str, kernel: bool, severity: Severity, exploit_known: bool) -> bool:
-        """Whether all given conditions hold."""
+    def matches(
+        self, *, resource_type: str, kernel: bool, severity: Severity, exploit_known: bool, within: timedelta | None = None
+    ) -> bool:
+        """Whether all given conditions hold.
+
+        Args:
+            within: the time that the finding's deadline gives; None for no deadline.
+        """
         return (
             (self.kernel is None or self.kernel == kernel)
             and (not self.severities or severity in self.severities)
             and (self.exploit_known is None or self.exploit_known == exploit_known)
+            and (self.due_within is None or (within is not None and within <= self.due_within))
             and self.concerns(resource_type)
         )
 
@@ -189,7 +154,9 @@ class Policy(FilePart):
     name: Annotated[Slug, Field(description="Name of the policy: that of its file, without the ending.", examples=["standard"])]
     description: Annotated[Line, Field(description="One line: for whom the policy is.")]
     source: Annotated[Line, Field(description="Where the deadlines come from, so that an auditor can look them up.")]
-    deadlines: Annotated[Deadlines, Field(description="Days by severity until a finding must be gone.")]
+    deadlines: Annotated[Deadlines, Field(
+        description="By when a finding must be gone: days by severity, or `table` and the inputs of one of the decision tables.",
+    )]  # fmt: skip
     matrix: Annotated[tuple[Row, ...], Field(
         min_length=1,
         description="The patch decision matrix; the first row that matches gives the track, so the order counts. The last row "
@@ -200,6 +167,11 @@ class Policy(FilePart):
         description="Whether a host reboots whose patches wait for it. Default if_needed: until then it is neither protected nor "
         "compliant. With never, such hosts end in the class pending_reboot, for somebody to reboot.",
     )] = Reboot.IF_NEEDED  # fmt: skip
+
+    @field_validator("deadlines", mode="before")
+    @classmethod
+    def _the_table_is_known(cls, value: object) -> object:
+        return deadlines.names_known_table(value)
 
     @model_validator(mode="after")
     def _every_finding_has_a_row(self) -> Self:
@@ -217,13 +189,26 @@ class Policy(FilePart):
         return self
 
 
-def parse(text: str, *, file: str) -> Policy:
-    """The policy of a file's text.
+def parse(text: str, *, file: str, folder: Path | None = None) -> Policy:
+    """The policy of a file's text, with a copy of the table that it names.
+
+    Args:
+        folder: where tables are looked for before those that are shipped.
 
     Raises:
-        InvalidFile: with every problem that was found.
+        InvalidFile: with every problem that was found, also in the table.
     """
-    return document.fit(document.load(text, file=file), Policy)
+    written = document.load(text, file=file)
+    given = written.data.get("deadlines")
+    if isinstance(given, dict) and "table" in given and "decision_table" in given:
+        # The copy is for stored policies: in a file it would hide the table that the file names.
+        message = "is put in when the file is read; allowed is only `table`, the name of a table"
+        raise InvalidFile((written.problem(("deadlines", "decision_table"), message),))
+    policy = document.fit(written, Policy)
+    if isinstance(policy.deadlines, ByTable):
+        with_table = policy.deadlines.with_table(tables.find(policy.deadlines.table, folder=folder))
+        policy = policy.model_copy(update={"deadlines": with_table})
+    return policy
 
 
 def read(path: Path) -> Policy:
@@ -233,7 +218,7 @@ def read(path: Path) -> Policy:
         InvalidFile: with every problem that was found; also if its name is not that of the file, which campaigns use.
     """
     text = document.text_of(path)
-    policy = parse(text, file=str(path))
+    policy = parse(text, file=str(path), folder=path.parent / "tables")
     if policy.name != path.stem:
         written = document.load(text, file=str(path))
         raise InvalidFile((written.problem(("name",), f"found {policy.name!r}; allowed is the name of the file, {path.stem!r}"),))

@@ -7,15 +7,18 @@ fleet's question: a host that Inspector does not scan is known here only by its 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Literal
 
 from pydantic import TypeAdapter
 
+from patchwave.campaign import catalogues
+from patchwave.campaign.catalogues import Catalogue, Known
 from patchwave.campaign.findings import Coverage, Finding, Severity, VulnerablePackage
 from patchwave.campaign.policy import Policy, Track
 from patchwave.campaign.values import Cell, HostId
@@ -69,10 +72,12 @@ class Assessment:
         resource: Inspector's id of the resource; an instance id where `host` is set.
         host: None where the resource is no EC2 instance.
         packages: the OS packages whose update mends it; empty where none does.
-        deadline: None if the policy sets none for this severity. What no OS patch mends keeps its deadline: the clock of a
+        deadline: None if the policy sets none. What no OS patch mends keeps its deadline: the clock of a
             vulnerability does not stop because somebody else must mend it.
         overdue: the deadline has passed.
         reason: the row of the matrix that matched, or why no OS patch helps.
+        deadline_because: the deadline's table, the row that matched and its answers; empty in runs of before there was such a
+            sentence.
         not_selected: why this run leaves it aside (restricted by its parameters); None if it is in.
     """
 
@@ -89,6 +94,7 @@ class Assessment:
     overdue: bool
     reason: str
     not_selected: str | None = None
+    deadline_because: str = ""
 
     @property
     def selected(self) -> bool:
@@ -138,6 +144,8 @@ class Triage:
         assessments: most urgent first (deadline, severity, ARN); also those that are not selected.
         scanned: hosts that Inspector scans, in order.
         not_scanned: hosts that it lists but does not scan, with its reason.
+        catalogue: CISA's catalogue that the deadlines go by, in words; empty if none matters.
+        catalogue_released: the moment of its release.
     """
 
     at: datetime
@@ -147,6 +155,8 @@ class Triage:
     assessments: tuple[Assessment, ...]
     scanned: tuple[HostId, ...]
     not_scanned: Mapping[HostId, str]
+    catalogue: str = ""
+    catalogue_released: datetime | None = None
 
     def selected(self) -> tuple[Assessment, ...]:
         """Those that the run is about."""
@@ -218,6 +228,7 @@ def classify(
     coverage: Iterable[Coverage],
     severities: Collection[Severity] | None = None,
     vulnerabilities: Collection[str] | None = None,
+    known: Known = catalogues.NOTHING,
 ) -> Triage:
     """The triage of all findings under a policy.
 
@@ -227,6 +238,7 @@ def classify(
         coverage: Inspector's, of the scope's hosts.
         severities: narrows the run to these; None or empty does not.
         vulnerabilities: narrows the run to these ids, in any case of letters; None or empty does not.
+        known: what the policy's deadlines want to know beside the findings (`policy.deadlines.wanted`).
 
     Raises:
         ValueError: `now` has no time zone.
@@ -237,8 +249,8 @@ def classify(
         severities=tuple(severity for severity in Severity if severity in (severities or ())),
         vulnerabilities=tuple(sorted({vulnerability.strip().upper() for vulnerability in vulnerabilities or ()})),
     )
-    allowed = {severity: policy.deadlines.of(severity) for severity in Severity}
-    assessments = [_assess(finding, policy, now=now, restriction=restriction, allowed=allowed) for finding in findings]
+    said: dict[str, str] = {}  # each sentence is kept once, however many findings it is about
+    assessments = [_assess(finding, policy, known, now=now, restriction=restriction, said=said) for finding in findings]
     assessments.sort(key=_urgency)
     scanned, not_scanned = _coverage(coverage)
     return Triage(
@@ -249,7 +261,80 @@ def classify(
         assessments=tuple(assessments),
         scanned=scanned,
         not_scanned=not_scanned,
+        catalogue=_named(known.catalogue),
+        catalogue_released=known.catalogue.released if known.catalogue else None,
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """A finding that is judged otherwise than before.
+
+    Attributes:
+        before, after: its assessments.
+        sentence: what has changed and why, for people.
+    """
+
+    before: Assessment
+    after: Assessment
+    sentence: str
+
+    @property
+    def sooner(self) -> bool:
+        """Whether it has less time now, or is handled at once and was not."""
+        moved = _moment(self.after.deadline) < _moment(self.before.deadline)
+        return moved or (self.after.track is Track.CRITICAL and self.before.track is not Track.CRITICAL)
+
+
+def _moment(deadline: datetime | None) -> float:
+    return deadline.timestamp() if deadline is not None else math.inf
+
+
+def reprioritised(
+    triage: Triage, findings: Iterable[Finding], policy: Policy, known: Known, catalogue: Catalogue, *, now: datetime
+) -> tuple[Triage, tuple[Change, ...]]:
+    """The triage by a newer catalogue, and what has changed in it, most urgent first; the findings are the same.
+
+    Args:
+        triage: the one that the run goes by.
+        findings: those that it was made of.
+        known: what was known then; only its catalogue is replaced.
+        catalogue: as it is now. One that was released before the triage's own changes nothing: an old copy must not take back
+            what a newer one has said.
+    """
+    if triage.catalogue_released is not None and catalogue.released <= triage.catalogue_released:
+        return triage, ()
+    judged = classify(
+        findings, policy, now=now, coverage=(), severities=triage.restriction.severities,
+        vulnerabilities=triage.restriction.vulnerabilities, known=replace(known, catalogue=catalogue),
+    )  # fmt: skip
+    newer = replace(judged, scanned=triage.scanned, not_scanned=triage.not_scanned)
+    before = {one.finding: one for one in triage.assessments}
+    changes = tuple(
+        Change(before=was, after=one, sentence=_changed(was, one))
+        for one in newer.assessments
+        if (was := before.get(one.finding)) is not None and (was.deadline, was.track) != (one.deadline, one.track)
+    )
+    return newer, changes
+
+
+def _changed(before: Assessment, after: Assessment) -> str:
+    what = []
+    if before.deadline != after.deadline:
+        what.append(f"deadline {_when(before.deadline)} becomes {_when(after.deadline)}{' (overdue)' if after.overdue else ''}")
+    if before.track is not after.track:
+        what.append(f"track {before.track.value} becomes {after.track.value}")
+    return f"{after.vulnerability} on {after.resource}: {', '.join(what)}: {after.deadline_because}"
+
+
+def _when(deadline: datetime | None) -> str:
+    return f"{deadline:%Y-%m-%d %H:%M} UTC" if deadline is not None else "none"
+
+
+def _named(catalogue: Catalogue | None) -> str:
+    if catalogue is None:
+        return ""
+    return f"{catalogue} from {catalogue.source}{': ' if catalogue.note else ''}{catalogue.note}"
 
 
 def _urgency(assessment: Assessment) -> tuple[bool, float, int, str]:
@@ -259,12 +344,11 @@ def _urgency(assessment: Assessment) -> tuple[bool, float, int, str]:
 
 
 def _assess(
-    finding: Finding, policy: Policy, *, now: datetime, restriction: Restriction, allowed: Mapping[Severity, timedelta | None]
+    finding: Finding, policy: Policy, known: Known, *, now: datetime, restriction: Restriction, said: dict[str, str]
 ) -> Assessment:
     packages = mended_by_os(finding)
-    track, reason = _track(finding, policy, packages)
-    given = allowed[finding.severity]
-    deadline = finding.first_seen + given if given is not None else None
+    due = policy.deadlines.due(finding, known)
+    track, reason = _track(finding, policy, packages, within=due.within)
     return Assessment(
         finding=finding.arn,
         cell=finding.cell,
@@ -275,14 +359,17 @@ def _assess(
         track=track,
         packages=tuple(package.name for package in packages) if track in PATCHED_TRACKS else (),
         first_seen=finding.first_seen,
-        deadline=deadline,
-        overdue=deadline is not None and deadline < now,
-        reason=reason,
+        deadline=due.at,
+        overdue=due.at is not None and due.at < now,
+        reason=said.setdefault(reason, reason),
+        deadline_because=said.setdefault(due.because, due.because),
         not_selected=restriction.refuses(finding),
     )
 
 
-def _track(finding: Finding, policy: Policy, packages: tuple[VulnerablePackage, ...]) -> tuple[Track, str]:
+def _track(
+    finding: Finding, policy: Policy, packages: tuple[VulnerablePackage, ...], *, within: timedelta | None
+) -> tuple[Track, str]:
     """The track, and the sentence that says why."""
     on_host = finding.resource_type == EC2_INSTANCE
     if on_host and not packages:
@@ -290,7 +377,11 @@ def _track(finding: Finding, policy: Policy, packages: tuple[VulnerablePackage, 
     kernel = any(policy.kernel.includes(package.name) for package in packages)
     for number, row in enumerate(policy.matrix, start=1):
         if row.matches(
-            resource_type=finding.resource_type, kernel=kernel, severity=finding.severity, exploit_known=finding.exploit_known
+            resource_type=finding.resource_type,
+            kernel=kernel,
+            severity=finding.severity,
+            exploit_known=finding.exploit_known,
+            within=within,
         ):
             return row.track, f"row {number} of policy {policy.name}: {row.because}{_left_over(finding, packages)}"
     return Track.NOT_PATCHABLE, why_not_patchable(finding)
