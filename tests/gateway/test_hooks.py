@@ -112,6 +112,23 @@ def test_a_services_own_endpoint_wins(monkeypatch: pytest.MonkeyPatch, aws: Aws)
     assert len(silent.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        ({}, ("", "")),
+        ({"patchwave_lists_bucket": "acme-lists"}, ("acme-lists", "acme-lists")),
+        ({"patchwave_lists_bucket": {"us-east-1": "acme-lists-us"}}, ("", "acme-lists-us")),
+    ],
+)
+def test_the_connection_names_the_bucket_of_lists_for_all_regions_or_for_each(
+    monkeypatch: pytest.MonkeyPatch, extra: dict[str, object], named: tuple[str, str]
+) -> None:
+    """Hosts read a list across regions, but not every organisation lets them."""
+    connect(monkeypatch, **extra)
+    hook = PatchwaveAwsHook("aws_test")
+    assert (hook.lists_bucket("eu-central-1"), hook.lists_bucket("us-east-1")) == named
+
+
 def test_a_trigger_reads_the_connection_in_its_event_loop(monkeypatch: pytest.MonkeyPatch, aws: Aws) -> None:
     """Afterwards its threads ask nobody for it."""
     connect(monkeypatch, endpoint_url=aws.url)

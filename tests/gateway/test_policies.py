@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 import pytest
 
-from patchwave.aws import automation, commands
+from patchwave.aws import automation, commands, lists
 from patchwave.aws.operations import OPERATIONS, Effect
 from patchwave.campaign.remediation import RUNBOOK
 from patchwave.hooks.aws import DEFAULT_ROLE
@@ -54,7 +54,15 @@ def test_the_events_policy_is_for_the_queue_alone() -> None:
     assert [one["Resource"] for one in statements("events")] == ["arn:aws:sqs:*:*:patchwave-command-events"]
 
 
-@pytest.mark.parametrize("name", ["plan", "execute", "assume", "events"])
+def test_lists_are_written_and_read_in_their_folder_alone() -> None:
+    """Whoever may write elsewhere in that bucket, or read it all, has more than this needs."""
+    writes = [one for one in statements("execute") if "s3:PutObject" in one["Action"]]
+    assert [one["Resource"] for one in writes] == [f"arn:aws:s3:::*/{lists.FOLDER}/*"]
+    assert actions("hosts") == {"s3:GetObject"}
+    assert [one["Resource"] for one in statements("hosts")] == [f"arn:aws:s3:::*/{lists.FOLDER}/*"]
+
+
+@pytest.mark.parametrize("name", ["plan", "execute", "assume", "events", "hosts"])
 def test_no_policy_holds_a_wildcard_action(name: str) -> None:
     """A star would allow what AWS invents next year."""
     assert not [action for action in actions(name) if "*" in action]

@@ -22,18 +22,23 @@ from patchwave.campaign.values import Cell
 
 T = TypeVar("T")
 
+BUCKETS = {"addressing_style": "path"}
+"""Of S3: a bucket's name in front of somebody's own host (``AWS_ENDPOINT_URL``) would be a host that nobody knows."""
+
 READS = Config(
     # Adaptive: a throttled client slows down as a whole, and there is one client per cell and service.
     retries={"mode": "adaptive", "total_max_attempts": 6},
     connect_timeout=5,
     read_timeout=30,
     max_pool_connections=20,
+    s3=BUCKETS,
 )
 UNREPEATED = Config(
     retries={"mode": "standard", "total_max_attempts": 1},
     connect_timeout=5,
     read_timeout=15,
     max_pool_connections=20,
+    s3=BUCKETS,
 )
 """For calls with an effect and no token: what botocore repeats is done twice."""
 

@@ -14,8 +14,9 @@ from patchwave.aws.groups import Groups
 from patchwave.aws.health import HealthChecks
 from patchwave.aws.identity import Identity
 from patchwave.aws.inspector import Inspector
+from patchwave.aws.lists import Lists
 from patchwave.aws.patching import Patching
 
 
-class Gateway(Commands, Patching, HealthChecks, Groups, Inspector, ComplianceReads, Automation, Identity, Events):
+class Gateway(Commands, Patching, Lists, HealthChecks, Groups, Inspector, ComplianceReads, Automation, Identity, Events):
     """All services together; `calls.Calls` says how it is built."""

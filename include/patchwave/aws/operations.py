@@ -64,6 +64,7 @@ _TABLE = (
     # patch state and compliance
     Operation(service="ssm", name="DescribeInstancePatchStates"),
     Operation(service="ssm", name="DescribeInstancePatches"),
+    Operation(service="ssm", name="ListInventoryEntries"),
     Operation(service="ssm", name="ListResourceComplianceSummaries"),
     Operation(service="config", name="DescribeConfigRuleEvaluationStatus"),
     Operation(service="config", name="GetComplianceDetailsByConfigRule"),
@@ -74,6 +75,8 @@ _TABLE = (
     Operation(service="ssm", name="ListCommands"),
     Operation(service="ssm", name="ListCommandInvocations"),
     Operation(service="ssm", name="CancelCommand", effect=Effect.GUARDED),
+    # lists of what is to be installed; an object is named by its content, so the second call changes nothing
+    Operation(service="s3", name="PutObject", effect=Effect.GUARDED),
     # command events, where a queue is named; what is deleted twice is gone once
     Operation(service="sqs", name="ReceiveMessage"),
     Operation(service="sqs", name="DeleteMessageBatch", effect=Effect.GUARDED, actions=("sqs:DeleteMessage",)),
@@ -89,6 +92,7 @@ _TABLE = (
         effect=Effect.IDEMPOTENT,
         actions=("ssm:StartAutomationExecution", "ssm:AddTagsToResource"),
     ),
+    Operation(service="ssm", name="StopAutomationExecution", effect=Effect.GUARDED),  # InvalidAutomationStatusUpdate
     Operation(service="ssm", name="GetAutomationExecution"),
     Operation(service="ssm", name="DescribeAutomationExecutions"),
     Operation(service="config", name="StartRemediationExecution", effect=Effect.UNGUARDED),

@@ -25,6 +25,8 @@ ROLE_EXTRA = "patchwave_role_name"
 """Field of the connection's extra: name of the role in every other account, its path included."""
 QUEUE_EXTRA = "patchwave_events_queue"
 """Field of the connection's extra: URL of the queue with command events, or one URL for each region."""
+LISTS_EXTRA = "patchwave_lists_bucket"
+"""Field of the connection's extra: name of the bucket with lists of patches, or one name for each region."""
 
 
 class PatchwaveAwsHook(AwsBaseHook):
@@ -64,11 +66,17 @@ class PatchwaveAwsHook(AwsBaseHook):
         return Gateway(self.session_for, **self._addresses(), **({} if repeats else {"reads": UNREPEATED}))
 
     def events_queue(self, region: str) -> str:
-        """URL of the SQS queue with the region's command events, from the connection's extra; empty if there is none.
+        """URL of the SQS queue with the region's command events, from the connection's extra; empty if there is none."""
+        return self._named(QUEUE_EXTRA, region)
 
-        The extra holds one URL for all regions, or an object with one a region.
-        """
-        named = self.conn_config.extra_config.get(QUEUE_EXTRA) or ""
+    def lists_bucket(self, region: str) -> str:
+        """Name of the S3 bucket in which hosts of the region read lists of patches, from the connection's extra; empty if
+        there is none."""
+        return self._named(LISTS_EXTRA, region)
+
+    def _named(self, extra: str, region: str) -> str:
+        """A field of the connection's extra: one text for all regions, or an object with one a region."""
+        named = self.conn_config.extra_config.get(extra) or ""
         return str(named.get(region, "")) if isinstance(named, Mapping) else str(named)
 
     def session_for(self, cell: Cell) -> Session:
