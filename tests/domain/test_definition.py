@@ -120,6 +120,28 @@ def test_the_first_stage_needs_no_approval_and_later_ones_do():
     assert [stage.approval.required for stage in parsed().stages] == [False, True]
 
 
+def test_roles_stand_for_their_people():
+    """Airflow tells who has answered, not which role that is."""
+    text = changed("      timeout: 24h\n", "      roles: [on-call, board]\n      quorum: 3\n      tolerance: 10%\n")
+    campaign = parsed(text + "roles:\n  on-call: [uma, olga]\n  board: [eve]\n  others: [zoe]\n")
+    prod = campaign.stage("prod")
+    assert campaign.approvers(prod) == ("olga", "ana", "uma", "eve")
+    assert (prod.approval.quorum, prod.approval.tolerance) == (3, Share(0.1))
+    assert Campaign.from_json(campaign.to_json()) == campaign
+
+
+def test_roles_alone_are_somebody():
+    """A campaign of the on-call people needs no names."""
+    campaign = parsed(changed("      approvers: [olga, ana]\n", "      roles: [on-call]\n") + "roles: {on-call: [uma]}\n")
+    assert campaign.approvers(campaign.stage("prod")) == ("uma",)
+
+
+def test_by_default_one_yes_is_enough_and_covers_the_hosts_that_appear():
+    """As before there was a choice."""
+    approval = parsed().stage("prod").approval
+    assert (approval.quorum, approval.tolerance, approval.roles) == (1, None, ())
+
+
 def test_an_explicit_approval_wins_over_the_place():
     """Both ways round: asked for in the first stage, waived in a later one."""
     text = changed("    soak: 30m\n", "    soak: 30m\n    approval: {required: true, approvers: [olga]}\n")
@@ -563,6 +585,46 @@ REFUSED = [
         id="no approvers",
     ),
     pytest.param("[olga, ana]", "[olga, olga]", 26, "stages[1].approval.approvers", "named twice", id="approver twice"),
+    pytest.param(
+        "timeout: 24h", "quorum: 0", 27, "stages[1].approval.quorum", "greater than or equal to 1", id="quorum of nobody"
+    ),
+    pytest.param("timeout: 24h", "quorum: two", 27, "stages[1].approval.quorum", "a whole number", id="quorum in words"),
+    pytest.param(
+        "timeout: 24h",
+        "quorum: 3",
+        27,
+        "stages[1].approval.quorum",
+        r"found 3, and 2 may answer \(olga, ana\); allowed is at most 2",
+        id="quorum out of reach",
+    ),
+    pytest.param("timeout: 24h", "tolerance: -1", 27, "stages[1].approval.tolerance", "0 or more", id="tolerance below zero"),
+    pytest.param(
+        "timeout: 24h", "tolerance: 0.1", 27, "stages[1].approval.tolerance", "such as '5%'", id="tolerance as a fraction"
+    ),
+    pytest.param(
+        "timeout: 24h",
+        "roles: [on-call]",
+        27,
+        "stages[1].approval.roles[0]",
+        "found 'on-call', which is no role of this file; allowed are none",
+        id="no roles",
+    ),
+    pytest.param(
+        "      timeout: 24h\n",
+        "      roles: [oncall]\nroles: {on-call: [uma]}\n",
+        27,
+        "stages[1].approval.roles[0]",
+        "found 'oncall', which is no role of this file; allowed are on-call",
+        id="another role",
+    ),
+    pytest.param(
+        "policy: standard\n",
+        "policy: standard\nroles: {on-call: []}\n",
+        12,
+        "roles.on-call",
+        "at least one entry",
+        id="empty role",
+    ),
     pytest.param(
         "[olga, ana]", "olga", 26, "stages[1].approval.approvers", "found 'olga'; allowed is a list", id="approvers no list"
     ),

@@ -698,9 +698,23 @@ class Approval(Part):
     )
     approvers: Annotated[tuple[Login, ...], AfterValidator(_unique), Field(
         description="Login names of the people who may answer. Must name somebody where an approval is required: a gate "
-        "that anybody may open is none.",
+        "that anybody may open is none. Who asked for the run by hand does not count, even if named.",
         examples=[["olga", "ana"]],
     )] = ()  # fmt: skip
+    roles: Annotated[tuple[StrictStr, ...], AfterValidator(_unique), Field(
+        description="Names of the campaign's `roles` whose people may answer, too. Default: none.",
+        examples=[["on-call"]],
+    )] = ()  # fmt: skip
+    quorum: Annotated[StrictInt, Field(
+        ge=1,
+        description="How many different people have to say yes; one no is enough to stop. Default 1: the second pair of eyes "
+        "beside who asked for the run.",
+    )] = 1  # fmt: skip
+    tolerance: Annotated[ErrorBudget | None, Field(
+        description="By how many hosts (2; 0 tolerates none), or by which percentage of them, rounded down ('10%'), the stage "
+        "may differ from the plan that was shown before an approval is void and asked for again with the difference. Default: "
+        "by any number, since hosts that appear meanwhile are patched with the others, and the plan says so.",
+    )] = None  # fmt: skip
     timeout: Annotated[Timeout, Field(
         description="How long the question waits, with unit; silence means no. Default 24h: every time zone has a working "
         "day in it, and the findings are still those that were shown.",
@@ -708,9 +722,9 @@ class Approval(Part):
 
     @model_validator(mode="after")
     def _somebody(self) -> Self:
-        if self.required and not self.approvers:
+        if self.required and not self.approvers and not self.roles:
             raise ValueError("the stage needs an approval and nobody may give it; allowed is approvers with at least one login "
-                             "name, or required: false")  # fmt: skip
+                             "name, roles with at least one role, or required: false")  # fmt: skip
         return self
 
 
@@ -957,6 +971,16 @@ class Campaign(FilePart):
         description="Who is told about what. Default: nobody; the UI shows everything.",
     )] = ()  # fmt: skip
 
+    roles: Annotated[
+        Mapping[Slug, Annotated[tuple[Login, ...], AfterValidator(_named), AfterValidator(_unique)]],
+        Field(
+            default_factory=dict,
+            description="Groups of people by a name that stages use under `approval.roles`, each a list of login names. Airflow "
+            "tells who has answered, not which role that is, so the file says it. Default: none.",
+            examples=[{"on-call": ["olga", "uma"]}],
+        ),
+    ]
+
     @field_validator("stages", mode="before")
     @classmethod
     def _first_stage_needs_no_approval(cls, written: Any) -> Any:
@@ -978,6 +1002,7 @@ class Campaign(FilePart):
             *self._stages_named_twice(),
             *self._stages_that_meet(),
             *self._remediated_wrongly(),
+            *self._approved_wrongly(),
             *self._closed_wrongly(),
         ]
         if found:
@@ -1028,6 +1053,24 @@ class Campaign(FilePart):
     def closures(self, stage: str) -> tuple[Closure, ...]:
         """The freezes that concern a stage; what change calendars say, AWS is asked for."""
         return tuple(closure for freeze in self.freezes if (closure := freeze.closure).concerns(stage))
+
+    def _approved_wrongly(self) -> Iterator[Misplacement]:
+        for number, stage in enumerate(self.stages):
+            loc: document.Loc = ("stages", number, "approval")
+            strangers = [name for name in stage.approval.roles if name not in self.roles]
+            for name in strangers:
+                known = ", ".join(self.roles) or "none, since the file has no roles"
+                yield Misplacement(loc=(*loc, "roles", stage.approval.roles.index(name)),
+                                   message=f"found {name!r}, which is no role of this file; allowed are {known}")  # fmt: skip
+            people = self.approvers(stage)
+            if stage.approval.required and people and not strangers and stage.approval.quorum > len(people):
+                yield Misplacement(loc=(*loc, "quorum"), message=f"found {stage.approval.quorum}, and {len(people)} may answer "
+                                   f"({', '.join(people)}); allowed is at most {len(people)}")  # fmt: skip
+
+    def approvers(self, stage: Stage) -> tuple[str, ...]:
+        """Login names of those who may answer for a stage, the people of its roles after those it names."""
+        of_roles = [person for role in stage.approval.roles for person in self.roles.get(role, ())]
+        return tuple(dict.fromkeys([*stage.approval.approvers, *of_roles]))
 
     @property
     def cells(self) -> tuple[Cell, ...]:
