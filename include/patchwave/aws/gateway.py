@@ -7,6 +7,7 @@ nothing but clients and a count of calls. Against awsim it is the same gateway u
 from __future__ import annotations
 
 from patchwave.aws.automation import Automation
+from patchwave.aws.calendars import ChangeCalendars
 from patchwave.aws.commands import Commands
 from patchwave.aws.config import ComplianceReads
 from patchwave.aws.events import Events
@@ -16,7 +17,23 @@ from patchwave.aws.identity import Identity
 from patchwave.aws.inspector import Inspector
 from patchwave.aws.lists import Lists
 from patchwave.aws.patching import Patching
+from patchwave.aws.windows import MaintenanceWindows
+from patchwave.aws.reachability import Reachability
 
 
-class Gateway(Commands, Patching, Lists, HealthChecks, Groups, Inspector, ComplianceReads, Automation, Identity, Events):
+class Gateway(
+    Commands,
+    Patching,
+    Lists,
+    HealthChecks,
+    Groups,
+    Reachability,
+    Inspector,
+    ComplianceReads,
+    Automation,
+    Identity,
+    Events,
+    ChangeCalendars,
+    MaintenanceWindows,
+):
     """All services together; `calls.Calls` says how it is built."""

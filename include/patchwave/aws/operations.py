@@ -58,9 +58,19 @@ _TABLE = (
     Operation(service="autoscaling", name="DescribeAutoScalingGroups"),
     Operation(service="elbv2", name="DescribeTargetGroups", actions=("elasticloadbalancing:DescribeTargetGroups",)),
     Operation(service="elbv2", name="DescribeTargetHealth", actions=("elasticloadbalancing:DescribeTargetHealth",)),
+    # who can be reached from the internet, where a policy's deadlines want to know
+    Operation(service="elbv2", name="DescribeLoadBalancers", actions=("elasticloadbalancing:DescribeLoadBalancers",)),
     # findings
     Operation(service="inspector2", name="ListFindings"),
     Operation(service="inspector2", name="ListCoverage"),
+    # change calendars and maintenance windows
+    Operation(service="ssm", name="GetCalendarState"),
+    Operation(service="ssm", name="DescribeMaintenanceWindows"),
+    Operation(service="ssm", name="GetMaintenanceWindow"),
+    Operation(service="ssm", name="DescribeMaintenanceWindowSchedule"),
+    Operation(service="ssm", name="DescribeMaintenanceWindowExecutions"),
+    Operation(service="ssm", name="CreateMaintenanceWindow", effect=Effect.IDEMPOTENT),
+    Operation(service="ssm", name="UpdateMaintenanceWindow", effect=Effect.GUARDED),  # to what is declared
     # patch state and compliance
     Operation(service="ssm", name="DescribeInstancePatchStates"),
     Operation(service="ssm", name="DescribeInstancePatches"),

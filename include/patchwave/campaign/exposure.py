@@ -31,6 +31,7 @@ class Triaged:
     Attributes:
         track: how it was to be handled; ``not_patchable`` with the reason.
         deadline: when it must be gone; None where the policy names none.
+        deadline_because: the row of the deadline's table that matched; empty in runs of before there was such a sentence.
         first_seen: None if the document does not say; then it has no exposure.
     """
 
@@ -44,6 +45,7 @@ class Triaged:
     first_seen: datetime | None
     deadline: datetime | None
     fate: Fate = Fate.UNKNOWN
+    deadline_because: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +131,7 @@ def triaged(triage: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -
             first_seen=moment(item.get("first_seen")),
             deadline=moment(item.get("deadline")),
             fate=fate,
+            deadline_because=str(item.get("deadline_because") or ""),
         )
     return tuple(found[arn] for arn in sorted(found))
 

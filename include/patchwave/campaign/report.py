@@ -30,6 +30,9 @@ from patchwave.campaign.rollout import IN_FLIGHT, SENTENCES, TERMINAL, DispatchR
 VERDICTS = ("compliant", "not_compliant", "unknown")
 """The three classes of compliance; whatever is written otherwise is unknown."""
 
+MOST_DEADLINES = 500
+"""Lines of deadlines in a report: a person reads the first ones, and a file that can be sent must stay one."""
+
 NOT_STARTED = "not_started"
 """Class of a host on which nothing was installed because its stage was skipped, halted or not reached."""
 UNFINISHED = "in_flight"
@@ -183,12 +186,40 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NotPatchable:
-    """A vulnerability that no OS patch mends, and why."""
+    """A vulnerability that no OS patch mends, and why; its deadline stays what it is.
+
+    Attributes:
+        deadline: the earliest of its findings; None where the policy names none.
+    """
 
     vulnerability: str
     severity: str
     packages: tuple[str, ...]
     reason: str
+    hosts: tuple[str, ...]
+    deadline: datetime | None = None
+    deadline_because: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeadlineLine:
+    """Findings of one vulnerability that have their track and deadline for the same reasons.
+
+    Attributes:
+        deadline: the earliest of them; None for no deadline.
+        hosts: who has it.
+        overdue: not proven closed, and past their deadline.
+    """
+
+    vulnerability: str
+    severity: str
+    track: str
+    reason: str
+    deadline: datetime | None
+    deadline_because: str
+    findings: int
+    open: int
+    overdue: int
     hosts: tuple[str, ...]
 
 
@@ -257,6 +288,9 @@ class Report:
             after a remediation only.
         findings: before, closed, open, unknown.
         journal_problems: empty if the journal's chain was verified.
+        deadlines: the most urgent first, `MOST_DEADLINES` at most.
+        deadlines_left_out: so many lines more there would be; the triage in the ledger has every finding.
+        catalogue: CISA's catalogue that deadlines went by; empty if none.
         run_folder: where the files of the run lie; whoever writes them fills it in.
     """
 
@@ -286,6 +320,9 @@ class Report:
     findings_by_severity: tuple[Tally, ...]
     findings_by_track: tuple[Tally, ...]
     not_patchable: tuple[NotPatchable, ...]
+    deadlines: tuple[DeadlineLine, ...]
+    deadlines_left_out: int
+    catalogue: str
     exposure: tuple[Exposure, ...]
     decisions: tuple[Answer, ...]
     exclusions: tuple[Mapping[str, str], ...]
@@ -338,6 +375,7 @@ def build(
     by_host: dict[str, list[Triaged]] = {}
     for finding in findings:
         by_host.setdefault(finding.host, []).append(finding)
+    due = _deadlines(findings, now)
     answers = _answers(decisions, digest)
     seats = _seats(_planned(plan), hosts)
     rows = _rows(hosts, seats)
@@ -380,6 +418,9 @@ def build(
         findings_by_severity=_tallies(findings, key=lambda one: one.severity, order=[one.value for one in Severity]),
         findings_by_track=_tallies(findings, key=lambda one: one.track, order=_TRACKS),
         not_patchable=_not_patchable(findings),
+        deadlines=due[:MOST_DEADLINES],
+        deadlines_left_out=max(0, len(due) - MOST_DEADLINES),
+        catalogue=str(_mapping(documents.get("triage")).get("catalogue") or ""),
         exposure=exposure.by_severity(findings, closed_at=seen_at, now=now),
         decisions=answers,
         exclusions=_exclusions(plan),
@@ -616,10 +657,39 @@ def _not_patchable(findings: Iterable[Triaged]) -> tuple[NotPatchable, ...]:
             reason=reason or "the triage gives no reason",
             packages=tuple(sorted({package for one in group for package in one.packages})),
             hosts=tuple(sorted({one.host for one in group})),
+            deadline=min((one.deadline for one in group if one.deadline is not None), default=None),
+            deadline_because=min(group, key=_earliest).deadline_because,
         )
         for (vulnerability, severity, reason), group in sorted(
             groups.items(), key=lambda one: (ranks.get(one[0][1], len(ranks)), one[0])
         )
+    )
+
+
+def _earliest(finding: Triaged) -> tuple[bool, float]:
+    """Sorts by deadline; what has none comes last."""
+    return finding.deadline is None, finding.deadline.timestamp() if finding.deadline else 0.0
+
+
+def _deadlines(findings: Iterable[Triaged], now: datetime) -> tuple[DeadlineLine, ...]:
+    groups: dict[tuple[str, str, str, str, str], list[Triaged]] = {}
+    for finding in sorted(findings, key=_earliest):
+        key = (finding.vulnerability, finding.severity, finding.track, finding.reason, finding.deadline_because)
+        groups.setdefault(key, []).append(finding)
+    return tuple(
+        DeadlineLine(
+            vulnerability=vulnerability,
+            severity=severity,
+            track=track,
+            reason=reason,
+            deadline=group[0].deadline,
+            deadline_because=because,
+            findings=len(group),
+            open=sum(one.fate is not Fate.CLOSED for one in group),
+            overdue=sum(one.fate is not Fate.CLOSED and one.deadline is not None and one.deadline < now for one in group),
+            hosts=tuple(sorted({one.host for one in group})),
+        )
+        for (vulnerability, severity, track, reason, because), group in groups.items()
     )
 
 

@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
 from pydantic import TypeAdapter
 
+from patchwave.campaign import deadlines, severity
 from patchwave.campaign import findings as finding_values
-from patchwave.campaign import severity
-from patchwave.campaign.definition import Campaign
+from patchwave.campaign.catalogues import Catalogue, Known
+from patchwave.campaign.deadlines import Wanted
+from patchwave.campaign.definition import Campaign, written_duration
 from patchwave.campaign.errors import Permanent
 from patchwave.campaign.findings import Coverage, Finding, Severity
+from patchwave.campaign.reachability import Reach
 from patchwave.campaign.values import Cell, HostId, StageName
+from patchwave.hooks import catalogues as sources
 from patchwave.hooks import clock
+from patchwave.hooks.catalogues import CatalogueUnavailable
 from patchwave.ledger.store import Run
 from patchwave.operators.base import TRIAGE, CampaignOperator, Work
 
 FINDINGS = "findings.before"
 COVERAGE = "coverage.before"
+KNOWN = "known.before"
+"""What deadlines are decided by beside the findings; absent where the policy wants nothing."""
+CATALOGUE = "catalogue"
+"""CISA's catalogue as the run read it; a later run may need it when the address cannot be read."""
+
+MOST_REASONS = 20
+"""So many reasons of deadlines are written into the task's log; all of them are in the triage."""
+LOOK_BACK = 200
+"""So many runs of the ledger are looked through for a copy of the catalogue."""
 
 TOO_LATE = timedelta(minutes=30)
 """A scheduled run that begins later than this after its moment is not carried out: its window may be over."""
 
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
 _COVERAGE: TypeAdapter[tuple[Coverage, ...]] = TypeAdapter(tuple[Coverage, ...])
+_KNOWN: TypeAdapter[Known] = TypeAdapter(Known)
+_CATALOGUE: TypeAdapter[Catalogue] = TypeAdapter(Catalogue)
 
 
 def _in_scope(finding: Finding, hosts: frozenset[HostId] | None) -> bool:
@@ -84,8 +102,24 @@ class ScanFindingsOperator(CampaignOperator):
             coverage.extend(one for one in work.gateway.coverage(cell) if hosts is None or one.host in hosts)
             self.log.info("%s: %d active findings, %d of them in the scope", cell, len(seen), len(mine))
         unique = finding_values.deduplicated(found)
+        self._look_up(work, unique)
         work.ledger.put_document(work.run_id, COVERAGE, _COVERAGE.dump_python(tuple(coverage), mode="json"), at=work.now)
         return work.ledger.put_document(work.run_id, FINDINGS, _FINDINGS.dump_python(unique, mode="json"), at=work.now)
+
+    def _look_up(self, work: Work, found: Sequence[Finding]) -> None:
+        """Write down what the policy's deadlines want to know, for `classify` to judge by."""
+        wanted = work.policy.deadlines.wanted
+        if wanted == Wanted():
+            return
+        known = known_of(work, found, wanted)
+        if known.catalogue is not None:
+            self.log.info("Deadlines go by %s from %s", known.catalogue, known.catalogue.source)
+            if known.catalogue.note:
+                self.log.warning("%s", known.catalogue.note)
+            kept = _CATALOGUE.dump_python(known.catalogue, mode="json")
+            work.ledger.put_document(work.run_id, CATALOGUE, kept, at=work.now)
+        kept = _KNOWN.dump_python(replace(known, catalogue=None), mode="json")
+        work.ledger.put_document(work.run_id, KNOWN, kept, at=work.now)
 
     def _scope(self, work: Work, cell: Cell) -> frozenset[HostId] | None:
         """Hosts that carry the scope's tags, by EC2's word: Inspector learns of tags late. None: the scope names no tags."""
@@ -141,6 +175,100 @@ def _check(campaign: Campaign, params: Mapping[str, Any]) -> None:
         raise Permanent(f"severities: {', '.join(odd)} is no severity; allowed are {', '.join(words)}")
 
 
+def known_of(work: Work, found: Sequence[Finding], wanted: Wanted) -> Known:
+    """What is known now of these findings and their hosts.
+
+    Raises:
+        Permanent: a file that the policy names is broken or missing.
+        Transient: the catalogue's address cannot be read, and the ledger holds none that is young enough.
+    """
+    ids = {cve for finding in found for cve in deadlines.cve_ids(finding)}
+    return Known(
+        catalogue=_catalogue(work, wanted) if wanted.catalogue else None,
+        ssvc=sources.ssvc(wanted.vulnrichment, wanted=ids) if wanted.vulnrichment else {},
+        epss=sources.epss(wanted.epss, wanted=ids) if wanted.epss else {},
+        reach=_reach(work, found, wanted) if wanted.reach else {},
+    )
+
+
+def _reach(work: Work, found: Sequence[Finding], wanted: Wanted) -> dict[HostId, Reach]:
+    hosts: dict[Cell, set[HostId]] = {}
+    for finding in found:
+        if finding.resource_type == severity.EC2_INSTANCE:
+            hosts.setdefault(finding.cell, set()).add(finding.host)
+    reached: dict[HostId, Reach] = {}
+    for cell, its in hosts.items():
+        reached |= work.gateway.reach(cell, sorted(its), balancers=wanted.balancers, tags=wanted.tags)
+    return reached
+
+
+def _catalogue(work: Work, wanted: Wanted) -> Catalogue:
+    """CISA's catalogue as it is now, or the last one in the ledger where its address cannot be read.
+
+    Without either nothing is judged: a finding that is not known to be exploited would get months instead of days.
+    """
+    source = str(wanted.catalogue)
+    try:
+        return sources.exploited(source, now=work.now)
+    except CatalogueUnavailable as error:
+        kept = _last_catalogue(work, source)
+        if kept is None:
+            raise CatalogueUnavailable(f"{error}; the ledger holds no copy of it, so no deadline can be decided") from error
+        age = work.now - kept.read_at
+        if age > wanted.oldest:
+            raise CatalogueUnavailable(
+                f"{error}; the last copy in the ledger is of {kept.read_at:%Y-%m-%d %H:%M} UTC, older than the policy's "
+                f"{written_duration(wanted.oldest)} (deadlines: oldest), so no deadline can be decided"
+            ) from error
+        return replace(kept, note=f"{error}; the copy of {kept.read_at:%Y-%m-%d %H:%M} UTC in the ledger stands in for it")
+
+
+def _last_catalogue(work: Work, source: str) -> Catalogue | None:
+    """The youngest copy of that source in the ledger, of any campaign's run; also this run's own, of an earlier try."""
+    found = [
+        catalogue
+        for run in work.ledger.runs(limit=LOOK_BACK)
+        if CATALOGUE in work.ledger.documents(run.id)
+        and (catalogue := _CATALOGUE.validate_python(work.ledger.document(run.id, CATALOGUE))).source == source
+    ]
+    return max(found, key=lambda one: one.read_at, default=None)
+
+
+def read_known(work: Work) -> Known:
+    """What `scan_findings` wrote down for the deadlines; nothing where the policy wants nothing."""
+    present = work.ledger.documents(work.run_id)
+    known = _KNOWN.validate_python(work.document(KNOWN)) if KNOWN in present else Known()
+    if CATALOGUE in present:
+        known = replace(known, catalogue=_CATALOGUE.validate_python(work.document(CATALOGUE)))
+    return known
+
+
+def reprioritise(work: Work) -> tuple[severity.Change, ...]:
+    """Judge the run's findings again if CISA's catalogue has a newer release; the changes, most urgent first.
+
+    The new triage takes the place of the old one in the ledger, and each change is a record of the journal
+    (``finding.reprioritised``). A plan that was made before stays what it is: it names hosts, and those are the same.
+
+    Raises:
+        Permanent, Transient: as `known_of`.
+    """
+    wanted = work.policy.deadlines.wanted
+    if wanted.catalogue is None:
+        return ()
+    newest = _catalogue(work, wanted)
+    triage = read_triage(work)
+    findings = _FINDINGS.validate_python(work.document(FINDINGS))
+    newer, changes = severity.reprioritised(triage, findings, work.policy, read_known(work), newest, now=work.now)
+    if newer is triage:
+        return ()
+    for one in changes:
+        data = {"finding": one.after.finding, "sooner": one.sooner, "sentence": one.sentence, "catalogue": newest.version}
+        work.ledger.record(work.run_id, "finding.reprioritised", data, at=work.now)
+    work.ledger.put_document(work.run_id, CATALOGUE, _CATALOGUE.dump_python(newest, mode="json"), at=work.now)
+    work.ledger.put_document(work.run_id, TRIAGE, json.loads(newer.to_json()), at=work.now)
+    return changes
+
+
 class ClassifyOperator(CampaignOperator):
     """Gives every finding its track and deadline."""
 
@@ -154,7 +282,10 @@ class ClassifyOperator(CampaignOperator):
             coverage=_COVERAGE.validate_python(work.document(COVERAGE)),
             severities=[Severity(word) for word in work.run.params["severities"]],
             vulnerabilities=work.run.params["vulnerabilities"],
+            known=read_known(work),
         )
+        for reason, count in Counter(one.deadline_because for one in triage.selected()).most_common(MOST_REASONS):
+            self.log.info("%d findings: %s", count, reason)
         self.log.info("By severity: %s", {word.value: count for word, count in triage.by_severity().items()})
         self.log.info("By track: %s", {word.value: count for word, count in triage.by_track().items()})
         return ledger.put_document(work.run_id, TRIAGE, json.loads(triage.to_json()), at=work.now)
