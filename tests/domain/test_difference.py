@@ -104,7 +104,7 @@ OTHER_STAGE = {
     "name": StageName("production"), "hosts": (), "concurrency": "99 %", "places": {"stage:prod": 99}, "stage_places": 99,
     "error_budget": 99, "soak": timedelta(days=9), "approval_required": False, "approvers": ("eve",),
     "approval_timeout": timedelta(days=9), "health_checks": ("ec2",), "health_timeout": timedelta(days=9), "waves": (),
-    "forecast": timedelta(days=9), "remarks": ("said otherwise",),
+    "forecast": timedelta(days=9), "remarks": ("said otherwise",), "tolerance": 2,
     "window": Window(cron="0 1 * * *", duration=timedelta(hours=9), timezone="UTC"),
 }  # fmt: skip
 

@@ -402,3 +402,77 @@ def test_times_that_were_learned_make_the_forecast_and_are_frozen_in_the_plan() 
     assert plan.stage("staging").forecast == timedelta(minutes=2 + (50 + 3 + 2) * 2)
     assert a_plan(hosts).stage("staging").forecast == timedelta(minutes=2 + (10 + 3 + 2) * 2)
     assert plans.from_json(json.loads(json.dumps(plans.to_json(plan)))) == plan
+
+
+# --- a plan that is changed before a stage begins ---------------------------------------------------------------------------
+@given(fleets(), st.data())
+def test_hosts_that_are_left_out_are_excluded_and_nothing_else_changes(hosts: list[Host], data: st.DataObject) -> None:
+    """Fewer hosts are another plan with another digest; nobody is lost, and no wave is empty."""
+    plan = a_plan(hosts)
+    mine = [host.id for host in plan.stage("prod").hosts]
+    out = data.draw(st.sets(st.sampled_from(mine))) if mine else set()
+    less = plans.without(plan, "prod", out, reason="left out by olga")
+    assert [host.id for host in less.stage("prod").hosts] == [host for host in mine if host not in out]
+    assert {one.host for one in less.exclusions} - {one.host for one in plan.exclusions} == out
+    assert less.stages[:-1] == plan.stages[:-1]
+    waves = less.stage("prod").waves
+    assert [wave.number for wave in waves] == list(range(1, len(waves) + 1))
+    assert all(wave.hosts for wave in waves)
+    assert {host for wave in waves for host in wave.hosts} == {host.id for host in less.stage("prod").hosts if not host.note}
+    assert (plans.digest(less) != plans.digest(plan)) is bool(out)
+
+
+@given(fleets(), fleets(), st.sampled_from(["dev", "staging", "prod"]))
+def test_a_renewed_stage_has_the_hosts_of_now_and_the_others_stay(before: list[Host], now: list[Host], name: str) -> None:
+    """Every host that is there now, or was planned in another stage, is in exactly one place."""
+    plan, fresh = a_plan(before), a_plan(now)
+    made = plans.renewed(plan, fresh, name)
+    assert [stage for stage in made.stages if stage.name != name] == [stage for stage in plan.stages if stage.name != name]
+    elsewhere = {host.id for stage in plan.stages if stage.name != name for host in stage.hosts}
+    assert {host.id for host in made.stage(name).hosts} == {host.id for host in fresh.stage(name).hosts} - elsewhere
+    places = [host.id for host in made.hosts] + [one.host for one in made.exclusions]
+    assert len(places) == len(set(places))
+    assert set(places) == {host.id for host in now} | elsewhere
+
+
+@given(fleets(), st.sampled_from(["dev", "staging", "prod"]))
+def test_a_stage_renewed_with_the_same_hosts_is_the_same_plan(hosts: list[Host], name: str) -> None:
+    """So its approval still holds."""
+    plan = a_plan(hosts)
+    again = a_plan(hosts, now=NOW + timedelta(days=1))
+    assert plans.digest(plans.renewed(plan, again, name)) == plans.digest(plan)
+
+
+# --- approvals --------------------------------------------------------------------------------------------------------------
+def strict_plan() -> Plan:
+    """Two of three people, one of them by her role; two hosts may differ."""
+    text = CAMPAIGN.replace("approvers: [olga]}", "approvers: [olga, ana], roles: [board], quorum: 2, tolerance: 2}")
+    return a_plan([a_host(1)], campaign=a_campaign(f"{text}roles: {{board: [uma]}}\n"))
+
+
+def test_the_plan_says_whose_yes_it_needs_and_when_that_is_void() -> None:
+    """Before anybody says it."""
+    text = plans.markdown(strict_plan())
+    assert "| 2 of olga, ana, uma |" in text
+    assert "- Approval: void, and asked for again with the difference, if more than 2 hosts came or went" in text
+
+
+def test_a_plan_without_quorum_and_tolerance_is_stored_as_it_always_was() -> None:
+    """An upgrade in the middle of a run must not change the digest that somebody has approved."""
+    stored = plans.to_json(a_plan([a_host(1)]))
+    assert all(not {"quorum", "tolerance"} & stage.keys() for stage in stored["stages"])
+    assert plans.from_json(stored).stage("prod").quorum == 1
+
+
+def test_a_quorum_and_a_tolerance_are_part_of_what_was_approved() -> None:
+    """They are stored, read back, and change the digest."""
+    plan = strict_plan()
+    assert plans.from_json(json.loads(json.dumps(plans.to_json(plan)))) == plan
+    assert (plan.stage("prod").quorum, plan.stage("prod").tolerance) == (2, 2)
+    assert plans.to_json(plan)["stages"][-1]["quorum"] == 2
+
+
+def test_what_is_new_stands_before_the_tables() -> None:
+    """Who reads only the first page of a long plan reads that."""
+    text = plans.markdown(mixed_plan(), for_stage="prod", difference="\n## Difference\n\nnothing\n")
+    assert text.index("## Difference") < text.index("## Stages, in this order")

@@ -8,8 +8,8 @@ reason: nobody is left out silently. The plan is built without touching anything
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from patchwave.campaign import evidence, fleet, rollout, waves
-from patchwave.campaign.definition import Campaign, Stage, written_duration
+from patchwave.campaign.definition import Campaign, Stage, written_duration, written_share
 from patchwave.campaign.fleet import Group, Host, Readiness
 from patchwave.campaign.policy import Track
 from patchwave.campaign.rollout import StageRules, StepKind
@@ -76,8 +76,11 @@ class StagePlan:
         concurrency: as the campaign file says it (``10 %``, ``5 hosts``).
         places: how many hosts of each failure domain may be away at once, the stage among them.
         stage_places: how many of the whole stage.
+        approvers: login names, the people of roles among them.
         remarks: how these numbers came about, a sentence each.
         window: when its hosts may be disrupted; None: at any time.
+        quorum: how many different people have to say yes.
+        tolerance: by how many hosts the stage may differ before an approval is void; None: by any number.
         forecast: expected time from first Scan to last settled host, without soak.
     """
 
@@ -97,6 +100,16 @@ class StagePlan:
     forecast: timedelta
     remarks: tuple[str, ...] = ()
     window: Window | None = None
+    quorum: int = 1
+    tolerance: Share | int | None = None
+
+    @property
+    def who(self) -> str:
+        """Whose yes it needs, as people say it."""
+        if not self.approval_required:
+            return "not needed"
+        people = ", ".join(self.approvers) or "anybody who may answer"
+        return people if self.quorum == 1 else f"{self.quorum} of {people}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,8 +181,17 @@ def _adapter() -> TypeAdapter[Plan]:
 
 
 def to_json(plan: Plan) -> Any:
-    """The plan as JSON-able content."""
-    return _adapter().dump_python(plan, mode="json")
+    """The plan as JSON-able content.
+
+    What plans of earlier versions did not have stands in it only where it says something: a plan keeps its digest, and with it
+    its approval, over an upgrade in the middle of a run.
+    """
+    content = _adapter().dump_python(plan, mode="json")
+    for stage in content["stages"]:
+        for name, usual in (("quorum", 1), ("tolerance", None)):
+            if stage[name] == usual:
+                del stage[name]
+    return content
 
 
 def from_json(content: Any) -> Plan:
@@ -226,7 +248,9 @@ def build(
     unknown = triage.unknown(host.id for host in hosts)
     known = {group.domain: group for group in groups}
     planned = tuple(
-        _stage_plan(stage, chosen[stage.name], hosts, known, needs, unknown, restriction, expected or {})
+        _stage_plan(
+            stage, campaign.approvers(stage), chosen[stage.name], hosts, known, needs, unknown, restriction, expected or {}
+        )
         for stage in campaign.stages
         if _is_chosen(stage, restriction)
     )
@@ -276,6 +300,7 @@ def _why_excluded(host: Host, stage: Stage | None, needs: Sequence[Assessment], 
 
 def _stage_plan(
     stage: Stage,
+    approvers: Sequence[str],
     hosts: Sequence[Host],
     everybody: Sequence[Host],
     groups: Mapping[str, Group],
@@ -308,22 +333,24 @@ def _stage_plan(
         error_budget=stage.errors_allowed(len(hosts)),
         soak=stage.soak,
         approval_required=stage.approval.required,
-        approvers=tuple(stage.approval.approvers),
+        approvers=tuple(approvers),
         approval_timeout=stage.approval.timeout,
         health_checks=tuple(check.value for check in stage.health.checks),
         health_timeout=stage.health.timeout,
         waves=cut,
-        forecast=_forecast(hosts, len(cut), expected),
-        remarks=(*remarks, *_window_remark(stage), _newcomers_remark(restriction)),
+        forecast=_forecast({host.platform for host in hosts}, len(cut), expected),
+        remarks=(*remarks, *_window_remark(stage), _newcomers_remark(restriction), *_approval_remark(stage)),
         window=stage.window.window if stage.window else None,
+        quorum=stage.approval.quorum,
+        tolerance=stage.approval.tolerance,
     )
 
 
-def _forecast(hosts: Sequence[Host], count: int, expected: Mapping[str, Mapping[StepKind, timedelta]]) -> timedelta:
+def _forecast(platforms: Collection[str], count: int, expected: Mapping[str, Mapping[StepKind, timedelta]]) -> timedelta:
     """From the first Scan to the last settled host of so many waves, by the slowest platform of the stage."""
-    if not hosts:
+    if not platforms:
         return timedelta()
-    its = [{**rollout.at_most(platform), **expected.get(platform, {})} for platform in {host.platform for host in hosts}]
+    its = [{**rollout.at_most(platform), **expected.get(platform, {})} for platform in platforms]
     slowest = {step: max(steps[step] for steps in its) for step in StepKind}
     patch = slowest[StepKind.INSTALL] + slowest[StepKind.REBOOT] + slowest[StepKind.VERIFY]
     return slowest[StepKind.SCAN] + patch * count
@@ -353,6 +380,17 @@ def _newcomers_remark(restriction: Restriction) -> str:
     if restriction.by_finding:
         return "Hosts that appear meanwhile are left alone: this run is about hosts with certain findings."
     return "Hosts that appear meanwhile in these groups, or with this stage's tags, are patched too."
+
+
+def _approval_remark(stage: Stage) -> tuple[str, ...]:
+    tolerance = stage.approval.tolerance
+    if not stage.approval.required or tolerance is None:
+        return ()
+    if isinstance(tolerance, Share):
+        differ = f"more than {written_share(tolerance)} of the hosts"
+    else:
+        differ = f"more than {Count(tolerance)}" if tolerance else "any host"
+    return (f"Approval: void, and asked for again with the difference, if {differ} came or went since the plan was made.",)
 
 
 def _members(
@@ -409,6 +447,70 @@ def _snapshots(run: RunId, hosts: Iterable[PlannedHost]) -> dict[str, str]:
     """One snapshot per cell and platform, so that every wave sees the same approved patches (AWS: SnapshotId)."""
     keys = sorted({(host.cell, host.platform) for host in hosts})
     return {f"{cell}|{platform}": rollout.snapshot(run, cell, platform) for cell, platform in keys}
+
+
+# --- a plan that is changed before a stage begins: another plan, with another digest -------------------------------------
+
+
+def without(plan: Plan, stage: str, hosts: Iterable[HostId], *, reason: str) -> Plan:
+    """The plan with fewer hosts in one stage; those left out are excluded with the reason.
+
+    Raises:
+        KeyError: the plan does not touch that stage.
+    """
+    its = plan.stage(stage)
+    out = frozenset(hosts) & {host.id for host in its.hosts}
+    excluded = [Exclusion(host=one.id, cell=one.cell, name=one.name, reason=reason) for one in its.hosts if one.id in out]
+    return _with(plan, _less(its, out, plan.expected), (*plan.exclusions, *excluded))
+
+
+def renewed(plan: Plan, fresh: Plan, stage: str) -> Plan:
+    """The plan with one stage as `fresh` has it; every other stage stays as it was approved and perhaps patched.
+
+    A host that `fresh` has in a stage that is not renewed, or that another stage of `plan` has already, is excluded here.
+
+    Args:
+        fresh: made of the same campaign, later.
+
+    Raises:
+        KeyError: one of them does not touch that stage.
+    """
+    elsewhere = {host.id: one.name for one in plan.stages if one.name != stage for host in one.hosts}
+    its = fresh.stage(stage)
+    taken = frozenset(host.id for host in its.hosts if host.id in elsewhere)
+    new = _less(its, taken, fresh.expected)
+    planned = {host.id for host in new.hosts} | elsewhere.keys()
+    out = [one for one in fresh.exclusions if one.host not in planned]
+    turned = [
+        Exclusion(
+            host=host.id, cell=host.cell, name=host.name, reason=f"stage {one.name} selects it now, which is not asked about"
+        )
+        for one in fresh.stages
+        if one.name != stage
+        for host in one.hosts
+        if host.id not in planned
+    ]
+    changed = _with(plan, new, sorted([*out, *turned], key=lambda one: (one.cell, one.host)))
+    unscanned = {host: why for host, why in {**plan.unscanned, **fresh.unscanned}.items() if host in planned}
+    return replace(changed, unscanned=unscanned, snapshots={**fresh.snapshots, **plan.snapshots})
+
+
+def _less(stage: StagePlan, out: Collection[HostId], expected: Mapping[str, Mapping[StepKind, timedelta]]) -> StagePlan:
+    hosts = tuple(host for host in stage.hosts if host.id not in out)
+    kept = [tuple(host for host in wave.hosts if host not in out) for wave in stage.waves]
+    cut = tuple(replace(wave, hosts=left) for wave, left in zip(stage.waves, kept, strict=True) if left)
+    cut = tuple(replace(wave, number=number) for number, wave in enumerate(cut, 1))
+    return replace(stage, hosts=hosts, waves=cut, forecast=_forecast({host.platform for host in hosts}, len(cut), expected))
+
+
+def _with(plan: Plan, stage: StagePlan, exclusions: Iterable[Exclusion]) -> Plan:
+    left = {host.id for one in plan.stages if one.name != stage.name for host in one.hosts} | {host.id for host in stage.hosts}
+    return replace(
+        plan,
+        stages=tuple(stage if one.name == stage.name else one for one in plan.stages),
+        exclusions=tuple(exclusions),
+        unscanned={host: why for host, why in plan.unscanned.items() if host in left},
+    )
 
 
 def rules(plan: Plan, stage: StagePlan) -> StageRules:
@@ -472,12 +574,13 @@ def summary(plan: Plan) -> str:
     )
 
 
-def markdown(plan: Plan, *, for_stage: str | None = None, notice: str = "") -> str:
+def markdown(plan: Plan, *, for_stage: str | None = None, notice: str = "", difference: str = "") -> str:
     """The plan as a person judges it: how many hosts, in which order, what for, what is excluded and why, how long.
 
     Args:
         for_stage: the stage that is asked about at a gate; it is named first.
         notice: a sentence to stand on top, e.g. that the campaign file has changed since.
+        difference: a section that says what is new, before the tables.
     """
     lines = [f"# Plan of {plan.campaign}", ""]
     if notice:
@@ -508,16 +611,16 @@ def markdown(plan: Plan, *, for_stage: str | None = None, notice: str = "") -> s
         lines.append(f"- **Restricted to hosts with:** {_cell_text(chosen)}; those hosts get every patch their baseline approves")
     if plan.left_out:
         lines.append(f"- **Stages left out of this run:** {', '.join(plan.left_out)}")
+    lines += [difference.rstrip("\n")] if difference else []
     lines += ["", "## Stages, in this order", ""]
     lines += [
         "| stage | hosts | at once | waves | stops after | takes about | then soaks | approval |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for stage in plan.stages:
-        who = (", ".join(stage.approvers) or "anybody who may answer") if stage.approval_required else "not needed"
         lines.append(
             f"| {stage.name} | {len(stage.hosts)} | {stage.stage_places} ({stage.concurrency}) | {len(stage.waves)} "
-            f"| {stage.error_budget} errors | {_duration(stage.forecast)} | {_duration(stage.soak)} | {_cell_text(who)} |"
+            f"| {stage.error_budget} errors | {_duration(stage.forecast)} | {_duration(stage.soak)} | {_cell_text(stage.who)} |"
         )
     for stage in plan.stages:
         lines += _stage_lines(stage)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patchwave.campaign.definition import Campaign, written_duration
+from patchwave.campaign.definition import Campaign, Stage, written_duration
 
 
 def dag_page(campaign: Campaign) -> str:
@@ -11,7 +11,7 @@ def dag_page(campaign: Campaign) -> str:
     stages = "\n".join(
         f"| {stage.name} | {stage.select} | {stage.concurrency or 'by the number of hosts'} | {stage.error_budget} "
         f"| {written_duration(stage.soak) if stage.soak else 'none'} "
-        f"| {', '.join(stage.approval.approvers) if stage.approval.required else 'not needed'} |"
+        f"| {_who(campaign, stage)} |"
         for stage in campaign.stages
     )
     cells = ", ".join(str(cell) for cell in campaign.cells)
@@ -49,3 +49,10 @@ run. A run works with the campaign file as it was when the run began.
 Compliance of every host is proven by Systems Manager and Config after the patch (compliant, not compliant, unknown).
 What is not compliant is remedied in: {remedied}. The report is always made.
 """
+
+
+def _who(campaign: Campaign, stage: Stage) -> str:
+    if not stage.approval.required:
+        return "not needed"
+    people = ", ".join(campaign.approvers(stage))
+    return people if stage.approval.quorum == 1 else f"{stage.approval.quorum} of {people}"
