@@ -105,15 +105,25 @@ def missing(world: "World", host: Host, run: Run) -> list[Update]:
 
 
 def _wanted_level(world: "World", host: Host, package: str, run: Run) -> int:
-    """Of an InstallOverrideList: the newest update of the package that the list names (and, with a title, exactly that one)."""
+    """Of an InstallOverrideList: the newest update of the package that the list names (and, with a title, exactly that one).
+
+    What the repositories do not have (any more) is no candidate: the run installs the rest, and calls itself a success.
+    """
     for update in reversed(host.platform.packages[package].updates):
-        if not world.available(update) or update.released >= host.sees_until():
-            continue
-        for pattern, title in run.wanted or ():
-            named = fnmatchcase(update.kb_id, pattern) or fnmatchcase(update.package, pattern)
-            if named and (title is None or fnmatchcase(update.title, title)):
-                return update.level
+        if world.available(update) and update.released < host.sees_until() and _listed(update, run.wanted or ()):
+            return update.level
     return 0
+
+
+def _listed(update: Update, wanted: tuple[tuple[str, str | None], ...]) -> bool:
+    """Whether an InstallOverrideList names the update. A title counts on Linux only, where it may leave the name away."""
+    version = f"{update.version}-{update.release}" if update.release else update.version
+    titles = (update.title, f"{update.kb_id}:{update.evr}", update.evr, version)
+    return any(
+        (fnmatchcase(update.kb_id, pattern) or fnmatchcase(update.package, pattern))
+        and (title is None or bool(update.kb) or any(fnmatchcase(one, title) for one in titles))
+        for pattern, title in wanted
+    )
 
 
 def install(world: "World", host: Host, updates: list[Update], *, no_reboot: bool) -> None:

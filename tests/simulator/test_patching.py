@@ -190,6 +190,153 @@ def test_an_override_list_in_a_bucket_limits_what_is_installed(aws):
     assert (state["MissingCount"], state["InstallOverrideList"]) == (count - 1, "s3://lists/wave.yaml")
 
 
+def lay_down(aws, name, *entries, account=None):
+    """An InstallOverrideList in a bucket, of (id, title) pairs; its address."""
+    credentials = {"aws_access_key_id": account} if account else {}
+    s3 = aws.client("s3", "us-east-1", **credentials)
+    s3.create_bucket(Bucket=f"lists-{name}")
+    lines = [f"  - id: '{patch}'\n" + (f"    title: '{title}'\n" if title else "") for patch, title in entries]
+    s3.put_object(Bucket=f"lists-{name}", Key="wave.yaml", Body=("patches:\n" + "".join(lines)).encode())
+    return f"s3://lists-{name}/wave.yaml"
+
+
+def installed_by(aws, host):
+    """Package and version, as the journal has it."""
+    return {line["package"]: line["version"] for line in aws.journal() if line["host"] == host and "version" in line}
+
+
+KERNELS = ("0:6.1.115-126.197.amzn2023", "0:6.1.119-129.201.amzn2023")
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        f"kernel.x86_64:{KERNELS[0]}", KERNELS[0], "6.1.115-126.197.amzn2023", "*6.1.115-*", "kernel.x86_64:0:*126.197*",
+    ],
+)  # fmt: skip
+def test_a_title_pins_the_version_though_a_newer_one_is_there(aws, title):
+    """Whole, without the name, and with wildcards in any position, as AWS's own sample lists have them."""
+    host = aws.hosts("web")[0]
+    aws.patch(host, Parameters={"InstallOverrideList": [lay_down(aws, "pin", ("kernel.x86_64", title))]})
+    aws.advance(600)
+    assert installed_by(aws, host) == {"kernel": KERNELS[0]}
+
+
+def test_a_newer_version_than_the_listed_one_is_still_missing(aws):
+    """Compliance is the baseline's: after a perfect Install of the list the host is NON_COMPLIANT all the same."""
+    host = aws.hosts("web")[0]
+    aws.patch(host, Parameters={"InstallOverrideList": [lay_down(aws, "pin", ("kernel.x86_64", f"*{KERNELS[0]}"))]})
+    aws.advance(600)
+    (row,) = [row for row in aws.patches(host, "Missing") if row["KBId"] == "kernel.x86_64"]
+    assert row["Title"] == f"kernel.x86_64:{KERNELS[1]}"
+
+
+def test_a_list_never_goes_back_and_brings_nothing_that_was_not_there(aws):
+    """The package manager updates; a package that the host does not have is no update."""
+    host, other = aws.hosts("web")[:2]
+    aws.patch(host, Parameters={"InstallOverrideList": [lay_down(aws, "new", ("kernel.x86_64", f"*{KERNELS[1]}"))]})
+    aws.advance(900)
+    both = lay_down(aws, "old", ("kernel.x86_64", f"*{KERNELS[0]}"), ("podman.x86_64", None))
+    aws.patch(host, Parameters={"InstallOverrideList": [both]})
+    aws.patch(other, Parameters={"InstallOverrideList": [both]})
+    aws.advance(900)
+    assert installed_by(aws, host) == {"kernel": KERNELS[1]}
+    assert installed_by(aws, other) == {"kernel": KERNELS[0]}
+
+
+def test_a_listed_update_that_was_withdrawn_is_no_failure(start):
+    """Between Dev and Prod it vanished from the repositories: the run installs the rest and succeeds, and its report asks for
+    nothing. Only a look at the versions finds it."""
+    aws = start(FEW)
+    host = aws.hosts("web")[0]
+    listed = lay_down(aws, "gone", ("expat.x86_64", "expat.x86_64:0:2.6.3-1.amzn2023.0.1"), ("kernel.x86_64", f"*{KERNELS[0]}"))
+    aws.control("faults", {"kind": "update_withdrawn", "advisory": "ALAS2023-2024-729"})
+    command = aws.patch(host, Parameters={"InstallOverrideList": [listed]})
+    aws.advance(600)
+    invocation = aws.ssm.get_command_invocation(CommandId=command, InstanceId=host)
+    assert (invocation["Status"], invocation["ResponseCode"]) == ("Success", 0)
+    assert installed_by(aws, host) == {"kernel": KERNELS[0]}
+    assert not any(
+        row["KBId"] == "expat.x86_64" for state in ("Missing", "Failed", "Installed") for row in aws.patches(host, state)
+    )
+    (row,) = [row for row in aws.patches(host, "InstalledOther") if row["KBId"] == "expat.x86_64"]
+    assert row["Title"] == ""
+
+
+WELL = FEW.replace("      - {host: 4, install_fails: {exit_code: 1, times: 1}}\n", "")
+
+
+def test_one_list_serves_two_operating_systems(start):
+    """Each host takes what its package manager has; apt writes no epoch of zero."""
+    aws = start(WELL)
+    amazon, ubuntu = aws.hosts("web")[0], aws.hosts("odd")[3]
+    aws.patch(ubuntu, operation="Scan")
+    aws.advance(60)
+    wanted = aws.patches(ubuntu, "Missing")[0]
+    assert ":0:" not in wanted["Title"]
+    both = lay_down(aws, "both", (wanted["KBId"], wanted["Title"]), ("kernel.x86_64", f"*{KERNELS[0]}"))
+    aws.patch(amazon, ubuntu, Parameters={"InstallOverrideList": [both]})
+    aws.advance(600)
+    assert installed_by(aws, amazon) == {"kernel": KERNELS[0]}
+    assert list(installed_by(aws, ubuntu)) == [wanted["KBId"].rpartition(".")[0]]
+
+
+def test_on_windows_a_title_is_for_people(start):
+    """The KB number names the update, whatever stands beside it."""
+    aws = start(WELL.replace("{os: ubuntu-24.04,", "{os: windows-server-2022,"))
+    host = aws.hosts("odd")[3]
+    aws.patch(host, operation="Scan")
+    aws.advance(1200)
+    wanted = aws.patches(host, "Missing")[0]["KBId"]
+    aws.patch(host, Parameters={"InstallOverrideList": [lay_down(aws, "kb", (wanted, "a title that nobody gave"))]})
+    aws.advance(7200)
+    assert {line["advisory"] for line in aws.journal() if line["host"] == host and "version" in line} == {wanted}
+
+
+@pytest.mark.parametrize(
+    "address", ["https://s3.us-east-1.amazonaws.com/lists-web/wave.yaml", "https://lists-web.s3.amazonaws.com/wave.yaml"]
+)
+def test_a_list_is_read_by_its_https_address_too(aws, address):
+    """Path-style and host-style, as the guide has them."""
+    lay_down(aws, "web", ("kernel.x86_64", f"*{KERNELS[0]}"))
+    host = aws.hosts("web")[0]
+    aws.patch(host, Parameters={"InstallOverrideList": [address]})
+    aws.advance(600)
+    assert installed_by(aws, host) == {"kernel": KERNELS[0]}
+    assert aws.patch_state(host)["InstallOverrideList"] == address
+
+
+def test_a_scan_does_not_read_the_list(aws):
+    """Not even one that is not there."""
+    host = aws.hosts("web")[0]
+    command = aws.patch(host, operation="Scan", Parameters={"InstallOverrideList": ["s3://nowhere/wave.yaml"]})
+    aws.advance(60)
+    assert aws.ssm.get_command_invocation(CommandId=command, InstanceId=host)["ResponseCode"] == 0
+
+
+@pytest.mark.parametrize("text", [b"patches: [", b"- id: kernel.x86_64", b"patches: kernel.x86_64"])
+def test_a_list_that_is_none_fails_the_run_and_installs_nothing(aws, text):
+    """No YAML, no mapping, no list under ``patches``."""
+    host = aws.hosts("web")[0]
+    address = lay_down(aws, "bad")
+    aws.client("s3", "us-east-1").put_object(Bucket="lists-bad", Key="wave.yaml", Body=text)
+    command = aws.patch(host, Parameters={"InstallOverrideList": [address]})
+    aws.advance(60)
+    assert aws.ssm.get_command_invocation(CommandId=command, InstanceId=host)["ResponseCode"] == 156
+    assert installed_by(aws, host) == {}
+
+
+def test_an_empty_list_installs_nothing(aws):
+    """And not everything."""
+    host = aws.hosts("web")[0]
+    address = lay_down(aws, "none")
+    aws.client("s3", "us-east-1").put_object(Bucket="lists-none", Key="wave.yaml", Body=b"patches: []")
+    command = aws.patch(host, Parameters={"InstallOverrideList": [address]})
+    aws.advance(600)
+    assert aws.ssm.get_command_invocation(CommandId=command, InstanceId=host)["ResponseCode"] == 0
+    assert installed_by(aws, host) == {}
+
+
 def test_an_override_list_that_is_not_there_fails_the_run(aws):
     """Exit code 156: a download problem, and nothing is installed."""
     host = aws.hosts("web")[0]

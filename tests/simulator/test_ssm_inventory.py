@@ -50,6 +50,28 @@ def test_applications_are_those_of_the_last_inventory(aws):
     assert after["InstalledTime"] > before["InstalledTime"]
 
 
+def test_the_release_of_amazon_linux_2023_is_a_package(aws):
+    """system-release says which repositories the host has seen, never older ones than its image; other systems have none."""
+    web, odd = aws.hosts("web")[0], aws.hosts("odd")[4]
+    (before,) = entries(aws, web, "AWS:Application", Filters=[{"Key": "Name", "Values": ["system-release"]}])
+    aws.patch(web)
+    aws.advance(8_000)
+    (after,) = entries(aws, web, "AWS:Application", Filters=[{"Key": "Name", "Values": ["system-release"]}])
+    assert "2023.6.20241010" <= before["Version"] <= after["Version"]
+    assert after["Version"] == "2023.6.20250114"  # the day of the catalogue's newest update
+    assert not entries(aws, odd, "AWS:Application", Filters=[{"Key": "Name", "Values": ["system-release"]}])
+
+
+def test_versions_of_dpkg_are_whole(aws):
+    """Epoch and revision stand in Version, an epoch of zero nowhere; rpm's stand beside it."""
+    by_name = {row["Name"]: row for row in entries(aws, aws.hosts("odd")[4], "AWS:Application")}
+    assert by_name["openssh-server"]["Version"].startswith("1:9.6p1-3ubuntu")
+    assert ":" not in by_name["libexpat1"]["Version"]
+    assert {row.get("Release", "") for row in by_name.values()} == {""}
+    rpm = {row["Name"]: row for row in entries(aws, aws.hosts("web")[0], "AWS:Application")}["kernel"]
+    assert (rpm["Epoch"], "-" in rpm["Version"], rpm["Release"].endswith(".amzn2023")) == ("0", False, True)
+
+
 def test_the_patch_summary_says_what_the_patch_state_says(aws):
     """Its counts are strings."""
     host = aws.hosts("web")[0]

@@ -63,7 +63,9 @@ class Update:
 
     @property
     def title(self) -> str:
-        return self.name or f"{self.kb_id}:{self.evr}"
+        """Of a Linux package with its version, in which apt writes no epoch of zero."""
+        version = self.evr.removeprefix("0:") if self.arch in ("amd64", "all") else self.evr
+        return self.name or f"{self.kb_id}:{version}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,6 +5,7 @@ that never reported has no entity, and data older than 30 days is gone.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -214,10 +215,13 @@ def _second(at: float) -> str:
 def _applications(host: Host, at: float) -> list[Entry]:
     """The packages as they were at the inventory, not as they are now."""
     found = []
+    dpkg = host.platform.operating_system in ("UBUNTU", "DEBIAN")
     for name, level in sorted(host.levels_at(at).items()):
         package = host.platform.packages[name]
         epoch, _, rest = package.evr(level).partition(":")
         version, _, release = rest.partition("-") if rest else (epoch, "", "")
+        if dpkg:  # its versions are whole, and an epoch of zero is not written
+            version, release, epoch = package.evr(level).removeprefix("0:"), "", ""
         since = next(
             (change.at for change in reversed(host.changes) if change.package == name and change.at <= at), host.launched
         )
@@ -233,7 +237,7 @@ def _applications(host: Host, at: float) -> list[Entry]:
                 "Architecture": package.arch,
                 "URL": "",
                 "Summary": f"{name} of {host.platform.name}",
-                "PackageId": f"{name}-{rest or epoch}.src.rpm" if host.platform.package_manager != "apt" else "",
+                "PackageId": "" if dpkg else f"{name}-{rest or epoch}.src.rpm",
             }
         )
     for other in host.platform.other_packages:
@@ -241,7 +245,29 @@ def _applications(host: Host, at: float) -> list[Entry]:
         found.append(
             {"Name": name, "Version": "1.0", "Architecture": arch, "Publisher": "", "InstalledTime": _second(host.launched)}
         )
-    return found
+    release_entry = _release(host, at)
+    return [*found, release_entry] if release_entry else found
+
+
+def _release(host: Host, at: float) -> Entry | None:
+    """AL2023's package `system-release`: the release of the newest update that the host has, or of its image."""
+    image = re.search(r"al2023-ami-(\d+\.\d+)\.(\d{8})\.", host.platform.image)
+    if image is None:
+        return None
+    major, day = image.groups()
+    for name, level in host.levels_at(at).items():
+        if level:
+            day = max(day, f"{moment(host.platform.packages[name].updates[level - 1].released):%Y%m%d}")
+    return {
+        "Name": "system-release",
+        "Version": f"{major}.{day}",
+        "Release": "0.amzn2023",
+        "Epoch": "0",
+        "Architecture": "noarch",
+        "Publisher": host.platform.name,
+        "InstalledTime": _second(host.launched),
+        "PackageId": f"system-release-{major}.{day}-0.amzn2023.src.rpm",
+    }
 
 
 def _components(host: Host, at: float) -> list[Entry]:
