@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchwave.campaign import windows
-from patchwave.campaign.windows import Closure, NeverOpens, Opening, OpeningsUnknown, Span, Window
+from patchwave.campaign.windows import Closure, Listing, NeverOpens, Opening, OpeningsUnknown, Span, Window
 
 TUESDAYS = Window(cron="0 22 * * 2", duration=timedelta(hours=4), timezone="Europe/Vienna")
 NIGHTLY = Window(cron="30 2 * * *", duration=timedelta(hours=2), timezone="Europe/Vienna")
@@ -267,12 +267,15 @@ def test_only_systems_manager_knows_when_a_maintenance_window_opens() -> None:
     window = Window(maintenance_window="prod-nights")
     with pytest.raises(OpeningsUnknown, match="prod-nights"):
         windows.occurrence(window, at("2026-12-15T12:00"))
-    listed = [
+    spans = [
         Span(opens=at("2026-12-15T00:00"), closes=at("2026-12-15T04:00")),
         Span(opens=at("2026-12-16T00:00"), closes=at("2026-12-16T04:00")),
     ]
-    assert windows.occurrence(window, at("2026-12-15T12:00"), listed=listed) == listed[1]
+    listed = Listing(spans=tuple(spans))
+    assert windows.occurrence(window, at("2026-12-15T12:00"), listed=listed) == listed.spans[1]
     assert "does not open any more" in windows.opening(window, at("2026-12-17T12:00"), listed=listed).because[0]
+    off = Listing(because="maintenance window prod-nights of 1/eu is switched off")
+    assert windows.opening(window, at("2026-12-17T12:00"), listed=off) == Opening(span=None, because=(off.because,))
 
 
 SPANS = st.builds(

@@ -17,8 +17,8 @@ from patchwave.aws.identity import Identity
 from patchwave.aws.inspector import Inspector
 from patchwave.aws.lists import Lists
 from patchwave.aws.patching import Patching
-from patchwave.aws.windows import MaintenanceWindows
 from patchwave.aws.reachability import Reachability
+from patchwave.aws.windows import MaintenanceWindows
 
 
 class Gateway(

@@ -136,6 +136,19 @@ class Opening:
     because: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listing:
+    """The openings of a maintenance window as AWS told them.
+
+    Attributes:
+        spans: in order.
+        because: why there are none, or why AWS could not be asked; nothing may be begun then.
+    """
+
+    spans: tuple[Span, ...] = ()
+    because: str = ""
+
+
 def shown(moment: datetime, zone: ZoneInfo | None = None) -> str:
     """A moment for people: ``2026-12-22 22:00 Europe/Vienna``."""
     return f"{moment.astimezone(zone or UTC):%Y-%m-%d %H:%M} {zone.key if zone else 'UTC'}"
@@ -344,7 +357,7 @@ def opening(
     *,
     closures: Sequence[Closure] = (),
     least: timedelta = timedelta(),
-    listed: Iterable[Span] | None = None,
+    listed: Listing | None = None,
 ) -> Opening:
     """The span in which a stage may act whose turn has come.
 
@@ -360,7 +373,7 @@ def opening(
         return _any_time(now, closures, least)
     zone = None if window.maintenance_window else ZoneInfo(window.timezone)
     skipped: list[tuple[Span, str]] = []
-    for span in openings(window, now) if listed is None else listed:
+    for span in openings(window, now) if listed is None else listed.spans:
         if span.closes <= now:
             continue
         if span.opens > now + HORIZON:
@@ -377,6 +390,8 @@ def opening(
             return Opening(span=span, because=_told(skipped, zone))
         why = _closing(span, closures, zone)
         skipped.append((span, why or f"less than the {minutes(needed)} that a host takes are left of it"))
+    if listed is not None and listed.because:
+        return Opening(span=None, because=(*_told(skipped, zone), listed.because))
     never = f"{window} does not open any more, or not before {shown(now + HORIZON, zone)}"
     return Opening(span=None, because=_told(skipped, zone) or (never,))
 
@@ -423,7 +438,7 @@ def occurrence(
     *,
     closures: Sequence[Closure] = (),
     least: timedelta = timedelta(),
-    listed: Iterable[Span] | None = None,
+    listed: Listing | None = None,
 ) -> Span:
     """The opening that `now` lies in, else the next one, without what is closed; `opening` also says why it is no earlier one.
 
