@@ -25,8 +25,8 @@ def dispatch(step: StepKind, *, snapshot: str = "", token: str = TOKEN) -> Dispa
     )
 
 
-def spec(step: StepKind, **options: Any) -> commands.CommandSpec:
-    return commands.command_for(dispatch(step, **options), campaign="weekly-linux", stage="prod")
+def spec(step: StepKind, *, override_list: str = "", **options: Any) -> commands.CommandSpec:
+    return commands.command_for(dispatch(step, **options), campaign="weekly-linux", stage="prod", override_list=override_list)
 
 
 def row(number: int = 1, **facts: Any) -> dict[str, Any]:
@@ -55,6 +55,25 @@ def test_a_scan_says_nothing_but_scan(step: StepKind) -> None:
 def test_an_install_never_reboots_by_itself() -> None:
     """Install and reboot are separate steps (rule 8)."""
     assert dict(spec(StepKind.INSTALL).parameters) == {"Operation": ("Install",), "RebootOption": ("NoReboot",)}
+
+
+def test_an_install_by_a_lockfile_names_its_list() -> None:
+    """From it alone AWS-RunPatchBaseline installs; a Scan would only keep the address in its report."""
+    address = "s3://acme-lists/patchwave-lists/0a.yaml"
+    assert dict(spec(StepKind.INSTALL, override_list=address).parameters) == {
+        "Operation": ("Install",),
+        "RebootOption": ("NoReboot",),
+        "InstallOverrideList": (address,),
+    }
+    for step in (StepKind.SCAN, StepKind.VERIFY):
+        assert "InstallOverrideList" not in spec(step, override_list=address).parameters
+
+
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "s3://bucket", "s3://bucket/a b", f"s3://bucket/{'k' * 250}"])
+def test_a_list_without_an_address_that_aws_takes_is_refused_here(address: str) -> None:
+    """AWS would refuse the whole command, or cut the address in its report."""
+    with pytest.raises(errors.InvalidRequest, match=r"InstallOverrideList is s3://bucket/key"):
+        spec(StepKind.INSTALL, override_list=address)
 
 
 def test_a_snapshot_is_written_as_a_uuid_with_dashes() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from patchwave.aws.calls import Calls, chunks
 from patchwave.aws.errors import code_of
+from patchwave.aws.lists import LONGEST_ADDRESS
 from patchwave.campaign.errors import InvalidRequest, OutcomeUnknown
 from patchwave.campaign.rollout import LARGEST_DISPATCH, Dispatch, DispatchRow, Invocation, Outcome, StepKind
 from patchwave.campaign.values import Cell, HostId
@@ -119,11 +120,15 @@ def token_in(comment: str) -> str | None:
     return found[1] if found else None
 
 
-def command_for(dispatch: Dispatch | DispatchRow, *, campaign: str, stage: str) -> CommandSpec:
+def command_for(dispatch: Dispatch | DispatchRow, *, campaign: str, stage: str, override_list: str = "") -> CommandSpec:
     """The document and parameters that carry out a dispatch.
 
+    Args:
+        override_list: address of the list from which alone an Install installs (`lists.Lists.lay_down`); empty: what the
+            baseline approves. A Scan ignores it, and would keep it in its report.
+
     Raises:
-        InvalidRequest: its snapshot is no UUID.
+        InvalidRequest: its snapshot is no UUID, or the list has no address that AWS takes.
     """
     comment = comment_for(dispatch.token, campaign=campaign, stage=stage, step=dispatch.step)
     match dispatch.step:
@@ -133,9 +138,10 @@ def command_for(dispatch: Dispatch | DispatchRow, *, campaign: str, stage: str) 
             )
         case StepKind.INSTALL:
             snapshot = {"SnapshotId": (_uuid(dispatch.snapshot),)} if dispatch.snapshot else {}
+            listed = {"InstallOverrideList": (_address(override_list),)} if override_list else {}
             return CommandSpec(
                 document=PATCH_DOCUMENT,
-                parameters={"Operation": ("Install",), "RebootOption": ("NoReboot",), **snapshot},
+                parameters={"Operation": ("Install",), "RebootOption": ("NoReboot",), **snapshot, **listed},
                 comment=comment,
                 timeout=INSTALL_DELIVERY,
             )
@@ -172,6 +178,13 @@ def _uuid(snapshot: str) -> str:
         return str(uuid.UUID(snapshot))
     except ValueError as error:
         raise InvalidRequest(f"SnapshotId is a UUID or absent, not {snapshot!r}") from error
+
+
+def _address(text: str) -> str:
+    if not re.fullmatch(r"(s3|https)://[^/\s]+/\S+", text) or len(text) > LONGEST_ADDRESS:
+        message = f"InstallOverrideList is s3://bucket/key or an https URL of at most {LONGEST_ADDRESS} characters, not {text!r}"
+        raise InvalidRequest(message)
+    return text
 
 
 class Commands(Calls):
