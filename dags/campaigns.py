@@ -25,7 +25,7 @@ from patchwave.operators.patch import PatchStageOperator
 from patchwave.operators.plan import PlanOperator
 from patchwave.operators.remediation import RemediateOperator
 from patchwave.operators.report import OutcomeOperator, ReportOperator
-from patchwave.timetables.campaign import CampaignTimetable
+from patchwave.timetables import campaign as timetable
 
 INCLUDE = Path(__file__).resolve().parents[1] / "include"
 CAMPAIGNS = Path(os.environ.get("PATCHWAVE_CAMPAIGNS", INCLUDE / "campaigns"))
@@ -80,12 +80,11 @@ def params(campaign: Campaign) -> dict[str, Param]:
 def build(campaign: Campaign, rules: Policy) -> DAG:
     """The DAG of one campaign."""
     campaign_json = campaign.to_json()
-    schedule = campaign.schedule
     with DAG(
         dag_id=campaign.name,
         dag_display_name=campaign.name,
         description=campaign.description,
-        schedule=CampaignTimetable(schedule.cron, timezone=schedule.timezone) if schedule else None,
+        schedule=timetable.of(campaign.schedule),
         start_date=datetime(2026, 1, 1, tzinfo=UTC),
         catchup=False,
         max_active_runs=1,

@@ -1,4 +1,4 @@
-"""What does Patchwave register with Airflow? Pages, timetable, listener; this is the only Python file below ``plugins/``.
+"""What does Patchwave register with Airflow? Pages, timetables, listener; this is the only Python file below ``plugins/``.
 
 Airflow runs every file here in every process, under its bare name: code lives in ``include/patchwave``, which also has to be
 on the PYTHONPATH of every process. The pages import the rest of it when a request comes.
@@ -23,12 +23,12 @@ RUN_PAGE = ROOT + "/runs/{DAG_ID}/{RUN_ID}"
 
 
 def timetables() -> list[Any]:
-    """The timetable by which campaigns start; without it their DAGs cannot be serialised."""
+    """The timetables by which campaigns start; without them their DAGs cannot be serialised."""
     if find_spec("patchwave.timetables") is None or find_spec("patchwave.timetables.campaign") is None:
         return []
-    from patchwave.timetables.campaign import CampaignTimetable
+    from patchwave.timetables.campaign import TIMETABLES
 
-    return [CampaignTimetable]
+    return list(TIMETABLES)
 
 
 class PatchwavePlugin(AirflowPlugin):

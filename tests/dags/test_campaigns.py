@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +172,7 @@ def test_every_dag_is_serialised_with_its_timetable(loaded: tuple[DagBag, float]
         assert again.timetable.summary == dag.timetable.summary
 
 
-# --- broken files ------------------------------------------------------------------------------------------------------------
+# --- files of one's own ------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def campaigns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the campaign files that a test may break."""
@@ -183,6 +183,37 @@ def campaigns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("schedule", "summary", "told"),
+    [
+        ("patch_tuesday: {plus_days: 3, at: '22:00', timezone: Europe/Berlin}",
+         "Second Tuesday of the month plus 3 days 22:00 Europe/Berlin",
+         "**Runs:** second Tuesday of the month plus 3 days at 22:00 (Europe/Berlin)."),
+        ("weekly: {on: [tuesday, friday], at: '06:00', timezone: Asia/Tokyo}", "Every Tuesday, Friday 06:00 Asia/Tokyo",
+         "**Runs:** every Tuesday, Friday at 06:00 (Asia/Tokyo)."),
+    ],
+)  # fmt: skip
+def test_a_campaign_of_another_schedule_has_its_timetable_when_the_scheduler_reads_it(
+    campaigns: Path, schedule: str, summary: str, told: str
+) -> None:
+    """From the file through the DAG and its JSON to the next run; people read it in the list and on the page."""
+    path = campaigns / "weekly-linux.yaml"
+    text = path.read_text(encoding="utf-8")
+    cron = 'schedule:\n  cron: "0 22 * * 2"\n  timezone: Europe/Vienna\n'
+    assert cron in text
+    path.write_text(text.replace(cron, f"schedule:\n  {schedule}\n", 1), encoding="utf-8")
+    found = bag()
+    assert found.import_errors == {}
+    dag = found.dags["weekly-linux"]
+    again = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
+    assert again.timetable.summary == summary
+    assert told in dag.doc_md
+    coming = again.next_dagrun_info(last_automated_run_info=None)
+    assert coming is not None
+    assert coming.run_after > datetime.now(UTC) - timedelta(minutes=5)
+
+
+# --- broken files ------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("old", "new", "field"),
     [

@@ -88,7 +88,7 @@ def test_airflow_loads_it_and_finds_pages_and_tabs(tmp_path):
     assert views["task_instance"]["href"] == "/patchwave/runs/{DAG_ID}/{RUN_ID}?task={TASK_ID}"
     assert len({view["url_route"] for view in answer["views"]}) == 3
     if (REPOSITORY / "include/patchwave/timetables/campaign.py").exists():
-        assert answer["timetables"] == ["CampaignTimetable"]
+        assert answer["timetables"] == ["CampaignTimetable", "WeeklyTimetable", "PatchTuesdayTimetable"]
 
 
 def test_an_airflow_below_a_path_gets_addresses_below_it(tmp_path):
