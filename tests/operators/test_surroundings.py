@@ -194,7 +194,7 @@ def test_a_newcomer_that_is_starting_is_waited_for_and_one_that_never_answers_is
         if not born and any(row.state not in TERMINAL for row in stage.rows.values()):
             return listed(*args, **named)
         born.append(born[0] if born else stage.now)
-        return {**listed(*args, **named), fresh: ({"PatchGroup": "web"}, born[0])}
+        return {**listed(*args, **named), fresh: replace(a_web, id=fresh, tags={"PatchGroup": "web"}, launched=born[0])}
 
     hosts = gateway.hosts
     a_web = hosts(CELL, [stage.hosts[0]])[0]

@@ -16,11 +16,15 @@ from airflow.configuration import conf
 from patchwave.aws.commands import CommandStatus
 from patchwave.aws.events import CommandEvent
 from patchwave.campaign.errors import AccessDenied, AwsUnavailable, Throttled
+from patchwave.campaign.rollout import Invocation, Outcome
+from patchwave.campaign.values import HostId
+from patchwave.operators.patch import _invocation
 from patchwave.triggers import pace, watch
 from patchwave.triggers.watch import CommandsTrigger, MomentTrigger
 
 NOW = datetime(2026, 3, 3, 22, 0, tzinfo=UTC)
 CELL = "111111111111/eu-central-1"
+RUNNING, SUCCEEDED, FAILED = Outcome.RUNNING, Outcome.SUCCEEDED, Outcome.FAILED
 
 
 class Time:
@@ -64,6 +68,7 @@ class Looks:
         self.answer = answer
         self.count = 0
         self.queue = ""
+        self.hosts: Callable[[int], list[Outcome]] = lambda _: []
         self.threads: set[str] = set()
         self.asked: list[tuple[str, tuple[str, ...]]] = []
 
@@ -82,6 +87,17 @@ class Looks:
 
     def take_calls(self) -> dict[str, int]:
         return {"ssm:ListCommands": self.count}
+
+    def invocations(self, cell: Any, command: str, token: str) -> list[Invocation]:
+        assert token == TOKEN
+        self.count += 1
+        return [
+            Invocation(
+                token=token, host=HostId(f"i-{number}"), outcome=how, details=how.value,
+                exit_code=None if how is RUNNING else int(how is FAILED), ended=None if how is RUNNING else NOW,
+            )
+            for number, how in enumerate(self.hosts(self.count))
+        ]  # fmt: skip
 
     def commands(self, cell: Any, ids: list[str]) -> dict[str, CommandStatus]:
         self.threads.add(threading.current_thread().name)
@@ -124,6 +140,17 @@ def watching(
     return CommandsTrigger(commands=commands, until=until, aws_conn_id="aws_default", poll=poll, patience=patience)
 
 
+FIRST = 0.2 * 300
+"""When a command is looked at first whose usual time nobody has learned."""
+TOKEN = "0" * 32
+
+
+def watching_one(*, hosts: int) -> CommandsTrigger:
+    until = (NOW + timedelta(minutes=30)).isoformat()
+    commands = {CELL: {"c-1": {**watched(), "hosts": hosts, "token": TOKEN}}}
+    return CommandsTrigger(commands=commands, until=until, aws_conn_id="aws_default", poll=5, patience=20)
+
+
 def because(said: list[Any]) -> list[str]:
     return [payload["because"] for payload in said]
 
@@ -141,7 +168,8 @@ def test_a_trigger_is_rebuilt_from_what_it_stores(trigger: Any) -> None:
 def test_commands_that_are_over_wake_the_task_once(time: Time, aws: Any) -> None:
     """One event, then the end: after a second one Airflow would call the trigger killed."""
     looks = aws(lambda count: ALL_OVER if count == 3 else NOTHING)
-    assert events(watching()) == [{"because": "command", "calls": {"ssm:ListCommands": 3}, "over": ["c-1", "c-2"]}]
+    (event,) = events(watching())
+    assert event == {"because": "command", "calls": {"ssm:ListCommands": 3}, "invocations": {}, "looked": {}}
     assert looks.count == 3
 
 
@@ -149,7 +177,7 @@ def test_a_command_that_is_over_waits_a_moment_for_the_others(time: Time, aws: A
     """They were sent together and usually end together; then one worker looks at all of them."""
     aws(lambda count: {"c-1": None, "c-2": 0} if count >= 2 else NOTHING)
     assert because(events(watching(patience=40, poll=15))) == ["command"]
-    first_news = watch.first_look() + 15
+    first_news = FIRST + 15
     assert first_news + 40 <= time.slept < first_news + 40 + 15
 
 
@@ -158,6 +186,49 @@ def test_hosts_that_have_ended_wait_for_the_others_of_their_command_until_those_
     aws(lambda count: {"c-1": 2, "c-2": 0})
     assert because(events(watching(patience=20, usual=300))) == ["command"]
     assert timedelta(seconds=1.75 * 300) < time.now - NOW < timedelta(seconds=1.75 * 300 + 20 + 2 * 60)
+
+
+def test_of_the_only_command_its_invocations_are_read_and_handed_to_the_task(time: Time, aws: Any) -> None:
+    """The same number of calls, and the task need not ask again; nothing is told that is still running everywhere."""
+    looks = aws(lambda count: {})
+    looks.hosts = lambda count: [RUNNING, SUCCEEDED] if count < 3 else [FAILED, SUCCEEDED]
+    (event,) = events(watching_one(hosts=2))
+    assert looks.asked == []
+    assert looks.count == 3
+    its = json.loads(json.dumps(event))["invocations"]["c-1"]
+    assert [_invocation(one) for one in its] == looks.invocations(CELL, "c-1", TOKEN)
+
+
+def test_invocations_that_aws_does_not_list_are_no_end(time: Time, aws: Any) -> None:
+    """The stock operator takes the listed ones for all: here the command itself is asked how it stands."""
+    looks = aws(lambda count: {"c-1": None if count > 4 else 1})
+    looks.hosts = lambda count: [SUCCEEDED]
+    (event,) = events(watching_one(hosts=2))
+    assert looks.asked == [(CELL, ("c-1",))] * 3
+    assert event["because"] == "command"
+    assert event["invocations"] == event["looked"] == {}
+
+
+def test_a_straggler_is_not_asked_for_at_each_look_at_the_others(time: Time, aws: Any) -> None:
+    """One is an hour overdue, the other one is due now: a page of its invocations is one call and says it all. The task is
+    told when the straggler was looked at, so that it leaves it alone, too."""
+    looks = aws(lambda count: {"c-1": 0, "c-2": 0})
+    looks.hosts = lambda count: [SUCCEEDED]
+    until = (NOW + timedelta(minutes=30)).isoformat()
+    late = {**watched(1, usual=60, learned=True), "since": (NOW - timedelta(hours=1)).isoformat(), "looked": NOW.isoformat()}
+    commands = {CELL: {"c-1": late, "c-2": {**watched(usual=60, learned=True), "hosts": 1, "token": TOKEN}}}
+    (event,) = events(CommandsTrigger(commands=commands, until=until, aws_conn_id="aws_default", poll=5, patience=20))
+    assert looks.count == 1
+    assert looks.asked == []
+    assert set(event["invocations"]) == {"c-2"}
+
+
+def test_what_was_looked_at_without_news_is_named_with_the_moment(time: Time, aws: Any) -> None:
+    """For the task, which leaves it alone, and for the trigger after this one, which does not begin with a look at it."""
+    aws(lambda count: {"c-1": None, "c-2": 0})
+    (event,) = events(watching(patience=20))
+    assert set(event["looked"]) == {"c-2"}
+    assert NOW < datetime.fromisoformat(event["looked"]["c-2"]) <= time.now
 
 
 def test_what_the_task_knows_already_is_no_news(time: Time, aws: Any) -> None:
@@ -169,12 +240,13 @@ def test_what_the_task_knows_already_is_no_news(time: Time, aws: Any) -> None:
 
 
 def test_it_looks_fast_at_first_and_slower_while_nothing_ends(time: Time, aws: Any) -> None:
-    """When nobody knows how long it takes: what ends after t is seen by 1.15 t."""
+    """When nobody knows how long it takes: what ends after t is seen by 1.2 t, nothing is left alone for long."""
     aws(lambda count: NOTHING)
     events(watching(minutes=60, poll=5))
     naps = time.naps[1:-1]
-    assert naps[0] == 5
-    assert naps == sorted(naps)
+    assert sum(time.naps[:2]) == FIRST
+    assert naps[1] == 0.2 * FIRST
+    assert naps[1:] == sorted(naps[1:])
     assert max(naps) == pace.SLOWEST.total_seconds()
 
 
@@ -184,7 +256,7 @@ def test_where_the_stage_has_shown_how_long_it_takes_it_looks_at_that_moment(tim
     events(watching(minutes=20, poll=5, usual=300, learned=True))
     naps = time.naps[1:-1]
     assert watch.first_look() + naps[0] == 300
-    assert naps[1:4] == [5, 5, 5]
+    assert naps[1:5] == [5, 5, 10, 20]
     assert naps[1:] == sorted(naps[1:])
 
 
@@ -197,9 +269,9 @@ def test_a_throttled_cell_is_asked_less_by_everybody(time: Time, aws: Any) -> No
         return NOTHING
 
     aws(answer)
-    events(watching(minutes=5, poll=5))
-    assert time.naps[1:3] == [10, 20]
-    assert time.naps[3] >= 40
+    events(watching(minutes=15, poll=5))
+    assert time.naps[2] == 2 * 0.2 * FIRST
+    assert time.naps[3] > 2 * time.naps[2]
     its = pace.pace_of("aws_default", CELL)
     assert 1 < its.factor < 8
     for minute in range(1, 10):
@@ -228,9 +300,7 @@ def test_no_trigger_fires_in_its_first_seconds(time: Time, aws: Any) -> None:
 
 
 @pytest.mark.parametrize(("interval", "seconds"), [(1.0, 3.0), (5.0, 8.0)])
-def test_the_first_seconds_follow_airflows_heartbeat(
-    monkeypatch: pytest.MonkeyPatch, interval: float, seconds: float
-) -> None:
+def test_the_first_seconds_follow_airflows_heartbeat(monkeypatch: pytest.MonkeyPatch, interval: float, seconds: float) -> None:
     """3 s with a heartbeat of 1 s, 8 s with Airflow's default."""
     monkeypatch.setenv("AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL", str(interval))
     assert conf.getfloat("workers", "min_heartbeat_interval") == interval

@@ -324,7 +324,14 @@ def _invocation(row: Mapping[str, Any], token: str) -> Invocation:
         outcome=how,
         details=details or status,
         exit_code=_exit_code(row.get("CommandPlugins", ())) if how in {Outcome.SUCCEEDED, Outcome.FAILED} else None,
+        ended=_ended(row.get("CommandPlugins", ())) if how in {Outcome.SUCCEEDED, Outcome.FAILED} else None,
     )
+
+
+def _ended(plugins: Sequence[Mapping[str, Any]]) -> datetime | None:
+    """When the last of its steps had ended."""
+    finished = [plugin["ResponseFinishDateTime"] for plugin in plugins if plugin.get("ResponseFinishDateTime")]
+    return max(finished).astimezone(UTC) if finished else None
 
 
 def _exit_code(plugins: Sequence[Mapping[str, Any]]) -> int | None:

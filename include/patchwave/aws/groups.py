@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 from patchwave.aws.calls import chunks
 from patchwave.aws.errors import code_of
-from patchwave.aws.inventory import Inventory
+from patchwave.aws.inventory import Inventory, host_of
 from patchwave.campaign.errors import InvalidRequest
 from patchwave.campaign.fleet import Group, Host, group_domain, target_domain
 from patchwave.campaign.values import Cell, HostId
@@ -96,11 +95,9 @@ class Groups(Inventory):
         }
         return tuple(replace(host, target_groups=names[host.id]) for host in hosts), (*scaling, *behind)
 
-    def listed(
-        self, cell: Cell, tags: Mapping[str, Sequence[str]], *, keys: Collection[str] = ()
-    ) -> dict[HostId, tuple[dict[str, str], datetime | None]]:
-        """Ids, tags and launch times of all hosts that carry every one of `tags` with one of its values and are not on their
-        way out: EC2's word alone, a thousand a call.
+    def listed(self, cell: Cell, tags: Mapping[str, Sequence[str]], *, keys: Collection[str] = ()) -> dict[HostId, Host]:
+        """All hosts that carry every one of `tags` with one of its values and are not on their way out, by id: EC2's word
+        alone, a thousand a call, so nothing is known of their agents.
 
         Args:
             keys: if any, a host must carry one of them, with whatever value.
@@ -108,11 +105,11 @@ class Groups(Inventory):
         filters = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
         filters += [{"Name": f"tag:{key}", "Values": list(values)} for key, values in tags.items()]
         filters += [{"Name": "tag-key", "Values": sorted(keys)}] if keys else []
-        found: dict[HostId, tuple[dict[str, str], datetime | None]] = {}
+        found: dict[HostId, Host] = {}
         for host, row in self._instances(cell, filters).items():
-            its = {tag["Key"]: tag.get("Value", "") for tag in row.get("Tags", ())}
-            if all(its.get(key) in values for key, values in tags.items()):  # a filter's ``*`` is a wildcard
-                found[host] = (its, row.get("LaunchTime"))
+            one = host_of(cell, host, row, None, None)
+            if all(one.tags.get(key) in values for key, values in tags.items()):  # a filter's ``*`` is a wildcard
+                found[host] = replace(one, group=one.tags.get(GROUP_TAG))
         return found
 
 

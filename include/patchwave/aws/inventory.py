@@ -7,6 +7,7 @@ than reading all that they know, and mostly fewer. Hybrid nodes (``mi-``) are no
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC
 from typing import Any
 
@@ -57,6 +58,12 @@ class Inventory(Calls):
             found.update(self._instances(cell, [{"Name": "instance-id", "Values": list(some)}]))
         return self._merged(cell, found, groups=groups)
 
+    def with_agents(self, cell: Cell, hosts: Iterable[Host]) -> tuple[Host, ...]:
+        """These hosts as EC2 told of them a moment ago, with what Systems Manager says of their agents now."""
+        known = {host.id: host for host in hosts}
+        managed = self.pings(cell, known) if known else {}
+        return tuple(replace(known[host], **_agent(managed.get(host))) for host in sorted(known))
+
     def pings(self, cell: Cell, ids: Iterable[HostId]) -> dict[HostId, Mapping[str, Any]]:
         """Systems Manager's rows of these hosts; absent are those that it does not manage, or that are stopped."""
         wanted = list(dict.fromkeys(ids))
@@ -102,7 +109,7 @@ class Inventory(Calls):
             return ()
         managed = self.pings(cell, instances)
         members = self.group_members(cell, instances) if groups else {}
-        return tuple(_host(cell, host, instances[host], managed.get(host), members.get(host)) for host in sorted(instances))
+        return tuple(host_of(cell, host, instances[host], managed.get(host), members.get(host)) for host in sorted(instances))
 
 
 def ping_of(row: Mapping[str, Any] | None) -> Ping:
@@ -119,29 +126,38 @@ def _tags(row: Mapping[str, Any]) -> dict[str, str]:
     return {tag["Key"]: tag.get("Value", "") for tag in row.get("Tags", ())}
 
 
-def _host(
+def host_of(
     cell: Cell,
     host: HostId,
     instance: Mapping[str, Any],
     managed: Mapping[str, Any] | None,
     member: Mapping[str, Any] | None,
 ) -> Host:
+    """A host from EC2's, Systems Manager's and Auto Scaling's rows of it; of the latter None where it is unknown there."""
     tags = _tags(instance)
-    facts = managed or {}
-    seen = facts.get("LastPingDateTime")
     return Host(
         id=host,
         cell=cell,
         name=tags.get("Name") or host,
         state=InstanceState(instance["State"]["Name"]),
-        ping=ping_of(managed),
-        platform=" ".join(part for part in (facts.get("PlatformName"), facts.get("PlatformVersion")) if part) or "unknown",
         zone=instance.get("Placement", {}).get("AvailabilityZone", ""),
         image=instance.get("ImageId", ""),
         tags=tags,
         group=member["AutoScalingGroupName"] if member else None,
         group_state=member.get("LifecycleState") if member else None,
         group_health=member.get("HealthStatus", "").upper() if member else None,
-        last_ping=seen.astimezone(UTC) if seen else None,
-        agent_version=facts.get("AgentVersion", ""),
+        launched=instance["LaunchTime"].astimezone(UTC) if "LaunchTime" in instance else None,
+        **_agent(managed),
     )
+
+
+def _agent(row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Those attributes of a host that Systems Manager tells."""
+    facts = row or {}
+    seen = facts.get("LastPingDateTime")
+    return {
+        "ping": ping_of(row),
+        "platform": " ".join(part for part in (facts.get("PlatformName"), facts.get("PlatformVersion")) if part) or "unknown",
+        "last_ping": seen.astimezone(UTC) if seen else None,
+        "agent_version": facts.get("AgentVersion", ""),
+    }

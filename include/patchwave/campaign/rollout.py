@@ -306,6 +306,7 @@ class Invocation:
     Attributes:
         details: AWS's StatusDetails, for people.
         exit_code: of the script; None while it runs or if it never ran.
+        ended: when its last step had ended, by AWS's clock; None while it runs, and where AWS says nothing of it.
     """
 
     token: str
@@ -313,6 +314,7 @@ class Invocation:
     outcome: Outcome
     details: str
     exit_code: int | None = None
+    ended: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -850,8 +852,8 @@ def late_joiner(rules: StageRules, host: Host, domains: tuple[str, ...], *, now:
     )
 
 
-NOTICED = timedelta(minutes=15)
-"""How much earlier than we noticed a host may have vanished: a stage is looked at when a command ends."""
+NOTICED = timedelta(minutes=20)
+"""How much earlier than we noticed a host may have vanished: a stage is looked at every quarter of an hour at least."""
 
 
 def replacements(rows: Sequence[HostRow], newcomers: Sequence[Host]) -> tuple[Move, ...]:

@@ -19,7 +19,8 @@ from typing import Any, Protocol, assert_never
 from patchwave.aws.commands import command_for
 from patchwave.aws.gateway import Gateway
 from patchwave.campaign import rollout
-from patchwave.campaign.errors import AccessDenied, HostsRefused, InvalidRequest, OutcomeUnknown, Throttled
+from patchwave.campaign.durations import late_time, usual_time
+from patchwave.campaign.errors import AccessDenied, HostsRefused, InvalidRequest, LeaseLost, OutcomeUnknown, Throttled
 from patchwave.campaign.fleet import Host, Readiness, readiness, why_not
 from patchwave.campaign.rollout import (
     FROM_STATE,
@@ -49,12 +50,6 @@ STALE = timedelta(minutes=5)
 """A host that was heard of within this time is sent something without another look; Systems Manager's own ping lags as much."""
 SUSPICIOUS = 3
 """A step that takes this many times what it usually takes is looked into: the host may be stopped or gone."""
-NOTICED = timedelta(seconds=20)
-"""How much earlier than the quicker quarter of this stage's commands was known to have ended a command is looked at first: looks
-lie some seconds apart, and a worker has to start. Sooner costs calls, later costs time (docs/benchmarks.md)."""
-LATE = 1.75
-"""Hosts of one command go on together, so that each next step is one call; those on which it has ended wait for the others until
-this many times what it usually takes has passed, then they go on without them."""
 NOT_BEGUN = frozenset({"Pending", "Delayed"})
 """StatusDetails of a host that has been told nothing yet."""
 SETTLING = timedelta(seconds=60)
@@ -108,7 +103,8 @@ class StageExecutor:
         look_again: asked before a wait is returned; True if its end is so near that handing the wait over costs more.
         campaign: its name, for the Comment of commands.
         surroundings: who was unhealthy before, who appears, and when the window is; None: nothing but the rows is looked at.
-        told_over: ids of commands that a trigger saw end; a hint that spares a call, never an outcome.
+        told: invocations that a trigger has read a moment ago, by command id; the first look takes them and asks no second time.
+        looked: when each command that has nothing new to tell was looked at, by its id; the first look leaves them alone.
     """
 
     ledger: Ledger
@@ -122,8 +118,15 @@ class StageExecutor:
     errors_since: datetime | None = None
     look_again: Callable[[Wait], bool] = lambda _: False
     surroundings: Surroundings | None = None
-    told_over: frozenset[str] = frozenset()
+    told: Mapping[str, Sequence[Invocation]] = field(default_factory=dict)
+    looked: dict[str, datetime] = field(default_factory=dict)
+    _told: dict[str, Sequence[Invocation]] = field(init=False, repr=False)
+    _quiet: set[str] = field(init=False, repr=False)
     _heard_of: dict[HostId, datetime] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_told", dict(self.told))
+        object.__setattr__(self, "_quiet", set(self.looked))
 
     def advance(self) -> Wait | Halt | Done:
         """Do whatever can be done now.
@@ -138,10 +141,11 @@ class StageExecutor:
             if unresolved is not None:
                 return unresolved
             self._look()
-            self._look_around()
+            if self.surroundings is not None:
+                self.surroundings.begin(self._rows())
             decision = self._decide()
-            while isinstance(decision, tuple):
-                delayed = self._send_all(decision)
+            while isinstance(decision, tuple) or (isinstance(decision, Wait) and self._look_around_if_due()):
+                delayed = self._send_all(decision) if isinstance(decision, tuple) else None
                 if delayed is not None:
                     return delayed
                 decision = self._decide()  # what was sent a moment ago has nothing to say yet
@@ -158,6 +162,7 @@ class StageExecutor:
                     assert_never(decision)
 
     def _decide(self) -> Decision:
+        self._move(rollout.out_of_time(self._rules(), self._rows(), now=self.now()))
         around = self.surroundings
         return rollout.decide(
             self._rules(),
@@ -172,10 +177,16 @@ class StageExecutor:
     def _rules(self) -> StageRules:
         return self.surroundings.rules(self.rules) if self.surroundings else self.rules
 
-    def _look_around(self) -> None:
-        if self.surroundings is not None:
-            self.surroundings.look(self.rules, self._rows())
-        self._move(rollout.out_of_time(self._rules(), self._rows(), now=self.now()))
+    def _look_around_if_due(self) -> bool:
+        """Newcomers, replacements, the health of others: before each wait that follows on a long time without a look.
+
+        Returns:
+            Whether there was a look, so that it is to be decided anew.
+        """
+        if self.surroundings is None or not self.surroundings.due:
+            return False
+        self.surroundings.look(self.rules, self._rows())
+        return True
 
     def _last_look(self, decision: Wait | Halt | Done) -> Wait | Halt | Done | None:
         """Before a stage ends: has somebody appeared, or does somebody serve again who holds a place?
@@ -318,7 +329,8 @@ class StageExecutor:
         self._move(moves)
         for token in seen.complete:
             if dispatches[token].state is DispatchState.SENT:
-                self.ledger.mark_dispatch(self.lease, token, DispatchState.ENDED, at=self.now())
+                over = [one.ended for one in seen.invocations.values() if one.token == token and one.ended is not None]
+                self.ledger.mark_dispatch(self.lease, token, DispatchState.ENDED, at=self.now(), over_at=max(over, default=None))
 
     def _move(self, moves: Sequence[Move]) -> None:
         if moves:
@@ -369,14 +381,15 @@ class StageExecutor:
         for token in sorted(token for token in open_hosts if token is not None):
             if dispatches[token].command is not None:
                 by_cell.setdefault(dispatches[token].cell, []).append(dispatches[token])
-        for cell, watched in by_cell.items():
-            # Of a command that the trigger saw end, the invocations say all that ListCommands would.
-            for one in [one for one in watched if one.command in self.told_over]:
-                found = self.gateway.invocations(cell, one.command or "", one.token)
+        for cell, in_flight in by_cell.items():
+            watched = [one for one in in_flight if one.command not in self._quiet]
+            self.looked.update({one.command: self.now() for one in watched if one.command is not None})
+            for one in [one for one in watched if one.command in self._told]:
+                found = self._told.pop(one.command or "")
+                watched.remove(one)
+                invocations.update({(one.token, each.host): each for each in found})
                 if {each.host for each in found if each.outcome is not Outcome.RUNNING} >= set(one.hosts):
-                    watched.remove(one)
                     complete.add(one.token)
-                    invocations.update({(one.token, each.host): each for each in found})
             if not watched:
                 continue
             statuses = self.gateway.commands(cell, [one.command for one in watched if one.command])
@@ -391,12 +404,21 @@ class StageExecutor:
                 if status.complete or one.token in long_since or (status.completed > accounted and one.token in late):
                     for invocation in self.gateway.invocations(cell, one.command, one.token):
                         invocations[one.token, invocation.host] = invocation
+        self._quiet.clear()
         return invocations, frozenset(complete)
 
-    def _facts(self, rows: Iterable[HostRow]) -> dict[HostId, Host]:
+    def _facts(self, rows: Iterable[HostRow], listed: Mapping[Cell, Mapping[HostId, Host]] | None = None) -> dict[HostId, Host]:
+        """How these hosts are.
+
+        Args:
+            listed: what EC2 said of the stage's hosts a moment ago; it is not asked about those again.
+        """
         facts: dict[HostId, Host] = {}
         for cell, ids in _by_cell(rows).items():
-            facts.update({host.id: host for host in self.gateway.hosts(cell, ids, groups=False)})
+            there = (listed or {}).get(cell, {})
+            found = self.gateway.with_agents(cell, [there[one] for one in ids if one in there])
+            found += self.gateway.hosts(cell, [one for one in ids if one not in there], groups=False)
+            facts.update({host.id: host for host in found})
             self._heard_of.update(dict.fromkeys(ids, self.now()))
         return facts
 
@@ -468,19 +490,24 @@ class StageExecutor:
     def _look_before(self, decided: Sequence[Dispatch]) -> bool:
         """Look at hosts that are about to be sent something and have not been heard of for a while.
 
-        A stopped host takes a command and keeps it open for an hour; one that is gone has the whole command refused.
+        A stopped host takes a command and keeps it open for an hour; one that is gone has the whole command refused. With
+        the same call EC2 tells who has appeared in the stage, or has gone.
 
         Returns:
-            Whether one of them moved.
+            Whether it is to be decided anew, for one of them moved, or somebody joined, or has become unwell.
         """
         about_to = {host for one in decided for host in one.hosts}
         rows = [row for row in self._rows() if row.host in about_to]
         stale = [row for row in rows if self.now() - self._last_heard(row) > STALE]
-        facts = self._facts(stale)
+        if not stale:
+            return False
+        around = self.surroundings
+        changed = around is not None and around.look(self.rules, self._rows())
+        facts = self._facts(stale, around.listed if around is not None else None)
         seen = Observation(hosts=facts, looked_at=frozenset(row.host for row in stale))
         moves = rollout.observed(self.rules, stale, {}, seen, now=self.now())
         self._move(moves)
-        return bool(moves)
+        return bool(moves) or changed
 
     def _last_heard(self, row: HostRow) -> datetime:
         # A host of the plan was last heard of when the plan was made: nobody knows how long ago. Any other one answered then.
@@ -532,9 +559,28 @@ class StageExecutor:
         except InvalidRequest as error:
             self._refuse(row, {}, str(error))
             raise
-        self._mark_sent(row.token, sent.id, sent.requested_at, "sent")
+        try:
+            self._mark_sent(row.token, sent.id, sent.requested_at, "sent")
+        except LeaseLost:
+            self._disown(row, sent.id)
+            raise
         self.log.info("Sent %s to %d hosts in %s: command %s (%s)", row.step.value, len(row.hosts), row.cell, sent.id, row.token)
         return None
+
+    def _disown(self, row: DispatchRow, command: str) -> None:
+        """We were held up between the check of the lease and AWS's answer, and another process has taken the stage over.
+
+        One that still waits for word of this intent adopts the command by its token. One that has taken it for never sent
+        may send the step again: then ours is cancelled at once, while AWS is still delivering it.
+        """
+        known = self._dispatches().get(row.token)
+        if known is not None and (known.command == command or known.state is DispatchState.INTENDED):
+            return
+        self.gateway.cancel(row.cell, command)
+        reason = "the stage had been taken over while it was sent, so it was cancelled at once"
+        self.log.info("Cancelled the %s of %d hosts, command %s: %s", row.step.value, len(row.hosts), command, reason)
+        data = {"stage": row.stage, "token": row.token, "command": command, "hosts": list(row.hosts), "reason": reason}
+        self.ledger.record(self.lease.run, "dispatch.disowned", data, at=self.now())
 
     def _mark_sent(self, token: str, command: str, requested_at: datetime, reason: str) -> None:
         self.ledger.mark_dispatch(
@@ -582,35 +628,6 @@ def _expected(dispatches: Mapping[str, DispatchRow], row: HostRow) -> timedelta:
     return rollout.EXPECTED[dispatches[row.token or ""].step]
 
 
-_ALIKE = {StepKind.SCAN: (StepKind.SCAN, StepKind.VERIFY), StepKind.VERIFY: (StepKind.VERIFY, StepKind.SCAN)}
-
-
-def _took(step: StepKind, dispatches: Iterable[DispatchRow]) -> list[timedelta]:
-    """How long the stage's commands of that step took until their end was known, the quickest first."""
-    ended = [one for one in dispatches if one.state is DispatchState.ENDED]
-    for alike in _ALIKE.get(step, (step,)):
-        took = sorted(one.ended_at - one.requested_at for one in ended if one.step is alike and one.ended_at and one.requested_at)
-        if took:
-            return took
-    return []
-
-
-def usual_time(step: StepKind, dispatches: Iterable[DispatchRow]) -> tuple[timedelta, bool]:
-    """How long after AWS's acceptance a command is worth the first look: as in this stage so far, else as usual.
-
-    Returns:
-        The time, and whether it was learned.
-    """
-    took = _took(step, dispatches)
-    return (max(took[len(took) // 4] - NOTICED, timedelta(seconds=1)), True) if took else (rollout.EXPECTED[step], False)
-
-
-def late_time(step: StepKind, dispatches: Iterable[DispatchRow]) -> timedelta:
-    """How long hosts on which a step has ended wait for the others of their command; a quick stage makes nobody late."""
-    took = _took(step, dispatches)
-    return LATE * max(rollout.EXPECTED[step], took[len(took) // 2] if took else timedelta())
-
-
 def _by_cell(rows: Iterable[HostRow]) -> dict[Cell, list[HostId]]:
     cells: dict[Cell, list[HostId]] = {}
     for row in rows:
@@ -618,25 +635,34 @@ def _by_cell(rows: Iterable[HostRow]) -> dict[Cell, list[HostId]]:
     return cells
 
 
-def wait_for(wait: Wait, dispatches: Iterable[DispatchRow], rows: Iterable[HostRow]) -> dict[str, dict[str, dict[str, Any]]]:
+def wait_for(
+    wait: Wait, dispatches: Iterable[DispatchRow], rows: Iterable[HostRow], looked: Mapping[str, datetime] | None = None
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Commands that a wait is for, by cell and command id, for a trigger to watch.
 
+    Args:
+        looked: when they were looked at last, by command id.
+
     Returns:
-        Of each: ``known``, on how many hosts it has ended that we know of; ``since``, AWS's time of it (ISO 8601); ``usual``,
-        seconds that it usually takes, and ``learned``, whether this stage showed that; ``late``, seconds after which hosts on
-        which it has ended go on without the others.
+        Of each: ``token``; ``hosts``, how many it has; ``known``, on how many of them it has ended that we know of; ``since``,
+        AWS's time of it (ISO 8601); ``usual``, seconds that it usually takes, and ``learned``, whether this stage showed that;
+        ``late``, seconds after which hosts on which it has ended go on without the others; ``looked``, when it was looked at
+        last (ISO 8601, or None).
     """
     dispatches = list(dispatches)
     open_hosts = Counter(row.token for row in rows if row.state in RUNNING_STATE.values())
     watched: dict[str, dict[str, dict[str, Any]]] = {}
     for one in dispatches:
         if one.token in wait.tokens and one.command is not None and one.state is DispatchState.SENT:
-            usual, learned = usual_time(one.step, dispatches)
+            usual, learned = usual_time(one.step, dispatches, hosts=len(one.hosts))
             watched.setdefault(str(one.cell), {})[one.command] = {
+                "token": one.token,
+                "hosts": len(one.hosts),
                 "known": len(one.hosts) - open_hosts[one.token],
                 "since": (one.requested_at or one.intended_at).isoformat(),
                 "usual": usual.total_seconds(),
                 "learned": learned,
                 "late": late_time(one.step, dispatches).total_seconds(),
+                "looked": at.isoformat() if (at := (looked or {}).get(one.command)) else None,
             }
     return watched

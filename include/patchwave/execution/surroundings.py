@@ -1,6 +1,6 @@
 """What goes on around a stage's hosts while they are patched?
 
-The executor asks at the beginning of each leg, and now and then during one: who was unhealthy before we came and still is,
+The executor asks at the beginning of each leg, and whenever hosts are looked at: who was unhealthy before we came and still is,
 which failed hosts serve again, who has appeared and who stands in the place of a host that vanished, and in which span the
 stage may act. What is found is written to the ledger, so that a resume sees the same; what follows from it `rollout` decides.
 
@@ -18,16 +18,17 @@ from patchwave.aws.gateway import Gateway
 from patchwave.aws.groups import GROUP_TAG, groups_of
 from patchwave.campaign import fleet, rollout, waves, windows
 from patchwave.campaign.definition import PATCH_GROUP_KEYS, AmbiguousStage, Campaign
-from patchwave.campaign.fleet import Group, Host, InstanceState, Ping, Readiness
+from patchwave.campaign.fleet import Group, Host, Ping, Readiness
 from patchwave.campaign.plan import Plan, StagePlan
 from patchwave.campaign.rollout import TERMINAL, Halt, HostRow, StageRules, Wait
 from patchwave.campaign.values import Cell, HostId
 from patchwave.campaign.windows import Span
 from patchwave.ledger.store import Lease, Ledger
 
-EVERY = timedelta(minutes=10)
-"""How often newcomers and the health of others are looked at: a look costs a call for each thousand hosts of a cell. Before a
-stage is called done, or halts for want of a place, there is a look whatever the time."""
+EVERY = timedelta(minutes=15)
+"""How long a stage goes on at most without a look at newcomers and the health of others, which costs a call for each thousand
+hosts of a cell. Hosts are looked at before they are sent something, too, and before a stage is called done or halts for want of
+a place."""
 STARTING = timedelta(minutes=15)
 """How long the agent of a fresh instance may take to register; after that it counts as one that does not answer."""
 
@@ -50,6 +51,7 @@ class Surroundings:
         anew: the stage begins, or a person cleared its halt: its window is chosen anew.
         every: how often to look around (a rehearsal's clock runs faster).
         patience: how long a failed host may take to serve again before its place is a reason to halt.
+        listed: what EC2 said of the stage's hosts and their neighbours at the last look of this leg.
     """
 
     ledger: Ledger
@@ -69,6 +71,7 @@ class Surroundings:
     _window: Span | None = None
     _begun: bool = False
     _looked: datetime | None = None
+    listed: dict[Cell, dict[HostId, Host]] = field(default_factory=dict)
     _refused: set[HostId] = field(default_factory=set)
 
     # --- what the executor asks -----------------------------------------------------------------------------------------
@@ -77,16 +80,30 @@ class Surroundings:
         places = {domain: min(count, self._places.get(domain, count)) for domain, count in rules.places.items()}
         return replace(rules, places=places, window=self._window)
 
-    def look(self, rules: StageRules, rows: Sequence[HostRow]) -> None:
-        """At the beginning, and every `EVERY`: newcomers, replacements, and whose health has changed."""
+    def begin(self, rows: Sequence[HostRow]) -> None:
+        """Before anything is decided in a leg: who was unhealthy before we came, and in which span the stage may act."""
         if not self._begun:
             self._begin(rows)
             self._begun = True
             self._looked = self.ledger.stage(self.lease.run, self.lease.stage).looked_at
-        if self._looked is None or self.now() - self._looked >= self.every:
-            self._note_look()
-            self.join(rules, rows)
-            self.reconsider(rows)
+
+    @property
+    def due(self) -> bool:
+        """Whether nobody has looked for `every`."""
+        return self._looked is None or self.now() - self._looked >= self.every
+
+    def look(self, rules: StageRules, rows: Sequence[HostRow]) -> bool:
+        """Newcomers, replacements, and whose health has changed.
+
+        Returns:
+            Whether anything of that makes a difference to what is to be done next.
+        """
+        was = self.before, set(self.recovered), dict(self._places), list(self._rows())
+        self.before = {domain: set(hosts) for domain, hosts in self.before.items()}
+        self._note_look()
+        self.join(rules, rows)
+        self.reconsider(rows)
+        return (self.before, self.recovered, self._places, list(self._rows())) != was
 
     def _note_look(self) -> None:
         self._looked = self.now()
@@ -265,15 +282,15 @@ class Surroundings:
         """
         if self.plan.restriction.by_finding:
             return {}  # nobody knows their findings, and the run is about hosts that have some
-        listed = {cell: self._listed(cell, rows) for cell in self.campaign.cells}
+        listed = self.listed = {cell: self._listed(cell, rows) for cell in self.campaign.cells}
         known = {host.id for host in self.plan.hosts} | {one.host for one in self.plan.exclusions} | self._refused
         known |= {row.host for row in self.ledger.hosts(self.lease.run)}
         starting: dict[HostId, datetime] = {}
         for cell, there in listed.items():
-            new = [host for host, (tags, _) in there.items() if host not in known and self._belongs(cell, host, tags, rows)]
+            new = [one.id for one in there.values() if one.id not in known and self._belongs(cell, one.id, one.tags, rows)]
             joining = []
             for host in self.gateway.hosts(cell, new) if new else ():
-                launched = there[host.id][1]
+                launched = there[host.id].launched
                 ready = fleet.readiness(host)
                 if ready in (Readiness.STOPPED, Readiness.TERMINATED):
                     continue
@@ -285,7 +302,7 @@ class Surroundings:
         self._replace(rows, listed)
         return starting
 
-    def _listed(self, cell: Cell, rows: Sequence[HostRow]) -> dict[HostId, tuple[dict[str, str], datetime | None]]:
+    def _listed(self, cell: Cell, rows: Sequence[HostRow]) -> dict[HostId, Host]:
         """Who is there that may be the stage's: one call for the keys that its hosts or its groups' members carry."""
         select = self.campaign.stage(self.stage.name).select
         groups = {GROUP_TAG} if any(domain.startswith(f"asg:{cell}/") for row in rows for domain in row.domains) else set()
@@ -326,28 +343,11 @@ class Surroundings:
         for row in made:
             self.log.info("%s (%s) joins the stage: %s", row.host, row.name, row.reason)
 
-    def _replace(
-        self,
-        rows: Sequence[HostRow],
-        listed: Mapping[Cell, Mapping[HostId, tuple[Mapping[str, str], datetime | None]]],
-    ) -> None:
+    def _replace(self, rows: Sequence[HostRow], listed: Mapping[Cell, Mapping[HostId, Host]]) -> None:
         if not any(row.state is rollout.HostState.TERMINATED for row in rows):
             return
         planned = {host.id for host in self.stage.hosts}
-        newcomers = [
-            Host(
-                id=host,
-                cell=cell,
-                name=host,
-                state=InstanceState.RUNNING,
-                ping=Ping.UNMANAGED,
-                group=tags.get(GROUP_TAG),
-                launched=launched,
-            )
-            for cell, there in listed.items()
-            for host, (tags, launched) in there.items()
-            if host not in planned
-        ]
+        newcomers = [host for there in listed.values() for host in there.values() if host.id not in planned]
         moves = rollout.replacements(self._rows(), newcomers)
         if moves:
             self.ledger.move_hosts(self.lease, moves, at=self.now())

@@ -332,6 +332,7 @@ def marked(
     at: datetime,
     command: str | None,
     requested_at: datetime | None,
+    over_at: datetime | None,
     reason: str,
 ) -> tuple[DispatchRow, Note] | None:
     """A dispatch that went on; None when nothing changes.
@@ -348,7 +349,7 @@ def marked(
         state=state,
         command=command or row.command,
         requested_at=utc_or_none(requested_at) or row.requested_at,
-        ended_at=row.ended_at if state is row.state or state in rollout.OPEN else utc(at),
+        ended_at=row.ended_at if state is row.state or state in rollout.OPEN else utc(over_at or at),
     )
     if after == row:
         return None

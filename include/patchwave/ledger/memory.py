@@ -227,6 +227,7 @@ class MemoryLedger:
         at: datetime,
         command: str | None = None,
         requested_at: datetime | None = None,
+        over_at: datetime | None = None,
         reason: str = "",
     ) -> None:
         with self._transaction():
@@ -234,7 +235,7 @@ class MemoryLedger:
             row = self._dispatches.get((lease.run, token))
             if row is None or row.stage != lease.stage:
                 raise KeyError(f"stage {lease.stage} of run {lease.run} has no dispatch {token}")
-            change = changes.marked(row, state, at=at, command=command, requested_at=requested_at, reason=reason)
+            change = changes.marked(row, state, at=at, command=command, requested_at=requested_at, over_at=over_at, reason=reason)
             if change is not None:
                 entries = self._linked(lease.run, [change[1]], at=at)
                 self._dispatches[lease.run, token] = change[0]
@@ -252,7 +253,7 @@ class MemoryLedger:
                 if row.platform == platform and row.state is DispatchState.ENDED and row.ended_at is not None:
                     its = found.setdefault(row.step, [])
                     if len(its) < newest:
-                        its.append(row.ended_at - row.intended_at)
+                        its.append(row.ended_at - (row.requested_at or row.intended_at))
             return found
 
     # decisions --------------------------------------------------------------------------------------------------------

@@ -305,6 +305,7 @@ class SqlLedger:
         at: datetime,
         command: str | None = None,
         requested_at: datetime | None = None,
+        over_at: datetime | None = None,
         reason: str = "",
     ) -> None:
         table = tables.dispatches
@@ -315,7 +316,9 @@ class SqlLedger:
             row = connection.execute(select(table).where(here)).one_or_none()
             if row is None:
                 raise KeyError(f"stage {lease.stage} of run {lease.run} has no dispatch {token}")
-            change = changes.marked(_dispatch_of(row), state, at=at, command=command, requested_at=requested_at, reason=reason)
+            change = changes.marked(
+                _dispatch_of(row), state, at=at, command=command, requested_at=requested_at, over_at=over_at, reason=reason
+            )
             if change is not None:
                 connection.execute(update(table).where(here).values(_dispatch_values(change[0])))
                 self._note(connection, lease.run, [change[1]], at=at)
@@ -336,7 +339,7 @@ class SqlLedger:
             found: dict[StepKind, Sequence[timedelta]] = {}
             for step in StepKind:
                 query = (
-                    select(table.c.intended_at, table.c.ended_at)
+                    select(table.c.intended_at, table.c.requested_at, table.c.ended_at)
                     .where(
                         table.c.platform == platform,
                         table.c.step == step.value,
@@ -346,7 +349,7 @@ class SqlLedger:
                     .order_by(table.c.number.desc())
                     .limit(newest)
                 )
-                if seen := [row.ended_at - row.intended_at for row in connection.execute(query)]:
+                if seen := [row.ended_at - (row.requested_at or row.intended_at) for row in connection.execute(query)]:
                     found[step] = seen
             return found
 

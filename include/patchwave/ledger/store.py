@@ -304,9 +304,15 @@ class Ledger(Protocol):
         at: datetime,
         command: str | None = None,
         requested_at: datetime | None = None,
+        over_at: datetime | None = None,
         reason: str = "",
     ) -> None:
-        """Write how a dispatch went on (``dispatch.sent``, ``dispatch.ended``, ... in the journal)."""
+        """Write how a dispatch went on (``dispatch.sent``, ``dispatch.ended``, ... in the journal).
+
+        Args:
+            command, requested_at: AWS's id of it, and AWS's time of its acceptance.
+            over_at: when it had ended on the last of its hosts, by AWS's clock; None: nobody said, and `at` stands for it.
+        """
         ...
 
     def dispatches(self, run: RunId, stage: StageName | None = None) -> Sequence[DispatchRow]:
@@ -314,8 +320,8 @@ class Ledger(Protocol):
         ...
 
     def durations(self, platform: str, *, newest: int = 200) -> Mapping[StepKind, Sequence[timedelta]]:
-        """How long the steps of ended dispatches took on a platform, in the runs of any campaign: from the intent until AWS
-        called the command over. A step that nobody has taken there is absent.
+        """How long the steps of ended dispatches took on a platform, in the runs of any campaign: from AWS's acceptance to
+        the end on the last host, both by AWS's clock. A step that nobody has taken there is absent.
 
         Args:
             newest: so many of each step, the newest ones.

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import Context
@@ -23,7 +23,7 @@ from patchwave.campaign.approval import Closed, Verdict
 from patchwave.campaign.definition import Event
 from patchwave.campaign.errors import NotApproved, Permanent
 from patchwave.campaign.plan import StagePlan
-from patchwave.campaign.rollout import Done, Halt, Wait
+from patchwave.campaign.rollout import Done, Halt, Invocation, Outcome, Wait
 from patchwave.campaign.values import StageName
 from patchwave.execution import stopping
 from patchwave.execution.executor import SETTLING, StageExecutor, wait_for
@@ -41,7 +41,7 @@ NOT_WORTH_DEFERRING = 2.0
 """Real seconds. A deferral costs a worker's start, about two seconds of a core; a wait that usually ends sooner than this is
 waited out in place. In real time no step is that short: this is for rehearsals, whose clock runs hundreds of times faster."""
 
-LOOK_EVERY = timedelta(minutes=10)
+LOOK_EVERY = timedelta(minutes=15)
 """How long a stage with commands in flight is left alone at most, in the campaign's time: hosts come and go without a word."""
 LOOK_WHILE_SHUT = timedelta(hours=1)
 """The same, while nothing is in flight: before a window opens, for instance."""
@@ -80,11 +80,15 @@ class PatchStageOperator(CampaignOperator):
         self.stage = stage
         self.poll = poll
         self._executor: StageExecutor | None = None
-        self._over: Sequence[str] = ()
+        self._told: Mapping[str, Sequence[Invocation]] = {}
+        self._looked: dict[str, datetime] = {}
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
-        """Go on after a wait; which commands are over is a hint that spares a call."""
-        self._over = tuple((event or {}).get("over") or ())
+        """Go on after a wait; what the trigger read of commands a moment ago is not asked for again."""
+        found = (event or {}).get("invocations") or {}
+        self._told = {command: tuple(_invocation(one) for one in its) for command, its in found.items()}
+        looked = (event or {}).get("looked") or {}
+        self._looked = {command: datetime.fromisoformat(at) for command, at in looked.items()}
         return super().execute_complete(context, event)
 
     def work(self, work: Work) -> dict[str, int]:
@@ -117,7 +121,8 @@ class PatchStageOperator(CampaignOperator):
             settling=SETTLING * clock.speed(),
             errors_since=before.halted_at,
             look_again=_Patience(),
-            told_over=frozenset(self._over),
+            told=self._told,
+            looked=self._looked,
             surroundings=Surroundings(
                 ledger=work.ledger,
                 gateway=work.gateway,
@@ -162,11 +167,13 @@ class PatchStageOperator(CampaignOperator):
     def _follow(self, work: Work, lease: Lease, decision: Wait | Halt | Done) -> dict[str, int]:
         match decision:
             case Wait():
+                looked = self._executor.looked if self._executor is not None else {}
                 self.say_wait(work, subject=self.stage, reason=decision.reason, ends=decision.ends, until=decision.until)
                 commands = wait_for(
                     decision,
                     work.ledger.dispatches(work.run_id, lease.stage),
                     work.ledger.hosts(work.run_id, lease.stage),
+                    looked,
                 )
                 self.defer(
                     trigger=CommandsTrigger(
@@ -231,6 +238,12 @@ def _stop_if_wished(executor: StageExecutor) -> None:
         patience=LOOKS_WHEN_KILLED,
     )
     executor.log.info("Stopped: %s", outcome or "what is in flight stands in the ledger and is adopted by whoever resumes")
+
+
+def _invocation(told: Mapping[str, Any]) -> Invocation:
+    """From what `triggers.watch` says of it."""
+    ended = None if told["ended"] is None else datetime.fromisoformat(told["ended"])
+    return Invocation(**{**told, "outcome": Outcome(told["outcome"]), "ended": ended})
 
 
 def _look_within(wait: Wait) -> timedelta:

@@ -6,16 +6,20 @@ questions at each look; time is an argument.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from patchwave.aws.commands import CommandStatus
+from patchwave.campaign.rollout import Invocation, Outcome
 
-SLOWEST = timedelta(seconds=60)
-SHARE = 0.15
-"""A look is due when this part of the time has passed again: what ends after t is seen by 1.15 t."""
+SLOWEST = timedelta(minutes=3)
+"""Nothing in flight is left alone for longer."""
+SHARE = 0.2
+"""A look is due when this part of the time has passed again: what ends after t is seen by 1.2 t."""
+NOT_BEFORE = 0.2
+"""Nobody looks before this part of the time has passed that such a step usually takes."""
 MOST_FACTOR = 16.0
 CALMS_AFTER = timedelta(seconds=60)
 """A cell that did not throttle for so long is asked twice as often again."""
@@ -58,40 +62,51 @@ class Watched:
     """A command in flight.
 
     Attributes:
-        known: on how many hosts it has ended, as far as the task knows.
+        token: of the dispatch.
+        hosts: how many it has.
+        known: on how many of them it has ended, as far as the task knows.
         since: AWS's time of it.
         usual: how long it usually takes on all of its hosts.
         learned: whether this stage showed that; if not, it is a guess, and no reason not to look.
         late: after that time hosts on which it has ended go on without the others.
+        looked: when somebody looked last; None: nobody has.
     """
 
+    token: str
+    hosts: int
     known: int
     since: datetime
     usual: timedelta
     learned: bool
     late: timedelta
+    looked: datetime | None = None
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Watched:
         """From what `patchwave.execution.executor.wait_for` says."""
         return cls(
+            token=str(content.get("token", "")),
+            hosts=int(content.get("hosts", 0)),
             known=int(content["known"]),
             since=datetime.fromisoformat(content["since"]),
             usual=timedelta(seconds=content["usual"]),
             learned=bool(content["learned"]),
             late=timedelta(seconds=content["late"]),
+            looked=datetime.fromisoformat(content["looked"]) if content.get("looked") else None,
         )
 
-    def next_look(self, now: datetime, *, fastest: timedelta) -> timedelta:
-        """How long until it is worth a look: at its usual end, then more and more seldom; from the start if that is unknown."""
-        if not self.learned:
-            return pause(now - self.since, fastest=fastest)
-        overdue = now - (self.since + self.usual)
-        return -overdue if self.is_far(now, fastest=fastest) else pause(max(overdue, timedelta(0)), fastest=fastest)
+    @property
+    def first_look(self) -> datetime:
+        """No look before that is worth its call: at its usual end, or early on if that is not known."""
+        return self.since + (self.usual if self.learned else self.usual * NOT_BEFORE)
 
-    def is_far(self, now: datetime, *, fastest: timedelta) -> bool:
-        """Whether its end is known to be so far away that no look is worth its call."""
-        return self.learned and self.since + self.usual - now > fastest
+    def next_look(self, looked: datetime | None, *, fastest: timedelta) -> datetime:
+        """When it is due, having been looked at then: more and more seldom, the longer its end is overdue."""
+        if looked is None or looked < self.first_look:
+            return self.first_look
+        if self.learned:
+            return looked + max(fastest, min(max(SLOWEST, fastest), looked - self.first_look))
+        return looked + pause(looked - self.since, fastest=fastest)
 
 
 @dataclass
@@ -104,35 +119,84 @@ class News:
     Attributes:
         commands: by id.
         patience: how long a command that is over waits for the others.
+        fastest: shortest time between two looks at a command.
         over: ids of those that are over.
+        new: ids of those that have something to tell.
+        told: invocations as they were read last, by id; of those commands only whose invocations were read.
+        looked: when each was looked at last, by id.
     """
 
     commands: Mapping[str, Watched]
     patience: timedelta
+    fastest: timedelta
     over: set[str] = field(default_factory=set)
+    new: set[str] = field(default_factory=set)
+    told: dict[str, Sequence[Invocation]] = field(default_factory=dict)
+    looked: dict[str, datetime] = field(default_factory=dict)
+    _due: dict[str, datetime] = field(default_factory=dict)
     _first: datetime | None = None
 
-    def saw(self, statuses: Mapping[str, CommandStatus], *, now: datetime) -> bool:
-        """Whether the task should wake up: all commands are over, or what there is to tell has waited long enough."""
-        for command, status in statuses.items():
-            watched = self.commands.get(command)
-            if watched is None:
-                continue
+    def __post_init__(self) -> None:
+        self._due = {command: one.next_look(one.looked, fastest=self.fastest) for command, one in self.commands.items()}
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """Commands that are not over, as far as is known."""
+        return tuple(command for command in self.commands if command not in self.over)
+
+    @property
+    def due(self) -> datetime:
+        """When the first of them is to be looked at, or what there is to tell has waited long enough."""
+        moments = [self._due[command] for command in self.open]
+        return min(moments if self._first is None else [*moments, self._first + self.patience])
+
+    def asked(self, now: datetime) -> tuple[str, ...]:
+        """Commands that are due."""
+        return tuple(command for command in self.open if self._due[command] <= now)
+
+    def is_worth_waking(self, now: datetime) -> bool:
+        """Whether all commands are over, or what there is to tell has waited long enough."""
+        return not self.open or (self._first is not None and now - self._first >= self.patience)
+
+    def saw(self, statuses: Mapping[str, CommandStatus], *, now: datetime, factor: float = 1.0) -> None:
+        """Take in how commands stand.
+
+        Args:
+            factor: how much more seldom the cell is asked than usual.
+        """
+        for command in self.commands.keys() & statuses.keys():
+            status, watched = statuses[command], self.commands[command]
+            self.looked[command] = now
+            self._due[command] = now + (watched.next_look(now, fastest=self.fastest) - now) * factor
             if status.complete:
                 self.over.add(command)
             if status.complete or (status.completed > watched.known and now - watched.since > watched.late):
+                self.new.add(command)
                 self._first = self._first or now
-        if self.commands and len(self.over) == len(self.commands):
-            return True
-        return self._first is not None and now - self._first >= self.patience
+        self.put_off([command for command in self.asked(now) if command not in statuses], now=now, factor=factor)
 
-    def is_far(self, now: datetime, *, fastest: timedelta) -> bool:
-        """Whether that holds of all of them."""
-        return all(one.is_far(now, fastest=fastest) for one in self.commands.values())
+    def put_off(self, commands: Iterable[str], *, now: datetime, factor: float = 1.0) -> None:
+        """AWS said nothing of them: they are asked for again, later."""
+        for command in commands:
+            later = self.commands[command].next_look(now, fastest=self.fastest) - now
+            self._due[command] = now + max(later, self.fastest) * factor
 
-    def next_look(self, now: datetime, *, fastest: timedelta) -> timedelta:
-        """How long until the first of the commands that are not over is worth a look."""
-        due = [one.next_look(now, fastest=fastest) for command, one in self.commands.items() if command not in self.over]
-        if self._first is not None:
-            due.append(max(self._first + self.patience - now, timedelta(seconds=1)))
-        return min(due, default=SLOWEST)
+    def woken(self, now: datetime) -> None:
+        """Somebody says that something has ended: each is due."""
+        self._due = dict.fromkeys(self._due, now)
+
+    def read(self, command: str, invocations: Sequence[Invocation]) -> CommandStatus | None:
+        """What the invocations of a command say of it as a whole.
+
+        Returns:
+            None if all that AWS lists have ended and it does not list all: only ListCommands knows more then.
+        """
+        watched = self.commands[command]
+        ended = sum(1 for one in invocations if one.outcome is not Outcome.RUNNING)
+        if not invocations or ended == len(invocations) < watched.hosts:
+            return None
+        self.told[command] = invocations
+        return CommandStatus(
+            id=command, status="", details="", complete=ended >= watched.hosts, requested_at=watched.since,
+            targets=watched.hosts, completed=ended, errors=0,
+        )  # fmt: skip

@@ -67,11 +67,17 @@ class Reader:
                     told.set()
 
 
-async def nap(seconds: float, told: asyncio.Event) -> None:
-    """Sleep that long, or until told."""
+async def nap(seconds: float, told: asyncio.Event) -> bool:
+    """Sleep that long, or until told.
+
+    Returns:
+        Whether it was told.
+    """
     with suppress(TimeoutError):
         await asyncio.wait_for(told.wait(), timeout=seconds)
+    was_told = told.is_set()
     told.clear()
+    return was_told
 
 
 _readers: dict[str, Reader] = {}

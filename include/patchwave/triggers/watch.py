@@ -9,6 +9,7 @@ seconds: Airflow fails a healthy task whose trigger fires while the leg before i
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.configuration import conf
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from patchwave.aws.commands import LARGEST_PAGE
 from patchwave.campaign.errors import Throttled, Transient
 from patchwave.campaign.values import Cell, RunId, StageName
 from patchwave.execution.waiting import add_to_wait
@@ -28,8 +30,10 @@ from patchwave.hooks.ledger import open_ledger_from_a_trigger
 from patchwave.triggers import pace, push
 
 if TYPE_CHECKING:
+    from patchwave.aws.commands import CommandStatus
     from patchwave.aws.events import CommandEvent
     from patchwave.aws.gateway import Gateway
+    from patchwave.campaign.rollout import Invocation
     from patchwave.hooks.aws import PatchwaveAwsHook
 
 POOL = ThreadPoolExecutor(max_workers=32, thread_name_prefix="patchwave")
@@ -71,7 +75,8 @@ class MomentTrigger(BaseTrigger):
 class CommandsTrigger(BaseTrigger):
     """Ends when commands of a stage have news worth waking its task up for, or at a moment of the campaign's time.
 
-    One trigger watches all cells and commands of a stage: a look is one ListCommands a cell. It sends nothing to AWS, with
+    One trigger watches all cells and commands of a stage: a look is one ListCommands a cell, or one page of invocations where
+    a single command is in flight; what those say goes to the task with the event. It sends nothing to AWS, with
     one exception: when a person ends its task, it carries the stop out (`patchwave.execution.stopping`).
 
     Args:
@@ -131,26 +136,27 @@ class CommandsTrigger(BaseTrigger):
 
         hook = await PatchwaveAwsHook(aws_conn_id=self.aws_conn_id).prepared()
         gateway = hook.gateway(repeats=False)
-        news = {
-            cell: pace.News(
-                commands={command: pace.Watched.of(one) for command, one in commands.items()},
-                patience=timedelta(seconds=self.patience),
-            )
-            for cell, commands in self.commands.items()
-        }
         because = "moment"
         with ExitStack() as stack:
             told = self._told(hook, gateway, stack)
-            if all(one.is_far(clock.now(), fastest=timedelta(seconds=self.poll)) for one in news.values()):
-                await self._nap(news, told, until)
-            while because == "moment" and clock.real_delay(until) > 0:
-                looks = await asyncio.gather(*(self._look(gateway, cell, one) for cell, one in news.items()))
-                if any(looks):
+            news = {
+                cell: pace.News(
+                    commands={command: pace.Watched.of(one) for command, one in commands.items()},
+                    patience=timedelta(seconds=self.patience),
+                    fastest=timedelta(seconds=self.poll) if told is None else pace.SLOWEST,  # what is pushed is asked seldom
+                )
+                for cell, commands in self.commands.items()
+            }
+            while clock.real_delay(until) > 0:
+                due = {cell: one for cell, one in news.items() if one.due <= clock.now()}
+                await asyncio.gather(*(self._look(gateway, cell, one) for cell, one in due.items()))
+                if any(one.is_worth_waking(clock.now()) for one in news.values()):
                     because = "command"
-                else:
-                    await self._nap(news, told, until)
-        over = sorted(command for one in news.values() for command in one.over)
-        yield TriggerEvent({"because": because, "calls": dict(gateway.take_calls()), "over": over})
+                    break
+                if await self._nap(min((one.due for one in news.values()), default=until), told, until):
+                    for one in news.values():
+                        one.woken(clock.now())
+        yield TriggerEvent({"because": because, "calls": dict(gateway.take_calls()), **_found(news.values())})
 
     def _told(self, hook: PatchwaveAwsHook, gateway: Gateway, stack: ExitStack) -> asyncio.Event | None:
         """What is set when EventBridge says that a command is over; None unless every region has a queue for that."""
@@ -163,34 +169,39 @@ class CommandsTrigger(BaseTrigger):
             stack.enter_context(push.reader_of(queue, receive, POOL).told_of(tuple(self.commands[cell]), told))
         return told
 
-    async def _look(self, gateway: Gateway, cell: str, news: pace.News) -> bool:
-        """Whether the commands of one cell have news that are worth waking up for."""
+    async def _look(self, gateway: Gateway, cell: str, news: pace.News) -> None:
+        """Take in how the commands of one cell stand."""
         its_pace = pace.pace_of(self.aws_conn_id, cell)
         loop = asyncio.get_running_loop()
+        now = clock.now()
         try:
-            statuses = await loop.run_in_executor(POOL, gateway.commands, Cell.parse(cell), list(news.commands))
+            statuses = await loop.run_in_executor(POOL, _statuses, gateway, Cell.parse(cell), news, now)
         except Throttled as error:
-            its_pace.throttled(clock.now())
+            its_pace.throttled(now)
             slowly = f"AWS throttles in {cell}: looked at {its_pace.factor:g} times more slowly"
             self.log.warning("%s (%s)", slowly, error)
+            news.put_off(news.open, now=now, factor=its_pace.factor)
             await self._say(slowly)
-            return False
         except Transient as error:
             # The task could do no better than to wait, too; it learns of it when it wakes.
             self.log.warning("Looking at commands failed, trying again: %s", error)
+            news.put_off(news.open, now=now, factor=its_pace.factor)
             await self._say(f"AWS does not answer in {cell}: {error}")
-            return False
-        its_pace.answered(clock.now())
-        return news.saw(statuses, now=clock.now())
+        else:
+            its_pace.answered(now)
+            news.saw(statuses, now=now, factor=its_pace.factor)
 
-    async def _nap(self, news: Mapping[str, pace.News], told: asyncio.Event | None, until: datetime) -> None:
-        """Until the cell that has to be looked at first; seldom where news are pushed, and then until told."""
-        now = clock.now()
-        fastest = timedelta(seconds=self.poll) if told is None else pace.SLOWEST
-        due = [one.next_look(now, fastest=fastest) * pace.pace_of(self.aws_conn_id, cell).factor for cell, one in news.items()]
-        real = max(SHORTEST, min(due, default=pace.SLOWEST).total_seconds() / clock.speed())
-        seconds = min(real, max(0.2, clock.real_delay(until)))
-        await (asyncio.sleep(seconds) if told is None else push.nap(seconds, told))
+    async def _nap(self, due: datetime, told: asyncio.Event | None, until: datetime) -> bool:
+        """Until the cell is due that comes first, or, where news are pushed, until told.
+
+        Returns:
+            Whether somebody told, so that it is worth a look whatever is due.
+        """
+        seconds = min(max(SHORTEST, clock.real_delay(due)), max(0.2, clock.real_delay(until)))
+        if told is None:
+            await asyncio.sleep(seconds)
+            return False
+        return await push.nap(seconds, told)
 
     async def _say(self, why: str) -> None:
         """Put it into the reason of the stage's wait, once; a ledger that does not answer keeps nobody from looking."""
@@ -241,6 +252,34 @@ class CommandsTrigger(BaseTrigger):
         states = RuntimeTaskInstance.get_task_states(dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id])
         state = states.get(ti.run_id, {}).get(ti.task_id)
         return None if state is None else str(getattr(state, "value", state))
+
+
+def _statuses(gateway: Gateway, cell: Cell, news: pace.News, now: datetime) -> Mapping[str, CommandStatus]:
+    """How commands of a cell stand: of the only one that is due, its invocations say it all, and spare the task a call; of
+    several one ListCommands does, and then of all that are in flight."""
+    due = news.asked(now)
+    if not due:
+        return {}
+    if len(due) == 1 and 0 < news.commands[due[0]].hosts <= LARGEST_PAGE:
+        status = news.read(due[0], gateway.invocations(cell, due[0], news.commands[due[0]].token))
+        if status is not None:
+            return {due[0]: status}
+        return gateway.commands(cell, due)
+    return gateway.commands(cell, news.open)
+
+
+def _found(news: Collection[pace.News]) -> dict[str, Any]:
+    """What was read, as JSON: invocations by command id, and when each command without news was looked at."""
+    told = {command: each.told[command] for each in news for command in each.new & each.told.keys()}
+    invocations = {command: [_told(one) for one in its] for command, its in told.items()}
+    looked = {command: at.isoformat() for each in news for command, at in each.looked.items() if command not in each.new}
+    return {"invocations": invocations, "looked": looked}
+
+
+def _told(one: Invocation) -> dict[str, Any]:
+    """An invocation for an event, which is stored as JSON."""
+    ended = None if one.ended is None else one.ended.isoformat()
+    return {**dataclasses.asdict(one), "outcome": one.outcome.value, "ended": ended}
 
 
 def _receive(gateway: Gateway, cell: Cell, queue: str, awaited: Collection[str], now: float) -> tuple[CommandEvent, ...]:
