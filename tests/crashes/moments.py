@@ -226,12 +226,16 @@ def a_trigger_fires_at_once(moment: Moment) -> None:
 def the_ledger_is_locked_for_a_minute(moment: Moment) -> None:
     """Another process has SQLite's lock, as a backup that hangs: whoever wants to write waits, and what it knew has grown old."""
     other = sqlite3.connect(moment.stack.places.ledger, isolation_level=None)
+    waited = 0.0
     try:
         other.execute("BEGIN EXCLUSIVE")
-        time.sleep(WITHOUT_LEDGER)
+        end = time.monotonic() + WITHOUT_LEDGER
+        while time.monotonic() < end:
+            waited += moment.run.tasks[f"{STAGE}.patch"] == "running"
+            time.sleep(1.0)
     finally:
         other.close()
-    _said_in_the_log(moment, "the ledger was busy (database is locked)")
+    moment.note(waited > 10, f"the task waited for the ledger for {waited:.0f} s only: this moment proves nothing")
     moment.nobody_stopped_anything()
 
 

@@ -129,6 +129,26 @@ def test_an_execution_that_aws_has_forgotten_is_unknown(wire: Wire) -> None:
     assert wire.gateway.automation(CELL, EXECUTION).state is RemedyState.UNKNOWN
 
 
+def test_an_execution_is_cancelled_with_the_command_that_it_waits_for(wire: Wire) -> None:
+    """Type Complete would let an Install go on to its end."""
+    wire.expects("ssm", "stop_automation_execution", {}, {"AutomationExecutionId": EXECUTION, "Type": "Cancel"})
+    wire.gateway.stop_automation(CELL, EXECUTION)
+
+
+@pytest.mark.parametrize("code", sorted(automation.OVER))
+def test_stopping_what_is_over_is_nothing(wire: Wire, code: str) -> None:
+    """It ended between our look and our call."""
+    wire.refuses("ssm", "stop_automation_execution", code)
+    wire.gateway.stop_automation(CELL, EXECUTION)
+
+
+def test_a_stop_that_aws_does_not_allow_is_said(wire: Wire) -> None:
+    """The execution goes on, and somebody has to know."""
+    wire.refuses("ssm", "stop_automation_execution", "AccessDeniedException")
+    with pytest.raises(errors.AccessDenied):
+        wire.gateway.stop_automation(CELL, EXECUTION)
+
+
 def test_the_runbook_that_we_ship_installs_and_then_scans() -> None:
     """The Scan comes last, for an Install with a reboot reports from before the reboot."""
     shipped = yaml.safe_load(automation.runbook())

@@ -15,7 +15,7 @@ from patchwave.campaign.rollout import DispatchState, Done, StepKind, Wait
 from patchwave.campaign.rollout import HostState as S
 from patchwave.execution import stopping
 from patchwave.execution.executor import StageExecutor
-from patchwave.execution.stopping import Try
+from patchwave.execution.stopping import Stopper, Try
 from patchwave.ledger.store import StageState, StopWish
 from patchwave.listeners import ended_by_hand
 from tests.operators.stage import RUN, STAGE, Killed, Stage, Watched
@@ -50,9 +50,13 @@ def wish(stage: Stage, holder: str = FIRST) -> StopWish:
     return next(one for one in stage.ledger.stop_wishes(RUN) if one.holder == holder)
 
 
-def carry_out(stage: Stage, one: StopWish, **changes: Any) -> str:
+def stopper(stage: Stage, *, gateway: Any = None, **changes: Any) -> Stopper:
     given = {"now": lambda: stage.now, "log": LOG, "pause": pausing(stage), **changes}
-    return stopping.carry_out(stage.ledger, stage.gateway, one, **given)
+    return Stopper(ledger=stage.ledger, gateway=lambda: gateway or stage.gateway, **given)
+
+
+def carry_out(stage: Stage, one: StopWish, **changes: Any) -> str:
+    return stopper(stage, **changes).carry_out(one)
 
 
 def cancelled(stage: Stage) -> list[str]:
@@ -207,19 +211,15 @@ def test_a_stop_that_aws_refuses_stays_wished(stage: Stage) -> None:
     def down(*_: Any, **__: Any) -> Any:
         raise AwsUnavailable("down")
 
-    broken = SimpleGateway(stage, cancel=down)
-    assert stopping.sweep(stage.ledger, lambda: broken, now=lambda: stage.now, log=LOG, pause=pausing(stage)) == []
+    assert stopper(stage, gateway=SimpleGateway(stage, cancel=down)).sweep() == []
     assert stage.ledger.stop_wishes(open_only=True) == [one]
-    (said,) = stopping.sweep(stage.ledger, lambda: stage.gateway, now=lambda: stage.now, log=LOG, pause=pausing(stage))
+    (said,) = stopper(stage).sweep()
     assert said.startswith("1 commands cancelled")
 
 
 # --- a process is told to stop ----------------------------------------------------------------------------------------------
 def told(stage: Stage, *, task_state: Callable[[], str | None] | None = None, patience: int = 3) -> str:
-    return stopping.after_kill(
-        stage.ledger, stage.gateway, run=RUN, stage=STAGE, holder=FIRST, task_state=task_state, now=lambda: stage.now,
-        log=LOG, pause=pausing(stage), patience=patience,
-    )  # fmt: skip
+    return stopper(stage).after_kill(RUN, STAGE, FIRST, task_state=task_state, patience=patience)
 
 
 def test_told_to_stop_while_nobody_acted_stops_nothing(stage: Stage) -> None:
@@ -241,10 +241,7 @@ def test_told_to_stop_with_a_wish_carries_it_out(stage: Stage) -> None:
             wish(stage)
         stage.aws.advance(2)
 
-    said = stopping.after_kill(
-        stage.ledger, stage.gateway, run=RUN, stage=STAGE, holder=FIRST, task_state=None, now=lambda: stage.now, log=LOG,
-        pause=pause, patience=3,
-    )  # fmt: skip
+    said = stopper(stage, pause=pause).after_kill(RUN, STAGE, FIRST, patience=3)
     assert "3 hosts had begun" in said
     assert cancelled(stage) == ["install"]
 

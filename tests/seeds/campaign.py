@@ -28,8 +28,8 @@ from patchwave.campaign.errors import LedgerUnavailable, Permanent, Transient
 from patchwave.campaign.plan import Plan, StagePlan
 from patchwave.campaign.rollout import Done, Halt, HostState, Wait
 from patchwave.campaign.values import RunId, StageName
-from patchwave.execution import stopping
 from patchwave.execution.executor import StageExecutor
+from patchwave.execution.stopping import Stopper
 from patchwave.execution.surroundings import Surroundings
 from patchwave.ledger.memory import MemoryLedger
 from patchwave.ledger.store import Run, StageState, WaitRow
@@ -351,7 +351,8 @@ stages:{stages}
         def now() -> datetime:
             return self._now(process)
 
-        return "; ".join(stopping.sweep(ledger, lambda: gateway, now=now, log=_Log(self, process), pause=self._pass))
+        stopper = Stopper(ledger=ledger, gateway=lambda: gateway, now=now, log=_Log(self, process), pause=self._pass)
+        return "; ".join(stopper.sweep())
 
     # --- what Airflow and people do -------------------------------------------------------------------------------------
     def play(self) -> None:

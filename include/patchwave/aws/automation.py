@@ -1,7 +1,7 @@
 """How is what is left over remedied? Our Automation runbook, its executions and how they stand.
 
 `remediate` makes sure that the runbook is there and starts one execution a host. The client token is ours: a replay gives
-the execution that was started before, and starts nothing.
+the execution that was started before, and starts nothing. When a person ends the task, `execution.remedies` stops them.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ LARGEST_PAGE = 50
 """botocore model of ssm, DescribeAutomationExecutions.MaxResults."""
 TAG = "patchwave"
 """Tag of every execution of ours; a second one carries the client token in its key, for executions are found by key only."""
+
+OVER = frozenset({"InvalidAutomationStatusUpdateException", "AutomationExecutionNotFoundException"})
+"""Error codes for an execution that cannot be stopped: it has ended, or AWS has forgotten it."""
 
 _STATES = {
     "Success": RemedyState.SUCCEEDED,
@@ -132,6 +135,14 @@ class Automation(Calls):
                 raise
             return AutomationStatus(cell=cell, id=id, state=RemedyState.UNKNOWN, status="AutomationExecutionNotFound")
         return _status(cell, row)
+
+    def stop_automation(self, cell: Cell, id: str) -> None:
+        """Cancel an execution, with the command that its step waits for; nothing if it is over."""
+        try:
+            self.call(cell, "ssm:StopAutomationExecution", AutomationExecutionId=id, Type="Cancel")
+        except InvalidRequest as error:
+            if code_of(error) not in OVER:
+                raise
 
     def find_automation(self, cell: Cell, client_token: str) -> AutomationStatus | None:
         """The execution that was started with that token, if AWS lists it."""

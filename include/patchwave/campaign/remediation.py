@@ -104,7 +104,7 @@ class RemedyResult:
     host: HostId
     stage: str
     action: str
-    outcome: str  # succeeded, failed, not_tried
+    outcome: str  # succeeded, failed, stopped (by a person), not_tried
     detail: str
     execution: str = ""
 

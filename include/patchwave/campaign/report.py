@@ -729,7 +729,7 @@ def _failures(
         Failure(stage=one.get("stage", ""), host=host, name="", klass="remediation failed", reason=one.get("detail", ""),
                 advice="Read the Automation execution in Systems Manager; the host is still not compliant.")
         for host, one in remedies.items()
-        if one.get("outcome") == "failed"
+        if one.get("outcome") in ("failed", "stopped")
     ]  # fmt: skip
     return (*tasks, *halted, *settled, *unmended)
 

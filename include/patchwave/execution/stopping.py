@@ -1,4 +1,4 @@
-"""A person ended a stage's task: how are its commands stopped, and by whom?
+"""A person ended a stage's task, or the remediation: how is what is in flight stopped, and by whom?
 
 Marking the task failed or success, or failing the run, leaves a wish in the ledger (the listener in the api-server writes
 it: it is only called for a person's action). Whoever notices first carries it out: the trigger that is told to stop, the
@@ -10,7 +10,7 @@ Nothing here trusts `on_kill` by itself: Airflow calls it when nobody acted, too
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -20,6 +20,7 @@ from patchwave.campaign import plan as plans
 from patchwave.campaign.errors import LeaseLost, PatchwaveError
 from patchwave.campaign.rollout import StageRules
 from patchwave.campaign.values import RunId, StageName
+from patchwave.execution import remedies
 from patchwave.execution.executor import SETTLING, Log, StageExecutor, Stopped
 from patchwave.ledger.changes import EXPLAINED, PLAN, explained
 from patchwave.ledger.store import Ledger, StageState, StopWish
@@ -76,62 +77,6 @@ def rules_of(ledger: Ledger, run: RunId, stage: StageName) -> tuple[StageRules, 
     return plans.rules(plan, plan.stage(stage)), plan.campaign
 
 
-def carry_out(
-    ledger: Ledger,
-    gateway: Gateway,
-    wish: StopWish,
-    *,
-    now: Callable[[], datetime],
-    log: Log,
-    pause: Callable[[float], None],
-    speed: float = 1.0,
-) -> str:
-    """Do what a wish asks for, and write what became of it; safe to be called by several at once.
-
-    Args:
-        pause: lets real seconds pass.
-        speed: campaign seconds in a real one.
-
-    Returns:
-        What became of it, in one sentence; empty if somebody else is at it.
-
-    Raises:
-        PatchwaveError: AWS or the ledger did not answer; the wish stays open.
-    """
-    try:
-        row = ledger.stage(wish.run, wish.stage)
-    except KeyError:
-        return _ended(ledger, wish, "the ledger knows no such stage: nothing was sent", at=now())
-    if (row.holder or "").removeprefix(STOPPER) != wish.holder:
-        return _ended(ledger, wish, "another try has the stage since, which goes on from what the ledger says", at=now())
-    if row.state is not StageState.PATCHING:
-        return _ended(ledger, wish, f"nothing was in flight: the stage was {row.state.value}", at=now())
-    try:
-        rules, campaign = rules_of(ledger, wish.run, wish.stage)
-        lease = ledger.acquire(wish.run, wish.stage, STOPPER + wish.holder, at=now())
-        executor = StageExecutor(
-            ledger=ledger,
-            gateway=gateway,
-            lease=lease,
-            rules=rules,
-            campaign=campaign,
-            now=now,
-            log=log,
-            settling=SETTLING * speed,
-        )
-        stopped = executor.stop(looks=LOOKS, pause=lambda: pause(BETWEEN))
-        ledger.record(wish.run, "stage.stopped", as_data(wish.stage, wish.reason, stopped), at=now())
-        why = explained(wish.stage, "kill means stop", f"{wish.reason}; {stopped}", (*stopped.begun, *stopped.unknown), GO_ON)
-        ledger.record(wish.run, EXPLAINED, why, at=now())
-        text = f"{wish.reason}; {stopped}; {GO_ON}"
-        ledger.set_stage(lease, StageState.HALTED, reason=text, at=now())
-        ledger.end_wait(wish.run, wish.stage, at=now())
-    except LeaseLost:
-        log.info("Somebody else stops stage %s", wish.stage)
-        return ""
-    return _ended(ledger, wish, str(stopped), at=now())
-
-
 def as_data(stage: StageName, reason: str, stopped: Stopped) -> dict[str, Any]:
     """A stop for the journal: which hosts had begun, which had not, and of which AWS did not say."""
     return {
@@ -144,35 +89,138 @@ def as_data(stage: StageName, reason: str, stopped: Stopped) -> dict[str, Any]:
     }
 
 
-def _ended(ledger: Ledger, wish: StopWish, outcome: str, *, at: datetime) -> str:
-    ledger.end_stop_wish(wish.run, wish.stage, wish.holder, outcome=outcome, at=at)
-    return outcome
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stopper:
+    """A process that may carry wishes out: a worker, a triggerer or the api-server.
 
-
-def sweep(
-    ledger: Ledger,
-    gateway: Callable[[], Gateway],
-    *,
-    now: Callable[[], datetime],
-    log: Log,
-    pause: Callable[[float], None],
-    speed: float = 1.0,
-    only: Iterable[str] | None = None,
-) -> list[str]:
-    """Carry out every open wish, or those of the holders named; one that fails stays open and keeps no other from its turn.
-
-    Returns:
-        What became of each.
+    Attributes:
+        gateway: makes one; asked only when there is something to stop.
+        pause: lets real seconds pass.
+        speed: campaign seconds in a real one.
     """
-    outcomes = []
-    for wish in ledger.stop_wishes(open_only=True):
-        if only is not None and wish.holder not in set(only):
-            continue
+
+    ledger: Ledger
+    gateway: Callable[[], Gateway]
+    now: Callable[[], datetime]
+    log: Log
+    pause: Callable[[float], None]
+    speed: float = 1.0
+
+    def carry_out(self, wish: StopWish) -> str:
+        """Do what a wish asks for, and write what became of it; safe to be called by several at once.
+
+        Returns:
+            What became of it, in one sentence; empty if somebody else is at it.
+
+        Raises:
+            PatchwaveError: AWS or the ledger did not answer; the wish stays open.
+        """
+        if wish.stage == remedies.TASK:
+            return self._ended(wish, self._stop_remedies(wish))
         try:
-            outcomes.append(carry_out(ledger, gateway(), wish, now=now, log=log, pause=pause, speed=speed))
+            row = self.ledger.stage(wish.run, wish.stage)
+        except KeyError:
+            return self._ended(wish, "the ledger knows no such stage: nothing was sent")
+        if (row.holder or "").removeprefix(STOPPER) != wish.holder:
+            return self._ended(wish, "another try has the stage since, which goes on from what the ledger says")
+        if row.state is not StageState.PATCHING:
+            return self._ended(wish, f"nothing was in flight: the stage was {row.state.value}")
+        try:
+            return self._ended(wish, self._stop_stage(wish))
+        except LeaseLost:
+            self.log.info("Somebody else stops stage %s", wish.stage)
+            return ""
+
+    def _stop_stage(self, wish: StopWish) -> str:
+        rules, campaign = rules_of(self.ledger, wish.run, wish.stage)
+        lease = self.ledger.acquire(wish.run, wish.stage, STOPPER + wish.holder, at=self.now())
+        executor = StageExecutor(
+            ledger=self.ledger,
+            gateway=self.gateway(),
+            lease=lease,
+            rules=rules,
+            campaign=campaign,
+            now=self.now,
+            log=self.log,
+            settling=SETTLING * self.speed,
+        )
+        stopped = executor.stop(looks=LOOKS, pause=self._pause)
+        self.ledger.record(wish.run, "stage.stopped", as_data(wish.stage, wish.reason, stopped), at=self.now())
+        why = explained(wish.stage, "kill means stop", f"{wish.reason}; {stopped}", (*stopped.begun, *stopped.unknown), GO_ON)
+        self.ledger.record(wish.run, EXPLAINED, why, at=self.now())
+        text = f"{wish.reason}; {stopped}; {GO_ON}"
+        self.ledger.set_stage(lease, StageState.HALTED, reason=text, at=self.now())
+        self.ledger.end_wait(wish.run, wish.stage, at=self.now())
+        return str(stopped)
+
+    def _stop_remedies(self, wish: StopWish) -> str:
+        return remedies.stop(
+            self.ledger, self.gateway(), wish.run, wish.holder, reason=wish.reason, now=self.now, log=self.log, looks=LOOKS,
+            pause=self._pause,
+        )  # fmt: skip
+
+    def _pause(self) -> None:
+        self.pause(BETWEEN)
+
+    def _ended(self, wish: StopWish, outcome: str) -> str:
+        self.ledger.end_stop_wish(wish.run, wish.stage, wish.holder, outcome=outcome, at=self.now())
+        return outcome
+
+    def sweep(self, *, only: Collection[str] | None = None) -> list[str]:
+        """Carry out every open wish, or those of the holders named; one that fails stays open and keeps no other from its turn.
+
+        Returns:
+            What became of each.
+        """
+        outcomes = []
+        for wish in self.ledger.stop_wishes(open_only=True):
+            if only is not None and wish.holder not in only:
+                continue
+            try:
+                outcomes.append(self.carry_out(wish))
+            except PatchwaveError as error:
+                self.log.info("Stage %s of run %s cannot be stopped yet: %s", wish.stage, wish.run, error)
+        return [outcome for outcome in outcomes if outcome]
+
+    def after_kill(
+        self,
+        run: RunId,
+        stage: StageName,
+        holder: str,
+        *,
+        task_state: Callable[[], str | None] | None = None,
+        patience: int = PATIENCE,
+    ) -> str:
+        """This process of the try `holder` was told to stop: find out whether a person did it, and if so carry it out.
+
+        A person's mark leaves a wish of this holder within moments. A clear brings a new try, which takes the lease and stops
+        by itself. When neither comes, Airflow is asked; where it does not say, nothing is stopped, for nobody is known to have
+        wished it.
+
+        Args:
+            task_state: asks Airflow for the task's state; None where that is not possible.
+
+        Returns:
+            What was done, in one sentence; empty if nothing.
+        """
+        try:
+            for look in range(patience):
+                wish = next((one for one in self.ledger.stop_wishes(run, open_only=True) if one.holder == holder), None)
+                if wish is not None:
+                    return self.carry_out(wish)
+                if self.ledger.stage(run, stage).holder != holder:
+                    return ""
+                if look + 1 < patience:
+                    self._pause()
+            state = task_state() if task_state is not None else None
+            if state is None or state not in _ENDED:
+                self.log.info("Told to stop, but nobody ended the task (%s): its commands go on", state or "state unknown")
+                return ""
+            self.ledger.wish_stop(run, stage, holder, at=self.now(), reason=f"the task was ended by hand ({state})")
+            return "".join(self.sweep(only=[holder]))
         except PatchwaveError as error:
-            log.info("Stage %s of run %s cannot be stopped yet: %s", wish.stage, wish.run, error)
-    return [outcome for outcome in outcomes if outcome]
+            self.log.info("Stage %s could not be stopped by this process: %s", stage, error)
+            return ""
 
 
 def after_kill(
@@ -189,33 +237,6 @@ def after_kill(
     speed: float = 1.0,
     patience: int = PATIENCE,
 ) -> str:
-    """A process of the try `holder` was told to stop: find out whether a person did it, and if so carry it out.
-
-    A person's mark leaves a wish of this holder within moments. A clear brings a new try, which takes the lease and stops
-    by itself. When neither comes, Airflow is asked; where it does not say, nothing is stopped, for nobody is known to have
-    wished it.
-
-    Args:
-        task_state: asks Airflow for the task's state; None where that is not possible.
-
-    Returns:
-        What was done, in one sentence; empty if nothing.
-    """
-    try:
-        for look in range(patience):
-            wish = next((one for one in ledger.stop_wishes(run, open_only=True) if one.holder == holder), None)
-            if wish is not None:
-                return carry_out(ledger, gateway, wish, now=now, log=log, pause=pause, speed=speed)
-            if ledger.stage(run, stage).holder != holder:
-                return ""
-            if look + 1 < patience:
-                pause(BETWEEN)
-        state = task_state() if task_state is not None else None
-        if state is None or state not in _ENDED:
-            log.info("Told to stop, but nobody ended the task (%s): its commands go on", state or "state unknown")
-            return ""
-        ledger.wish_stop(run, stage, holder, at=now(), reason=f"the task was ended by hand ({state})")
-        return "".join(sweep(ledger, lambda: gateway, now=now, log=log, pause=pause, speed=speed, only=[holder]))
-    except PatchwaveError as error:
-        log.info("Stage %s could not be stopped by this process: %s", stage, error)
-        return ""
+    """As `Stopper.after_kill`."""
+    stopper = Stopper(ledger=ledger, gateway=lambda: gateway, now=now, log=log, pause=pause, speed=speed)
+    return stopper.after_kill(run, stage, holder, task_state=task_state, patience=patience)

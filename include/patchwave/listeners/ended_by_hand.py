@@ -1,13 +1,13 @@
-"""A person marked a stage's task, or failed its run: the wish to stop goes into the ledger.
+"""A person marked a stage's task or the remediation's, or failed their run: the wish to stop goes into the ledger.
 
 The plugin registers this module in every process of Airflow. Only the api-server calls it with `previous_state=None`, and
 only for a person's action; workers and schedulers call it when tasks end by themselves, which is no wish. A clear calls
 nothing: the next try knows by its own number that it was cleared.
 
-The trigger or the worker of the task is told to stop at about the same time and carries the wish out. If neither has begun to
-after `OTHERS_FIRST` seconds (the triggerer is gone, or had not started the trigger of a task that was just deferred), the
-api-server does it itself, with the credentials that it has. And if the api-server dies meanwhile, each triggerer looks every
-`SWEEP_EVERY` seconds whether a wish is left that all of them should have carried out.
+The trigger or the worker of a stage's task is told to stop at about the same time and carries the wish out. If neither has
+begun to after `OTHERS_FIRST` seconds (the triggerer is gone, or had not started the trigger of a task that was just deferred;
+or the task is the remediation's), the api-server does it itself, with the credentials that it has. And if the api-server dies
+meanwhile, each triggerer looks every `SWEEP_EVERY` seconds whether a wish is left that all of them should have carried out.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from airflow.listeners import hookimpl
 
 log = logging.getLogger(__name__)
 
-OPERATOR = "PatchStageOperator"
+OPERATORS = frozenset({"PatchStageOperator", "RemediateOperator"})
+"""Of tasks that have something in flight; for a remediation the api-server is the only one that stops it at once."""
 OTHERS_FIRST = 8.0
 """Real seconds; a trigger or a worker has begun after one to four, and a stop is promised within thirty."""
 AGAIN = (0.0, 25.0, 15.0, 30.0)
@@ -60,7 +61,7 @@ def on_task_instance_skipped(previous_state: Any, task_instance: Any) -> None:
 
 
 def _noticed(previous_state: Any, task_instance: Any, how: str) -> None:
-    if previous_state is not None or getattr(task_instance, "operator", None) != OPERATOR:
+    if previous_state is not None or getattr(task_instance, "operator", None) not in OPERATORS:
         return
     # Read now: the object belongs to a session that ends with the request.
     wish = Ended(
@@ -95,20 +96,15 @@ def sweep_what_is_left() -> None:
 
 
 def _sweep(holders: Iterable[str]) -> None:
-    from patchwave.execution import stopping
+    from patchwave.execution.stopping import Stopper
     from patchwave.hooks import clock
     from patchwave.hooks.aws import PatchwaveAwsHook
     from patchwave.hooks.ledger import ledger
 
-    stopping.sweep(
-        ledger(),
-        PatchwaveAwsHook().gateway,
-        now=clock.now,
-        log=log,
-        pause=time.sleep,
-        speed=clock.speed(),
-        only=list(holders),
+    stopper = Stopper(
+        ledger=ledger(), gateway=PatchwaveAwsHook().gateway, now=clock.now, log=log, pause=time.sleep, speed=clock.speed()
     )
+    stopper.sweep(only=list(holders))
 
 
 class Ended:

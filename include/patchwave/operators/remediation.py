@@ -1,7 +1,12 @@
-"""What is still not compliant is remedied by SSM Automation, where the campaign file allows it, a few hosts at a time."""
+"""What is still not compliant is remedied by SSM Automation, where the campaign file allows it, a few hosts at a time.
+
+When a person ends the task, the api-server cancels what is in flight (`listeners.ended_by_hand`); of a clear the next try does.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -14,11 +19,12 @@ from patchwave.campaign.errors import OutcomeUnknown, Permanent
 from patchwave.campaign.remediation import RUNBOOK, Remedy, RemedyState
 from patchwave.campaign.rollout import HostState
 from patchwave.campaign.values import Cell
+from patchwave.execution import remedies, stopping
+from patchwave.execution.remedies import REMEDIES
 from patchwave.ledger.store import StageState
 from patchwave.operators.base import PLAN, CampaignOperator, Work
 from patchwave.operators.compliance import read_judgement
 
-REMEDIES = "remedies"
 LOOK_AGAIN = timedelta(minutes=5)
 OUT_OF_REACH = frozenset({HostState.UNREACHABLE, HostState.STOPPED, HostState.TERMINATED, HostState.REPLACED})
 
@@ -37,8 +43,9 @@ class RemediateOperator(CampaignOperator):
         rows = self._rows(work, untouched=[name for name, state in states.items() if state is not StageState.PATCHED])
         if not rows:
             self.log.info("Every host is compliant or unknown: nothing to remedy")
+        rows = self._taken_over(work, rows)
         self._advance(work, rows)
-        work.ledger.put_document(work.run_id, REMEDIES, rows, at=work.now)
+        self._write(work, rows)
         running = [row for row in rows if row["outcome"] in ("intended", "running")]
         if running:
             first = min(row["intended_at"] for row in running)
@@ -59,10 +66,8 @@ class RemediateOperator(CampaignOperator):
 
     def _rows(self, work: Work, *, untouched: list[str]) -> list[dict[str, Any]]:
         """The remedies as the ledger has them; chosen once, at the first call."""
-        try:
-            return list(work.ledger.document(work.run_id, REMEDIES))
-        except KeyError:
-            pass
+        if REMEDIES in work.ledger.documents(work.run_id):
+            return remedies.rows_of(work.ledger, work.run_id)
         chosen = remediation.choose(
             work.run_id,
             read_judgement(work, "compliance.after"),
@@ -80,19 +85,46 @@ class RemediateOperator(CampaignOperator):
         work.ledger.put_document(work.run_id, REMEDIES, rows, at=work.now)
         return rows
 
+    def _taken_over(self, work: Work, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """This try has the open remedies in hand now; what a try had in flight that a person has cleared is cancelled first."""
+        remedies.refuse_ended(work.ledger, work.run_id, work.holder)
+        holders = {row["holder"] for row in rows if row["outcome"] in remedies.OPEN and row["holder"]}
+        for holder in sorted(one for one in holders if stopping.was_cleared(one, work.holder)):
+            done = remedies.stop(
+                work.ledger, work.gateway, work.run_id, holder, reason=stopping.CLEARED,
+                now=lambda: work.now, log=self.log, looks=1, pause=lambda: None,
+            )  # fmt: skip
+            self.log.info("The task was cleared: %s", done)
+            rows = remedies.rows_of(work.ledger, work.run_id)
+        for row in rows:
+            if row["outcome"] in remedies.OPEN and row["holder"]:
+                row["holder"] = work.holder
+        work.ledger.put_document(work.run_id, REMEDIES, rows, at=work.now)
+        return rows
+
+    def _write(self, work: Work, rows: list[dict[str, Any]]) -> None:
+        remedies.check(work.ledger, work.run_id, work.holder)
+        work.ledger.put_document(work.run_id, REMEDIES, rows, at=work.now)
+
     def _advance(self, work: Work, rows: list[dict[str, Any]]) -> None:
         for row in rows:
             if row["outcome"] == "running":
                 self._look(work, row)
-        places = {stage.name: stage.stage_places for stage in work.plan.stages}
-        busy = {name: sum(1 for row in rows if row["stage"] == name and row["outcome"] == "running") for name in places}
-        for row in rows:
-            if row["outcome"] == "intended" and busy[row["stage"]] < places[row["stage"]]:
+            if row["outcome"] == remedies.STOPPED:  # whoever stopped it cleared the task since, or nobody would be here
+                remedies.begin_anew(row)
+        places = {str(stage.name): stage.stage_places for stage in work.plan.stages}
+        tried: set[str] = set()
+        while batch := _fitting(rows, places, tried):
+            for row in batch:
+                row["holder"] = work.holder
+            self._write(work, rows)  # before anything is started: whoever stops this try must find what it began
+            for row in batch:
                 self._start(work, row)
-                busy[row["stage"]] += row["outcome"] == "running"
+                tried.add(row["host"])
 
     def _start(self, work: Work, row: dict[str, Any]) -> None:
         cell = Cell.parse(row["cell"])
+        remedies.check(work.ledger, work.run_id, work.holder)
         try:
             work.gateway.ensure_runbook(cell, RUNBOOK, runbook())
             row["execution"] = work.gateway.start_automation(cell, RUNBOOK, {"InstanceId": [row["host"]]}, row["token"])
@@ -111,6 +143,8 @@ class RemediateOperator(CampaignOperator):
         row["began_at"] = status.began_at.isoformat() if status.began_at else None
         if status.state is RemedyState.SUCCEEDED:
             row.update(outcome="succeeded", detail="the runbook ran through; whether the host is compliant, verify_again tells")
+        elif status.state is RemedyState.CANCELLED and row["stopped_by"]:
+            remedies.stopped(row, status, at=work.now)
         elif status.ended:
             row.update(outcome="failed", detail=f"{status.status}: {status.failure or 'AWS gives no reason'}")
         else:
@@ -124,6 +158,21 @@ class RemediateOperator(CampaignOperator):
         )
 
 
+def _lost(row: Mapping[str, Any], tried: Collection[str]) -> bool:
+    return row["outcome"] == "intended" and row["host"] in tried
+
+
+def _fitting(rows: list[dict[str, Any]], places: Mapping[str, int], tried: Collection[str]) -> list[dict[str, Any]]:
+    """Remedies that can be started beside those that run; one whose answer was lost holds its place."""
+    busy = Counter(row["stage"] for row in rows if row["outcome"] == "running" or _lost(row, tried))
+    fitting = []
+    for row in rows:
+        if row["outcome"] == "intended" and row["host"] not in tried and busy[row["stage"]] < places[row["stage"]]:
+            fitting.append(row)
+            busy[row["stage"]] += 1
+    return fitting
+
+
 def _row(remedy: Remedy) -> dict[str, Any]:
     row = asdict(remedy)
     row.pop("reason")
@@ -132,6 +181,8 @@ def _row(remedy: Remedy) -> dict[str, Any]:
         "outcome": "not_tried" if remedy.action == "none" else "intended",
         "detail": remedy.reason,
         "execution": "",
+        "holder": "",
+        "stopped_by": "",
         "intended_at": "",
         "began_at": None,
         "ended_at": None,
