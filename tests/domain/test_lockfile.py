@@ -283,13 +283,16 @@ def test_the_list_has_the_shape_of_every_sample_of_aws() -> None:
             assert all(isinstance(value, str) for value in entry.values()), sample.name
 
 
-def test_there_is_no_list_for_a_platform_that_dev_did_not_have_or_that_had_nothing() -> None:
-    """An empty list would be an Install of nothing, or of everything."""
-    lockfile = locks.build([having(row(KERNEL)), having(other("bash.amd64"), platform=UBUNTU)], since=NOW)
+def test_there_is_no_list_for_a_platform_that_dev_did_not_have() -> None:
+    """Without a list the baseline would be installed."""
     with pytest.raises(locks.NotLocked, match="Dev had no host of Debian 12"):
-        locks.override_list(lockfile, "Debian 12")
-    with pytest.raises(locks.NothingToInstall, match=r"no patch for Ubuntu 24\.04"):
-        locks.override_list(lockfile, UBUNTU)
+        locks.override_list(locked(row(KERNEL)), "Debian 12")
+
+
+def test_where_dev_had_no_patch_the_list_names_what_nobody_has() -> None:
+    """What AWS makes of an empty list is not written anywhere."""
+    text = locks.override_list(locked(other("bash.amd64"), platform=UBUNTU), UBUNTU)
+    assert yaml.safe_load(text) == {"patches": [{"id": "patchwave-installs-nothing"}]}
 
 
 def test_a_host_whose_platform_dev_did_not_have_is_excluded_by_a_sentence_unless_the_policy_allows() -> None:
@@ -391,6 +394,16 @@ def test_a_kb_under_another_title_is_said_and_fails_no_stage() -> None:
     prod = having(kb("KB890830", title="Removal Tool v5.130 (KB890830)"), platform=WINDOWS)
     assert compared(lockfile, prod) == [("KB890830", Kind.UNPINNED)]
     assert locks.drift(lockfile, WINDOWS, [prod]) == ()
+
+
+def test_a_plan_knows_whose_platform_dev_does_not_have() -> None:
+    """Before there is a lockfile, and by the same sentence."""
+    hosts = {HostId("i-1"): AMAZON, HostId("i-2"): "Debian 12"}
+    assert locks.untried([AMAZON, UBUNTU, AMAZON], hosts) == {
+        HostId("i-2"): "Dev had no host of Debian 12 (it had Amazon Linux 2023, Ubuntu 24.04), so nobody has tried its patches: "
+        "it is not patched"
+    }
+    assert locks.untried([], hosts, allowed=True) == {}
 
 
 def test_drift_on_a_platform_without_lock_is_refused() -> None:

@@ -35,6 +35,9 @@ FORMAT = "patchwave lockfile 1"
 RELEASE_PACKAGE = "system-release"
 """Its version is the release of Amazon Linux 2023 whose repositories a host sees (AL2023 user guide, deterministic upgrades)."""
 
+NOBODY_HAS = "patchwave-installs-nothing"
+"""No distribution has a package of this name."""
+
 HAS = frozenset({"installed", "installedpendingreboot", "installedrejected"})
 """Patch states whose row has the installed version in its title, as `PatchRow.state` spells them."""
 WANTS = frozenset({"missing", "failed"})
@@ -46,10 +49,6 @@ NOT_APPLICABLE = "notapplicable"
 
 class NotLocked(Permanent):
     """The lockfile has nothing for this platform: Dev had no host of it."""
-
-
-class NothingToInstall(Permanent):
-    """The lockfile has this platform, but no patch for it, so there is no list that could be installed."""
 
 
 # --- what is read of hosts ----------------------------------------------------------------------------------------------
@@ -480,21 +479,17 @@ def override_list(lockfile: Lockfile, platform: str) -> str:
     On Linux each package is pinned by the whole title; on Windows the KB number is all that counts, for a title is there
     for people's information only.
 
+    Where Dev had no patch at all, the list names a package that nobody has: what AWS does with an empty one is not written
+    anywhere, and to take it for no list would install everything.
+
     Raises:
         NotLocked: Dev had no host of it.
-        NothingToInstall: Dev had none of its patches.
     """
     locked = lockfile.on(platform)
     if locked is None:
         raise NotLocked(_why_not_locked(lockfile, platform))
-    if not locked.patches:
-        raise NothingToInstall(f"the lockfile holds no patch for {platform}")
-    text: str = yaml.safe_dump(
-        {"patches": [{"id": patch.id, "title": patch.title} for patch in locked.patches]},
-        sort_keys=False,
-        allow_unicode=True,
-        width=1_000,
-    )
+    patches = [{"id": patch.id, "title": patch.title} for patch in locked.patches] or [{"id": NOBODY_HAS}]
+    text: str = yaml.safe_dump({"patches": patches}, sort_keys=False, allow_unicode=True, width=1_000)
     return text
 
 
@@ -505,16 +500,30 @@ def unlocked(lockfile: Lockfile, platforms: Mapping[HostId, str], *, allowed: bo
         platforms: of the hosts of a later stage.
         allowed: the policy lets such hosts be patched by their baseline alone.
     """
-    if allowed:
-        return {}
+    return untried([one.platform for one in lockfile.platforms], platforms, allowed=allowed)
+
+
+def untried(had: Iterable[str], platforms: Mapping[HostId, str], *, allowed: bool = False) -> dict[HostId, str]:
+    """The same before there is a lockfile: a plan knows already which platforms Dev has.
+
+    Args:
+        had: platforms of Dev's hosts.
+    """
+    tried = sorted(set(had))
     return {
-        host: _why_not_locked(lockfile, platform) for host, platform in sorted(platforms.items()) if lockfile.on(platform) is None
+        host: _why_untried(platform, tried)
+        for host, platform in sorted(platforms.items())
+        if platform not in tried and not allowed
     }
 
 
 def _why_not_locked(lockfile: Lockfile, platform: str) -> str:
-    had = ", ".join(one.platform for one in lockfile.platforms) or "none"
-    return f"Dev had no host of {platform} (it had {had}), so nobody has tried its patches: it is not patched"
+    return _why_untried(platform, [one.platform for one in lockfile.platforms])
+
+
+def _why_untried(platform: str, had: Sequence[str]) -> str:
+    it_had = ", ".join(had) or "none"
+    return f"Dev had no host of {platform} (it had {it_had}), so nobody has tried its patches: it is not patched"
 
 
 class Kind(StrEnum):

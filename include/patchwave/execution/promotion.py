@@ -1,0 +1,301 @@
+"""What does a later stage get, and did it get that? The lockfile between a campaign's stages.
+
+`lock` makes it when Dev is through, `Promotion` carries it through a later stage: the executor asks it for the address of the
+list before an Install, has Scans judged by it instead of by the baseline, and asks before a stage is called done whether any
+host drifted. What follows from an answer `rollout` and the executor decide.
+
+It reads about five calls a host and Scan: Patch Manager tells versions a host at a time (`aws.patching.host_patches`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from patchwave.aws.gateway import Gateway
+from patchwave.campaign import lockfile as lockfiles
+from patchwave.campaign.errors import InvalidRequest
+from patchwave.campaign.findings import Finding
+from patchwave.campaign.lockfile import Difference, HostPatches, Lockfile, Origin, PatchRow
+from patchwave.campaign.rollout import DispatchRow, Halt, HostRow, HostState, Move, PatchState, StepKind
+from patchwave.campaign.values import Cell, HostId, RunId, StageName
+from patchwave.ledger.store import Lease, Ledger, RunOutcome
+
+DOCUMENT = "lockfile"
+"""Name of a run's lockfile in the ledger."""
+SOURCES = frozenset({HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.PENDING_REBOOT})
+"""Hosts of Dev whose patches are promoted: what failed there is the last thing that Prod should have."""
+COMPARED = SOURCES
+RULE = "lockfile"
+"""The rule of a halt for drift."""
+AT_ONCE = 8
+"""Hosts that are read at the same time: their calls are slow one after the other, and adaptive retries slow the cell down."""
+MOST_NAMED = 20
+"""Differences that a halt spells out; the ledger's document has them all."""
+
+
+def lock(
+    ledger: Ledger,
+    gateway: Gateway,
+    *,
+    run: RunId,
+    stage: StageName,
+    findings: Iterable[Finding] = (),
+    wanted: Iterable[PatchRow] = (),
+    now: datetime,
+) -> Lockfile:
+    """Make the lockfile of what the hosts of a stage have, and store it with the run.
+
+    A run has one: it is made once, and read from the ledger ever after.
+
+    Args:
+        stage: Dev; each host of it is settled.
+        findings: active ones of before Dev was patched, which name vulnerabilities and advisories.
+        wanted: rows of Dev's hosts of before, which name the vulnerabilities of what was missing.
+    """
+    stored = stored_for(ledger, run)
+    if stored is not None:
+        return stored
+    rows = [row for row in ledger.hosts(run, stage) if row.state in SOURCES]
+    installs = _installs(ledger.dispatches(run, stage))
+    since = ledger.run(run).began_at
+    read = _read(gateway, rows, installs, locked=None, since=since)
+    made = lockfiles.build(
+        read.values(),
+        since=since,
+        known=lockfiles.advisories(findings, {row.host: row.platform for row in rows}),
+        wanted=wanted,
+    )
+    origin = Origin(run=run, stage=stage, at=now)
+    ledger.put_document(run, DOCUMENT, lockfiles.envelope(made, origin), at=now)
+    patches = {one.platform: len(one.patches) for one in made.platforms}
+    conflicts = [str(conflict) for one in made.platforms for conflict in one.conflicts]
+    silent = sorted(row.name for row in rows if row.host not in read)
+    told = {"stage": stage, "digest": made.digest, "patches": patches, "conflicts": conflicts, "unread": silent}
+    ledger.record(run, "lockfile.made", told, at=now)
+    return made
+
+
+def stored_for(ledger: Ledger, run: RunId) -> Lockfile | None:
+    """The run's lockfile; None if it has none yet.
+
+    Raises:
+        InvalidFile: it is not as it was written.
+    """
+    try:
+        data = ledger.document(run, DOCUMENT)
+    except KeyError:
+        return None
+    return lockfiles.opened(data, file=f"the ledger's document {DOCUMENT} of {run}")[0]
+
+
+def last_promoted(ledger: Ledger, campaign: str) -> tuple[RunId, Lockfile] | None:
+    """The newest whole lockfile of a campaign that went through all its stages: what an emergency may be cut from."""
+    for run in ledger.runs(campaign=campaign, limit=200):
+        if run.outcome is RunOutcome.SUCCEEDED:
+            found = stored_for(ledger, run.id)
+            if found is not None and found.derived_from is None:
+                return run.id, found
+    return None
+
+
+@dataclass(kw_only=True)
+class Promotion:
+    """A stage that is patched by a lockfile and by nothing else.
+
+    Attributes:
+        bucket: name of the bucket in which hosts of a region read lists; empty if the connection names none.
+        allowed: the policy lets hosts of a platform that Dev did not have be patched by their baseline.
+        now: the campaign's time.
+    """
+
+    ledger: Ledger
+    gateway: Gateway
+    lease: Lease
+    lockfile: Lockfile
+    bucket: Callable[[str], str]
+    now: Callable[[], datetime]
+    allowed: bool = False
+
+    # --- before ---------------------------------------------------------------------------------------------------------
+    def excepted(self, rows: Sequence[HostRow]) -> tuple[Move, ...]:
+        """Planned hosts whose platform is not in the lockfile: they are left out, and say so."""
+        planned = {row.host: row.platform for row in rows if row.state is HostState.PLANNED}
+        left_out = lockfiles.unlocked(self.lockfile, planned, allowed=self.allowed)
+        return tuple(
+            Move(host=host, before=HostState.PLANNED, after=HostState.EXCEPTED, reason=reason)
+            for host, reason in left_out.items()
+        )
+
+    def address(self, cell: Cell, platform: str) -> str:
+        """Lay the platform's list down for an Install that is about to be sent, and say where it lies.
+
+        Returns:
+            Its address; empty where the policy lets a platform without lock be patched by its baseline.
+
+        Raises:
+            InvalidRequest: the connection names no bucket for the region.
+            NotLocked: there is nothing that these hosts may be sent.
+        """
+        if self.lockfile.on(platform) is None and self.allowed:
+            return ""
+        text = lockfiles.override_list(self.lockfile, platform)
+        bucket = self.bucket(cell.region)
+        if not bucket:
+            raise InvalidRequest(
+                f"the connection's extra names no bucket for lists of patches in {cell.region} (patchwave_lists_bucket), and "
+                "without one hosts cannot be told what Dev received"
+            )
+        return self.gateway.lay_down(cell, bucket, text)
+
+    # --- Scans ----------------------------------------------------------------------------------------------------------
+    def judged(
+        self, states: Mapping[HostId, PatchState], rows: Sequence[HostRow], dispatches: Mapping[str, DispatchRow]
+    ) -> dict[HostId, PatchState]:
+        """Reports of Scans, by the lockfile instead of by the baseline; those of Installs as they are.
+
+        A host of which nobody can say yet what it has is left out, as if its report were not visible: it is asked about again,
+        and the Scan's time limit ends that.
+        """
+        scanned = [
+            row
+            for row in rows
+            if row.host in states
+            and self.lockfile.on(row.platform) is not None
+            and (dispatch := dispatches.get(row.token or "")) is not None
+            and dispatch.step in (StepKind.SCAN, StepKind.VERIFY)
+        ]
+        installs = _installs(dispatches.values())
+        read = _read(self.gateway, scanned, installs, locked=self.lockfile, since=None)
+        found = dict(states)
+        for row in scanned:
+            del found[row.host]
+            host, locked = read.get(row.host), self.lockfile.on(row.platform)
+            state = lockfiles.judged(locked, states[row.host], host) if locked is not None and host is not None else None
+            if state is not None:
+                found[row.host] = state
+        return found
+
+    # --- after ----------------------------------------------------------------------------------------------------------
+    @property
+    def _document(self) -> str:
+        return f"compared:{self.lease.stage}"
+
+    def halt(self, rows: Sequence[HostRow]) -> Halt | None:
+        """Before a stage is called done: every host that was or needed not be patched is compared with the lockfile.
+
+        What was found is stored; who was as locked is not read again by a later try, who drifted is.
+        """
+        known = self._known()
+        compared = [row for row in rows if row.state in COMPARED and self.lockfile.on(row.platform) is not None]
+        open_ones = [row for row in compared if known.get(row.host) != []]
+        installs = _installs(self.ledger.dispatches(self.lease.run, self.lease.stage))
+        began = self.ledger.stage(self.lease.run, self.lease.stage).began_at
+        read = _read(self.gateway, open_ones, installs, locked=self.lockfile, since=began)
+        found: dict[HostId, list[str]] = {host: said for host, said in known.items() if said == []}
+        for row in open_ones:
+            found[row.host] = self._said(row, read.get(row.host), began)
+        self.ledger.check(self.lease)
+        content = {"lockfile": self.lockfile.digest, "hosts": dict(sorted(found.items()))}
+        self.ledger.put_document(self.lease.run, self._document, content, at=self.now())
+        drifted = {host: said for host, said in sorted(found.items()) if said}
+        if not drifted:
+            return None
+        sentences = [sentence for said in drifted.values() for sentence in said]
+        more = f" and {len(sentences) - MOST_NAMED} more" if len(sentences) > MOST_NAMED else ""
+        return Halt(
+            rule=RULE,
+            reason=f"{len(drifted)} hosts have not what Dev received: {'; '.join(sentences[:MOST_NAMED])}{more}",
+            hosts=tuple(drifted),
+            advice="bring these hosts to the locked versions or take them out of the campaign, then clear this task: they are "
+            "compared again. An update that was withdrawn needs a run that begins with Dev",
+        )
+
+    def _said(self, row: HostRow, host: HostPatches | None, began: datetime | None) -> list[str]:
+        if host is None:
+            return [f"{row.name} ({row.host}): Systems Manager has no patch report of it any more"]
+        return [str(one) for one in lockfiles.drift(self.lockfile, row.platform, [host], since=began)]
+
+    def _known(self) -> dict[HostId, list[str]]:
+        try:
+            data: Any = self.ledger.document(self.lease.run, self._document)
+        except KeyError:
+            return {}
+        if data.get("lockfile") != self.lockfile.digest:
+            return {}
+        return {HostId(host): list(said) for host, said in data["hosts"].items()}
+
+
+def differences(
+    gateway: Gateway,
+    lockfile: Lockfile,
+    rows: Sequence[HostRow],
+    dispatches: Iterable[DispatchRow],
+    *,
+    since: datetime | None = None,
+) -> tuple[Difference, ...]:
+    """Every difference of these hosts, for a report: also those that fail no stage."""
+    read = _read(gateway, rows, _installs(dispatches), locked=lockfile, since=since)
+    found: list[Difference] = []
+    for row in rows:
+        host, locked = read.get(row.host), lockfile.on(row.platform)
+        if host is not None and locked is not None:
+            found += lockfiles.compare(locked, host, since=since)
+    return tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Install:
+    """When a host's last Install was taken by AWS, and by when it was over."""
+
+    began: datetime | None
+    ended: datetime | None
+
+
+def _installs(dispatches: Iterable[DispatchRow]) -> dict[HostId, _Install]:
+    """By host. The Scan after is sent when the Install is over, so whichever is known to be earlier counts."""
+    sent = [one for one in dispatches if one.command is not None]
+    verified: dict[HostId, datetime] = {}
+    for one in sent:
+        if one.step is StepKind.VERIFY and one.requested_at is not None:
+            verified.update(dict.fromkeys(one.hosts, one.requested_at))
+    installs: dict[HostId, _Install] = {}
+    for one in sorted((one for one in sent if one.step is StepKind.INSTALL), key=lambda one: one.intended_at):
+        for host in one.hosts:
+            ends = [end for end in (one.ended_at, verified.get(host)) if end is not None]
+            installs[host] = _Install(began=one.requested_at, ended=min(ends, default=None))
+    return installs
+
+
+def _read(
+    gateway: Gateway,
+    rows: Sequence[HostRow],
+    installs: Mapping[HostId, _Install],
+    *,
+    locked: Lockfile | None,
+    since: datetime | None,
+) -> dict[HostId, HostPatches]:
+    """What is on these hosts; absent is who never reported, or is gone."""
+    nothing = _Install(began=None, ended=None)
+
+    def one(row: HostRow) -> HostPatches | None:
+        install = installs.get(row.host, nothing)
+        return gateway.host_patches(
+            row.cell,
+            row.host,
+            name=row.name,
+            platform=row.platform,
+            locked=locked.on(row.platform) if locked is not None else None,
+            since=since,
+            began=install.began,
+            ended=install.ended,
+        )
+
+    if not rows:
+        return {}
+    with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(rows)), thread_name_prefix="patchwave") as pool:
+        found = list(pool.map(one, rows))
+    return {host.host: host for host in found if host is not None}
