@@ -8,8 +8,8 @@ make deadlines later than they are. What follows from the facts is decided in `d
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -155,12 +155,11 @@ class _Exploited(_Foreign):
         elif self.count != len(self.entries):
             message = f"says {self.count}, and there are {len(self.entries)} entries; allowed is a whole catalogue"
             found.append(Misplacement(loc=("count",), message=message))
-        counted = Counter(one.cve for one in self.entries)
+        first: dict[str, int] = {}
         for number, one in enumerate(self.entries):
-            if counted[one.cve] > 1:
-                message = f"{one.cve} is there {counted[one.cve]} times; allowed is once"
+            if first.setdefault(one.cve, number) != number:
+                message = f"{one.cve} is there before, in vulnerabilities[{first[one.cve]}]; allowed is once"
                 found.append(Misplacement(loc=("vulnerabilities", number, "cveID"), message=message))
-                counted[one.cve] = 1
         if found:
             raise Misfit(found)
         return self
@@ -313,7 +312,7 @@ def epss(text: str, *, file: str, wanted: Collection[str] | None = None) -> Mapp
     """
     found: dict[str, float] = {}
     problems: list[str] = []
-    lines = csv.reader(text.splitlines())
+    lines = csv.reader(io.StringIO(text, newline=""))
     header: list[str] | None = None
     try:
         for row in lines:

@@ -488,6 +488,9 @@ class AdverseImpact(Part):
         return Answer(value=str(getattr(self, finding.severity.value)), because=f"severity {finding.severity.value}")
 
 
+_EXPLOITATION = ("none", "public poc", "active")
+
+
 class Exploitation(Part):
     """How far exploitation has come: SSVC's none, public poc or active. The worst that anybody says counts."""
 
@@ -515,14 +518,11 @@ class Exploitation(Part):
         listed = _listed(finding, known) if self.catalogue is not None else None
         if listed is not None:
             return Answer(value="active", because=listed.because, since=listed.since)
-        said = {one.exploitation.value for one in _ssvc(finding, known) if one.exploitation is not None}
-        if "active" in said:
-            return Answer(value="active", because="CISA's SSVC answer")
-        if self.exploit_known and finding.exploit_known and self.if_unknown != "active":
+        said = [one.exploitation.value for one in _ssvc(finding, known) if one.exploitation is not None]
+        worst = max(said, key=_EXPLOITATION.index, default=self.if_unknown)
+        if self.exploit_known and finding.exploit_known and worst == "none":
             return Answer(value="public poc", because="Inspector knows of an exploit")
-        if said:
-            return Answer(value="public poc" if "public poc" in said else "none", because="CISA's SSVC answer")
-        return _unknown(self.if_unknown, _nobody_says(finding))
+        return Answer(value=worst, because="CISA's SSVC answer") if said else _unknown(worst, _nobody_says(finding))
 
 
 class SystemExposure(Reachable):
@@ -754,7 +754,7 @@ class SsvcTable(ByTable):
     """CERT/CC's SSVC for those who deploy: an urgency by exploitation, exposure, automatability and human impact."""
 
     COLUMNS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "exploitation": ("none", "public poc", "active"), "system_exposure": ("small", "controlled", "open"),
+        "exploitation": _EXPLOITATION, "system_exposure": ("small", "controlled", "open"),
         "automatable": _YES_NO, "human_impact": ("low", "medium", "high", "very high"),
     }  # fmt: skip
 

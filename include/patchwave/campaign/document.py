@@ -104,8 +104,13 @@ class Document:
 def dotted(loc: Loc) -> str:
     """``stages[0].soak``, as people write it."""
     text = ""
-    for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    for part in loc[1:] if loc[:1] == ("",) and len(loc) > 1 and isinstance(loc[1], int) else loc:  # a file that is a list
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif not part.strip() or not part.isprintable():
+            text += f"[{part!r}]"  # a name that nobody would see
+        else:
+            text += f".{part}" if text else part
     return text
 
 
@@ -378,8 +383,12 @@ def _sentence(error: ErrorDetails, model: type[BaseModel]) -> str:
         "model_type": "allowed is a mapping of fields",
         "model_attributes_type": "allowed is a mapping of fields",
         "too_short": "allowed is a list with at least one entry",
+        "string_too_short": "allowed is text that is not empty",
     }.get(kind)
-    return f"found {shown(found)}; {allowed or error['msg'].replace('Input should be', 'allowed is')}"
+    if allowed is None:
+        said = error["msg"]
+        allowed = said.replace("Input should be", "allowed is") if said.startswith("Input") else f"allowed is only: {said}"
+    return f"found {shown(found)}; {allowed}"
 
 
 def _unknown(name: str, holder: type[BaseModel] | None) -> str:
