@@ -316,6 +316,15 @@ def test_hosts_of_a_platform_that_dev_did_not_have_are_excepted(campaign: Campai
     assert campaign.promotion(lockfile, allowed=True).excepted(rows) == ()
 
 
+def test_a_host_of_an_unknown_platform_is_scanned_first_and_never_installed(campaign: Campaign) -> None:
+    """It may be unreachable, which spends the error budget; being left out does not."""
+    promoted = campaign.promotion(campaign.patch_dev())
+    row = replace(campaign.prod.ledger.hosts(RUN, STAGE)[0], platform="unknown")
+    assert promoted.excepted([row]) == ()
+    (move,) = promoted.excepted([replace(row, state=HostState.READY)])
+    assert (move.before, move.after) == (HostState.READY, HostState.EXCEPTED)
+
+
 def test_the_last_promoted_lockfile_is_that_of_the_newest_run_that_went_through(campaign: Campaign) -> None:
     """A run that was rejected at Prod has promoted nothing."""
     lockfile = campaign.patch_dev()

@@ -26,6 +26,8 @@ from patchwave.ledger.store import Lease, Ledger, RunOutcome
 
 DOCUMENT = "lockfile"
 """Name of a run's lockfile in the ledger."""
+UNKNOWN_PLATFORM = "unknown"
+"""What a host's platform is called while Systems Manager does not know the host (`aws.inventory`)."""
 SOURCES = frozenset({HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.PENDING_REBOOT})
 """Hosts of Dev whose patches are promoted: what failed there is the last thing that Prod should have."""
 COMPARED = SOURCES
@@ -122,12 +124,19 @@ class Promotion:
 
     # --- before ---------------------------------------------------------------------------------------------------------
     def excepted(self, rows: Sequence[HostRow]) -> tuple[Move, ...]:
-        """Planned hosts whose platform is not in the lockfile: they are left out, and say so."""
-        planned = {row.host: row.platform for row in rows if row.state is HostState.PLANNED}
-        left_out = lockfiles.unlocked(self.lockfile, planned, allowed=self.allowed)
+        """Hosts whose platform is not in the lockfile are left out before anything is installed on them, and say so.
+
+        One of which nobody knew the platform is scanned first: it may not be reachable at all, which counts otherwise.
+        """
+        before = {
+            row.host: row
+            for row in rows
+            if row.state is HostState.READY or (row.state is HostState.PLANNED and row.platform != UNKNOWN_PLATFORM)
+        }
+        platforms = {host: row.platform for host, row in before.items()}
         return tuple(
-            Move(host=host, before=HostState.PLANNED, after=HostState.EXCEPTED, reason=reason)
-            for host, reason in left_out.items()
+            Move(host=host, before=before[host].state, after=HostState.EXCEPTED, reason=reason)
+            for host, reason in lockfiles.unlocked(self.lockfile, platforms, allowed=self.allowed).items()
         )
 
     def address(self, cell: Cell, platform: str) -> str:
