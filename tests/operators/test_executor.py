@@ -439,6 +439,19 @@ def test_a_command_without_news_is_left_alone_at_the_first_look_only(aws: Aws) -
     assert set(stage.states.values()) == {S.INSTALLING}
 
 
+def test_of_whom_nothing_was_asked_nothing_is_judged(aws: Aws) -> None:
+    """The step's limit has passed since the trigger looked: whoever did not look himself does not know that no word came."""
+    stage = Stage(aws, "web", step_limit=dict.fromkeys(StepKind, timedelta(minutes=10)))
+    stage.until_step(stage.executor("try-1"), StepKind.SCAN)
+    (row,) = stage.ledger.dispatches(RUN, STAGE)
+    looked = stage.now
+    aws.advance(3600)
+    stage.executor("try-1", looked={row.command: looked}).advance()
+    assert set(stage.states.values()) == {S.SCANNING}
+    stage.executor("try-1").advance()
+    assert set(stage.states.values()) == {S.INSTALLING}
+
+
 # --- waits ------------------------------------------------------------------------------------------------------------------
 def test_what_is_given_up_is_cancelled_too(aws: Aws) -> None:
     """A step beyond its limit does not go on behind our back, and the host counts as unreachable, not as patched."""

@@ -11,7 +11,7 @@ Two limits stand for what no design can do without a client token of `SendComman
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cache
@@ -26,7 +26,7 @@ from patchwave.campaign.approval import Decision, Verdict
 from patchwave.campaign.audit import Broken, RunTrace
 from patchwave.campaign.errors import LedgerUnavailable, Permanent, Transient
 from patchwave.campaign.plan import Plan, StagePlan
-from patchwave.campaign.rollout import Done, Halt, HostState, Wait
+from patchwave.campaign.rollout import DispatchRow, DispatchState, Done, Halt, HostState, Invocation, Wait
 from patchwave.campaign.values import RunId, StageName
 from patchwave.execution.executor import StageExecutor
 from patchwave.execution.stopping import Stopper
@@ -300,11 +300,12 @@ stages:{stages}
         before = ledger.stage(RUN, name)
         if before.state is StageState.PATCHED:
             return Done(classes=Counter(row.state for row in ledger.hosts(RUN, name)))
+        gateway = SeededGateway(self.world, lambda when, what: self.point(process, when, what), self._pass)
+        told, looked = self._read_by_a_trigger(ledger.dispatches(RUN, name), gateway, now)
         lease = ledger.acquire(RUN, name, process.holder, at=now())
         if before.state is not StageState.PATCHING:
             ledger.set_stage(lease, StageState.PATCHING, reason="", at=now())
         ledger.add_hosts(lease, plans.rows(self.plan, stage, now=now()))
-        gateway = SeededGateway(self.world, lambda when, what: self.point(process, when, what), self._pass)
         executor = StageExecutor(
             ledger=ledger,
             gateway=gateway,
@@ -314,6 +315,8 @@ stages:{stages}
             now=now,
             log=_Log(self, process),
             errors_since=before.halted_at,
+            told=told,
+            looked=looked,
             surroundings=Surroundings(
                 ledger=ledger,
                 gateway=gateway,
@@ -342,6 +345,18 @@ stages:{stages}
                 ledger.end_wait(RUN, name, at=now())
                 ledger.set_stage(lease, StageState.PATCHED, reason="each host is settled", at=now())
         return decision
+
+    def _read_by_a_trigger(
+        self, dispatches: Sequence[DispatchRow], gateway: Any, now: Callable[[], datetime]
+    ) -> tuple[dict[str, Sequence[Invocation]], dict[str, datetime]]:
+        """What the trigger before this leg hands on, which may be some time ago: how one command went, and that others were
+        looked at and had nothing new to tell."""
+        if self.chance.random() < 0.5:
+            return {}, {}
+        sent = [row for row in dispatches if row.state is DispatchState.SENT and row.command]
+        self.chance.shuffle(sent)
+        told = {str(row.command): gateway.invocations(row.cell, row.command, row.token) for row in sent[:1]}
+        return told, {str(row.command): now() for row in sent[1:] if self.chance.random() < 0.7}
 
     def _sweep(self, process: Process) -> str:
         """What the api-server or a triggerer does with a person's wish to stop."""

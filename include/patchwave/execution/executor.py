@@ -11,7 +11,7 @@ It knows no Airflow, so a rehearsal can drive it in virtual time.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol, assert_never
@@ -319,10 +319,13 @@ class StageExecutor:
 
     # --- looking --------------------------------------------------------------------------------------------------------
     def _look(self) -> None:
-        rows = [row for row in self._rows() if row.state not in rollout.TERMINAL]
+        dispatches = self._dispatches()
+        quiet = {token for token, row in dispatches.items() if row.command in self._quiet}
+        self._quiet.clear()
+        # Of whom nothing was asked nothing is judged, either, above all not that no word of it came in time.
+        rows = [row for row in self._rows() if row.state not in rollout.TERMINAL and not _is_in(row, quiet)]
         if not rows:
             return
-        dispatches = self._dispatches()
         seen = self._observe(rows, dispatches)
         moves = rollout.observed(self.rules, rows, dispatches, seen, now=self.now())
         self._cancel_overdue(moves, rows, dispatches, seen)
@@ -381,8 +384,7 @@ class StageExecutor:
         for token in sorted(token for token in open_hosts if token is not None):
             if dispatches[token].command is not None:
                 by_cell.setdefault(dispatches[token].cell, []).append(dispatches[token])
-        for cell, in_flight in by_cell.items():
-            watched = [one for one in in_flight if one.command not in self._quiet]
+        for cell, watched in by_cell.items():
             self.looked.update({one.command: self.now() for one in watched if one.command is not None})
             for one in [one for one in watched if one.command in self._told]:
                 found = self._told.pop(one.command or "")
@@ -404,7 +406,6 @@ class StageExecutor:
                 if status.complete or one.token in long_since or (status.completed > accounted and one.token in late):
                     for invocation in self.gateway.invocations(cell, one.command, one.token):
                         invocations[one.token, invocation.host] = invocation
-        self._quiet.clear()
         return invocations, frozenset(complete)
 
     def _facts(self, rows: Iterable[HostRow], listed: Mapping[Cell, Mapping[HostId, Host]] | None = None) -> dict[HostId, Host]:
@@ -622,6 +623,11 @@ class StageExecutor:
         ]
         self.ledger.mark_dispatch(self.lease, row.token, DispatchState.REFUSED, at=self.now(), reason=message)
         self.ledger.move_hosts(self.lease, moves, at=self.now())
+
+
+def _is_in(row: HostRow, tokens: Collection[str]) -> bool:
+    """Whether a step of one of these dispatches is on its way on that host."""
+    return row.state in RUNNING_STATE.values() and row.token in tokens
 
 
 def _expected(dispatches: Mapping[str, DispatchRow], row: HostRow) -> timedelta:
