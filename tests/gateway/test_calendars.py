@@ -51,7 +51,10 @@ def test_what_is_beyond_the_question_counts_as_closed(wire: Wire) -> None:
     says(wire, "OPEN", NOW, at(25))
     (closure,) = wire.gateway.calendar_closures([CELL], [NAME], now=NOW, until=at(24))
     assert closure == Closure(
-        begins=at(25), ends=None, reason=f"what change calendar 'change-freeze' of {CELL} says so far ahead is asked later"
+        begins=at(25),
+        ends=None,
+        known=False,
+        reason=f"what change calendar 'change-freeze' of {CELL} says so far ahead is asked later",
     )
 
 

@@ -51,7 +51,9 @@ class ChangeCalendars(Calls):
                 answer = self.call(cell, "ssm:GetCalendarState", CalendarNames=[name], AtTime=_written(at))
                 following = _moment(answer.get("NextTransitionTime"))
             except (PatchwaveError, ValueError) as error:
-                yield Closure(begins=at, ends=None, reason=f"{calendar} cannot be read, so nothing is begun: {error}")
+                yield Closure(
+                    begins=at, ends=None, known=False, reason=f"{calendar} cannot be read, so nothing is begun: {error}"
+                )
                 return
             if following is not None and following <= at:
                 following = None  # it would be asked for ever
@@ -62,7 +64,7 @@ class ChangeCalendars(Calls):
             at = following
             if at >= until:
                 break
-        yield Closure(begins=at, ends=None, reason=f"what {calendar} says so far ahead is asked later")
+        yield Closure(begins=at, ends=None, known=False, reason=f"what {calendar} says so far ahead is asked later")
 
 
 def _asked(cells: Sequence[Cell], name: str) -> Sequence[Cell]:

@@ -108,8 +108,7 @@ def _stage(
     if stage.window is not None or closures:
         if stage.window is not None and stage.window.maintenance_window and listing is None:
             listing = Listing(because=f"when {stage.window} opens was not asked")
-        least = min(one.whole for one in steps.values())
-        opening = windows.opening(stage.window, turn, closures=closures, least=least, listed=listing)
+        opening = windows.opening(stage.window, turn, closures=closures, least=shortest(plan, stage), listed=listing)
         span, because = opening.span, opening.because
         if span is None:
             return StageForecast(stage=stage.name, hosts=count, turn=turn, because=because, zone=zone)
@@ -128,6 +127,11 @@ def _stage(
         approve_by=span.opens if stage.approval_required and span is not None and span.opens > turn else None,
         zone=zone,
     )
+
+
+def shortest(plan: Plan, stage: StagePlan) -> timedelta:
+    """How long the quickest host of the stage takes at most: what is left of an opening and shorter is no use to anybody."""
+    return min((_steps(plan, platform).whole for platform in {host.platform for host in stage.hosts}), default=timedelta())
 
 
 def _steps(plan: Plan, platform: str) -> _Steps:

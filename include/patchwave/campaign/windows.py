@@ -14,7 +14,7 @@ import heapq
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TypeVar
@@ -82,10 +82,12 @@ class Span:
     Attributes:
         opens: it is open from here on.
         closes: and not from here on.
+        because: why it is no earlier one, for whoever waits; nothing depends on it.
     """
 
     opens: datetime
     closes: datetime
+    because: str = field(default="", compare=False)
 
     def __contains__(self, moment: datetime) -> bool:
         return self.opens <= moment < self.closes
@@ -105,19 +107,23 @@ class Closure:
         ends: until here; None where nobody knows, as of a calendar that cannot be read.
         reason: who closes it, as the first half of a sentence: ``freeze 'year end'``.
         stages: the stages that it concerns; empty: all.
+        known: False: nobody could be asked, and it may be open; nothing is begun, and nothing is given up for it.
     """
 
     begins: datetime
     ends: datetime | None
     reason: str
     stages: tuple[str, ...] = ()
+    known: bool = True
 
     def concerns(self, stage: str) -> bool:
         """Whether that stage is closed by it."""
         return not self.stages or stage in self.stages
 
     def told(self, zone: ZoneInfo | None = None) -> str:
-        """Who closes it and for how long, in that zone's time."""
+        """Who closes it and for how long, in that zone's time; of what is not known, why."""
+        if not self.known:
+            return self.reason
         if self.ends is None:
             return f"{self.reason} (from {shown(self.begins, zone)} on, and nobody knows until when)"
         return f"{self.reason} ({shown(self.begins, zone)} to {shown(self.ends, zone)})"
