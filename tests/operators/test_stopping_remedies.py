@@ -19,6 +19,7 @@ from patchwave.execution import remedies, stopping
 from patchwave.execution.remedies import REMEDIES
 from patchwave.execution.stopping import Stopper
 from patchwave.listeners import ended_by_hand
+from patchwave.operators import remediation as remediation_operator
 from patchwave.operators.remediation import RemediateOperator, _row
 from tests.domain.builders import CELL, a_host
 from tests.gateway.conftest import session_with_keys
@@ -174,6 +175,27 @@ def test_after_a_clear_what_was_stopped_is_begun_anew(remediation: Remediation) 
     remediation.leg()
     remediation.wish()
     remediation.sweep()
+    assert remediation.to_the_end(CLEARED) == {"succeeded": 3}
+    assert remediation.executions == {"Cancelled": 2, "Success": 3}
+
+
+def test_a_clear_after_the_window_has_shut_begins_nothing(remediation: Remediation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person may clear the task days later; a remedy disrupts as a patch does."""
+    remediation.leg()
+    remediation.wish()
+    remediation.sweep()
+    monkeypatch.setattr(remediation_operator, "_shut", lambda work: ["staging"])
+    assert remediation.leg(CLEARED) == {"not_tried": 3}
+    assert remediation.executions == {"Cancelled": 2}
+
+
+def test_more_were_stopped_than_there_are_places_now(remediation: Remediation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that have to wait for their turn are nobody's, and keep nobody from the others."""
+    remediation.leg()
+    remediation.wish()
+    remediation.sweep()
+    fitting = remediation_operator._fitting
+    monkeypatch.setattr(remediation_operator, "_fitting", lambda rows, _, tried: fitting(rows, {"staging": 1}, tried))
     assert remediation.to_the_end(CLEARED) == {"succeeded": 3}
     assert remediation.executions == {"Cancelled": 2, "Success": 3}
 

@@ -62,7 +62,7 @@ def check(ledger: Ledger, run: RunId, holder: str) -> None:
 def begin_anew(row: dict[str, Any]) -> None:
     """A person cleared the task: a remedy that was stopped is begun again, as an execution of its own."""
     token = str(uuid.uuid5(uuid.UUID(row["token"]), "again"))
-    row.update(outcome="intended", token=token, execution="", stopped_by="", began_at=None, ended_at=None)
+    row.update(outcome="intended", token=token, execution="", holder="", stopped_by="", began_at=None, ended_at=None)
 
 
 def stop(

@@ -74,11 +74,7 @@ class RemediateOperator(CampaignOperator):
             allowed=set(work.campaign.remediate.stages),
             untouched=untouched,
             out_of_reach={row.host: row.reason for row in work.ledger.hosts(work.run_id) if row.state in OUT_OF_REACH},
-            shut=[
-                stage.name
-                for stage in work.plan.stages
-                if stage.window is not None and work.now not in windows.occurrence(stage.window, work.now)
-            ],
+            shut=_shut(work),
         )
         rows = [_row(remedy) for remedy in chosen]
         # Written before anything is started: these are the intents, each with its client token.
@@ -112,6 +108,10 @@ class RemediateOperator(CampaignOperator):
                 self._look(work, row)
             if row["outcome"] == remedies.STOPPED:  # whoever stopped it cleared the task since, or nobody would be here
                 remedies.begin_anew(row)
+        shut = _shut(work)
+        for row in rows:
+            if row["outcome"] == "intended" and row["stage"] in shut and not row["holder"]:
+                row.update(outcome="not_tried", detail=f"the window of stage {row['stage']} has shut before its turn came")
         places = {str(stage.name): stage.stage_places for stage in work.plan.stages}
         tried: set[str] = set()
         while batch := _fitting(rows, places, tried):
@@ -156,6 +156,15 @@ class RemediateOperator(CampaignOperator):
             {key: row[key] for key in ("host", "stage", "execution", "outcome", "detail")},
             at=work.now,
         )
+
+
+def _shut(work: Work) -> list[str]:
+    """Stages whose window is shut now: a remedy disrupts as a patch does."""
+    return [
+        str(stage.name)
+        for stage in work.plan.stages
+        if stage.window is not None and work.now not in windows.occurrence(stage.window, work.now)
+    ]
 
 
 def _lost(row: Mapping[str, Any], tried: Collection[str]) -> bool:
