@@ -143,9 +143,12 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(call=_plan)
 
     validate = commands.add_parser(
-        "validate", help="check campaign files", description="Check campaign files; every problem with file, line and field."
+        "validate",
+        help="check campaign files, policies, tables and catalogues",
+        description="Check campaign files, policies, decision tables and what deadlines are decided by (CISA's catalogue and CVE "
+        "records as JSON, EPSS as CSV); every problem with file, line and field.",
     )
-    validate.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: all files of include/campaigns")
+    validate.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: all campaigns, policies and tables")
     validate.set_defaults(call=_validate)
 
     compose = commands.add_parser("compose", help="start or stop the containers (make up, make down)")
