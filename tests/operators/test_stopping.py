@@ -104,6 +104,46 @@ def test_whoever_is_killed_while_it_stops_leaves_no_host_called_failed(stage: St
     assert stage.to_the_end(again) == Done(classes={S.PATCHED: 3})
 
 
+@pytest.mark.parametrize("when", ["before", "after", "after the hosts moved"])
+def test_the_successor_of_a_stopper_that_was_killed_knows_which_hosts_had_begun(stage: Stage, when: str) -> None:
+    """AWS says Cancelled of all of them alike then; it was written down before the call, and is in the one record that counts."""
+    installing(stage)
+    one = wish(stage)
+
+    def die(name: str) -> None:
+        raise Killed(name)
+
+    dying: Any = {when.split()[0]: die}
+    watched = frozenset({"record"}) if when == "after the hosts moved" else frozenset({"cancel"})
+    if when == "after the hosts moved":
+        records: list[str] = []
+        dying = {"before": lambda name: records.append(name) if not records else die(name)}
+    killed = Stopper(
+        ledger=Watched(stage.ledger, watched, **dying), gateway=lambda: Watched(stage.gateway, watched, **dying),
+        now=lambda: stage.now, log=LOG, pause=pausing(stage),
+    )  # fmt: skip
+    with pytest.raises(Killed):
+        killed.carry_out(one)
+    assert [entry.kind for entry in stage.ledger.journal(RUN) if entry.kind.startswith("stage.stop")] == ["stage.stopping"]
+    stage.aws.advance(10)
+    said = carry_out(stage, one)
+    assert said.startswith("1 commands cancelled; 3 hosts had begun")
+    (entry,) = [one for one in stage.ledger.journal(RUN) if one.kind == "stage.stopped"]
+    assert sorted(entry.data["begun"]) == sorted(stage.hosts)
+    assert len(entry.data["commands"]) == 1
+    assert cancelled(stage) == ["install"]
+
+
+def test_a_second_stop_does_not_tell_of_the_first_one(stage: Stage) -> None:
+    """The stage was cleared in between: what had begun then is the first record's."""
+    installing(stage)
+    carry_out(stage, wish(stage))
+    second = str(Try(task_instance="try-2", most=6))
+    executor = stage.executor(second)
+    stage.ledger.set_stage(executor.lease, StageState.PATCHING, reason="", at=stage.now)
+    assert carry_out(stage, wish(stage, second)) == "nothing was in flight"
+
+
 def test_after_a_stop_nothing_more_is_sent_until_somebody_clears(stage: Stage) -> None:
     """The killed try may still be alive: it loses the lease before its next effect."""
     orphan = installing(stage)

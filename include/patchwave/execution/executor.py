@@ -50,6 +50,8 @@ STALE = timedelta(minutes=5)
 """A host that was heard of within this time is sent something without another look; Systems Manager's own ping lags as much."""
 SUSPICIOUS = 3
 """A step that takes this many times what it usually takes is looked into: the host may be stopped or gone."""
+STOPPING, STOPPED = "stage.stopping", "stage.stopped"
+"""Kinds of records: of one command, before it is cancelled, and of a stage, when nothing of it is in flight any more."""
 NOT_BEGUN = frozenset({"Pending", "Delayed"})
 """StatusDetails of a host that has been told nothing yet."""
 SETTLING = timedelta(seconds=60)
@@ -217,7 +219,7 @@ class StageExecutor:
             AwsUnavailable, Throttled, AccessDenied: AWS does not let us; what is not cancelled is still in the ledger.
         """
         cancelled: dict[str, str] = {}  # command id by token
-        begun: dict[HostId, bool] = {}
+        before, begun = self._stopped_before()
         for look in range(looks):
             self._adopt_or_take_back()
             running = [row for row in self._rows() if row.state in RUNNING_STATE.values()]
@@ -234,11 +236,27 @@ class StageExecutor:
                 pause()
         left = tuple(row.host for row in self._rows() if row.state in RUNNING_STATE.values() and row.host not in begun)
         return Stopped(
-            commands=tuple(cancelled.values()),
+            commands=tuple((before | cancelled).values()),
             begun=tuple(host for host, had in begun.items() if had),
             not_begun=tuple(host for host, had in begun.items() if not had),
             unknown=left,
         )
+
+    def _stopped_before(self) -> tuple[dict[str, str], dict[HostId, bool]]:
+        """What a stopper that was killed over it had cancelled, or was about to: command ids by token, and which hosts had begun.
+
+        AWS does not say that any more: of a command that is cancelled, all hosts look the same.
+        """
+        commands: dict[str, str] = {}
+        begun: dict[HostId, bool] = {}
+        for entry in self.ledger.journal(self.lease.run):
+            if entry.kind == STOPPED and entry.data["stage"] == self.lease.stage:
+                commands, begun = {}, {}  # that stop came to its end
+            elif entry.kind == STOPPING and entry.data["stage"] == self.lease.stage:
+                commands[entry.data["token"]] = entry.data["command"]
+                begun |= dict.fromkeys(map(HostId, entry.data["not_begun"]), False)
+                begun |= dict.fromkeys(map(HostId, entry.data["begun"]), True)
+        return commands, begun
 
     def _adopt_or_take_back(self) -> None:
         """Find out what became of each intent, without sending it."""
@@ -256,12 +274,23 @@ class StageExecutor:
         """Cancel one command, and note on which of its open hosts it had begun."""
         if dispatch.command is None:
             return
-        for invocation in self.gateway.invocations(dispatch.cell, dispatch.command, dispatch.token):
-            if invocation.outcome is Outcome.RUNNING:
-                begun[invocation.host] = invocation.details not in NOT_BEGUN
-        # Before the call, as every intent: whoever goes on after us must know why these Installs ended half-way.
+        seen = {
+            one.host: begun.get(one.host, False) or one.details not in NOT_BEGUN
+            for one in self.gateway.invocations(dispatch.cell, dispatch.command, dispatch.token)
+            if one.outcome is Outcome.RUNNING
+        }
+        begun |= seen
+        # Before the call, as every intent: whoever goes on after us must know why these Installs ended half-way, and where.
         reason = "stopped by a person"
         self.ledger.mark_dispatch(self.lease, dispatch.token, DispatchState.CANCELLED, at=self.now(), reason=reason)
+        data = {
+            "stage": self.lease.stage,
+            "token": dispatch.token,
+            "command": dispatch.command,
+            "begun": [host for host, had in seen.items() if had],
+            "not_begun": [host for host, had in seen.items() if not had],
+        }
+        self.ledger.record(self.lease.run, STOPPING, data, at=self.now())
         self.gateway.cancel(dispatch.cell, dispatch.command)
         hosts = len(dispatch.hosts)
         self.log.info("Cancelled the %s of %d hosts in %s: %s", dispatch.step.value, hosts, dispatch.cell, dispatch.command)

@@ -21,7 +21,7 @@ from patchwave.campaign.errors import LeaseLost, PatchwaveError
 from patchwave.campaign.rollout import StageRules
 from patchwave.campaign.values import RunId, StageName
 from patchwave.execution import remedies
-from patchwave.execution.executor import SETTLING, Log, StageExecutor, Stopped
+from patchwave.execution.executor import SETTLING, STOPPED, Log, StageExecutor, Stopped
 from patchwave.ledger.changes import EXPLAINED, PLAN, explained
 from patchwave.ledger.store import Ledger, StageState, StopWish
 
@@ -145,7 +145,7 @@ class Stopper:
             settling=SETTLING * self.speed,
         )
         stopped = executor.stop(looks=LOOKS, pause=self._pause)
-        self.ledger.record(wish.run, "stage.stopped", as_data(wish.stage, wish.reason, stopped), at=self.now())
+        self.ledger.record(wish.run, STOPPED, as_data(wish.stage, wish.reason, stopped), at=self.now())
         why = explained(wish.stage, "kill means stop", f"{wish.reason}; {stopped}", (*stopped.begun, *stopped.unknown), GO_ON)
         self.ledger.record(wish.run, EXPLAINED, why, at=self.now())
         text = f"{wish.reason}; {stopped}; {GO_ON}"
@@ -221,22 +221,3 @@ class Stopper:
         except PatchwaveError as error:
             self.log.info("Stage %s could not be stopped by this process: %s", stage, error)
             return ""
-
-
-def after_kill(
-    ledger: Ledger,
-    gateway: Gateway,
-    *,
-    run: RunId,
-    stage: StageName,
-    holder: str,
-    task_state: Callable[[], str | None] | None,
-    now: Callable[[], datetime],
-    log: Log,
-    pause: Callable[[float], None],
-    speed: float = 1.0,
-    patience: int = PATIENCE,
-) -> str:
-    """As `Stopper.after_kill`."""
-    stopper = Stopper(ledger=ledger, gateway=lambda: gateway, now=now, log=log, pause=pause, speed=speed)
-    return stopper.after_kill(run, stage, holder, task_state=task_state, patience=patience)

@@ -26,7 +26,7 @@ from patchwave.campaign.plan import StagePlan
 from patchwave.campaign.rollout import Done, Halt, Invocation, Outcome, Wait
 from patchwave.campaign.values import StageName
 from patchwave.execution import stopping
-from patchwave.execution.executor import SETTLING, StageExecutor, wait_for
+from patchwave.execution.executor import SETTLING, STOPPED, StageExecutor, wait_for
 from patchwave.execution.surroundings import EVERY, Surroundings
 from patchwave.hooks import clock
 from patchwave.ledger.changes import EXPLAINED, explained
@@ -146,7 +146,7 @@ class PatchStageOperator(CampaignOperator):
         if stopped.commands or stopped.unknown:
             self.log.info("The task was cleared: %s", stopped)
             data = stopping.as_data(executor.lease.stage, stopping.CLEARED, stopped)
-            work.ledger.record(work.run_id, "stage.stopped", data, at=work.now)
+            work.ledger.record(work.run_id, STOPPED, data, at=work.now)
 
     def _check_gate(self, work: Work, stage: StagePlan) -> None:
         """Read the decision from the ledger, whatever the state of the gate's task, and fail closed."""
@@ -224,19 +224,12 @@ class PatchStageOperator(CampaignOperator):
 
 
 def _stop_if_wished(executor: StageExecutor) -> None:
-    outcome = stopping.after_kill(
-        executor.ledger,
-        executor.gateway,
-        run=executor.lease.run,
-        stage=executor.lease.stage,
-        holder=executor.lease.holder,
-        task_state=None,
-        now=clock.now,
-        log=executor.log,
-        pause=time.sleep,
+    stopper = stopping.Stopper(
+        ledger=executor.ledger, gateway=lambda: executor.gateway, now=clock.now, log=executor.log, pause=time.sleep,
         speed=clock.speed(),
-        patience=LOOKS_WHEN_KILLED,
-    )
+    )  # fmt: skip
+    lease = executor.lease
+    outcome = stopper.after_kill(lease.run, lease.stage, lease.holder, patience=LOOKS_WHEN_KILLED)
     executor.log.info("Stopped: %s", outcome or "what is in flight stands in the ledger and is adopted by whoever resumes")
 
 

@@ -222,25 +222,14 @@ class CommandsTrigger(BaseTrigger):
         """
         if not self.run_id:
             return
-        from patchwave.execution import stopping
+        from patchwave.execution.stopping import Stopper
         from patchwave.hooks.aws import PatchwaveAwsHook
 
         hook = await PatchwaveAwsHook(aws_conn_id=self.aws_conn_id).prepared()
         ledger = await open_ledger_from_a_trigger(self.ledger_conn_id)
+        stopper = Stopper(ledger=ledger, gateway=hook.gateway, now=clock.now, log=self.log, pause=time.sleep, speed=clock.speed())
         task_state = self._task_state if self.task_instance is not None else None
-        POOL.submit(
-            stopping.after_kill,
-            ledger,
-            hook.gateway(),
-            run=RunId(self.run_id),
-            stage=StageName(self.stage),
-            holder=self.holder,
-            task_state=task_state,
-            now=clock.now,
-            log=self.log,
-            pause=time.sleep,
-            speed=clock.speed(),
-        )
+        POOL.submit(stopper.after_kill, RunId(self.run_id), StageName(self.stage), self.holder, task_state=task_state)
 
     def _task_state(self) -> str | None:
         """What Airflow says of the task's state now; None when it does not say."""
