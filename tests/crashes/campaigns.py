@@ -58,14 +58,26 @@ stages:
     approval: {{approvers: [olga]}}
 """
 
+REMEDY = "remediate: {stages: [staging]}\n"
+
 
 def name_of(region: str) -> str:
     """The campaign of that region."""
     return f"crash-{region}"
 
 
-def write(folder: Path, *, timings: Mapping[str, Any] | None = None, slow: Mapping[str, list[int]] | None = None) -> Path:
-    """Write the campaign files into `folder`/campaigns, and the world; returns the world's file."""
+def write(
+    folder: Path,
+    *,
+    timings: Mapping[str, Any] | None = None,
+    slow: Mapping[str, list[int]] | None = None,
+    remedied: Collection[str] = (),
+) -> Path:
+    """Write the campaign files into `folder`/campaigns, and the world; returns the world's file.
+
+    Args:
+        remedied: regions whose campaign remedies what is left over in staging.
+    """
     campaigns = folder / "campaigns"
     campaigns.mkdir(parents=True)
     world: dict[str, Any] = yaml.safe_load(JOURNEYS.read_text(encoding="utf-8"))
@@ -73,7 +85,8 @@ def write(folder: Path, *, timings: Mapping[str, Any] | None = None, slow: Mappi
     world["timings"] |= timings or {}
     for region in REGIONS:
         name = name_of(region)
-        (campaigns / f"{name}.yaml").write_text(CAMPAIGN.format(name=name, account=ACCOUNT, region=region), encoding="utf-8")
+        text = CAMPAIGN.format(name=name, account=ACCOUNT, region=region) + (REMEDY if region in remedied else "")
+        (campaigns / f"{name}.yaml").write_text(text, encoding="utf-8")
         for stage, fleet in FLEETS.items():
             tags = {"Environment": stage, "Patch Group": f"linux-{stage}"}
             given = {"name": f"{region}-{stage}", "account": ACCOUNT, "region": region, "tags": tags, **fleet}

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
@@ -37,8 +38,10 @@ STAGE = "staging"
 STALL = 40.0
 WITHOUT_API = 60.0
 WITHOUT_LEDGER = 60.0
+STOPPED = 30.0
+"""Seconds in which a stop is carried out."""
 GONE = 120.0
-"""Seconds in which a stop is carried out when the triggerer is gone."""
+"""The same when the triggerer is gone."""
 SECOND = "triggerer-2"
 
 
@@ -200,14 +203,43 @@ def the_triggerer_is_gone_when_a_person_fails_the_task(moment: Moment) -> None:
     run.user("ana").fail_run(run.dag, run.run)  # that a clear goes on from here is a journey's (`test_killed`)
 
 
-def _installs(run: FollowedRun) -> list[str]:
-    """How the stage's first Install stands in AWS, host by host."""
+def a_person_fails_the_remediation(moment: Moment) -> None:
+    """Nothing tells its trigger, which waits for a moment only: the api-server cancels its executions."""
+    run = moment.run
+    run.until(lambda: run.tasks["remediate"] == "deferred" and _remedies(run) == ["InProgress"], "a host is remedied")
+    run.user("ana").set_task_state(run.dag, run.run, "remediate", "failed")
+    began = time.monotonic()
+    try:
+        run.until(lambda: "InProgress" not in _remedies(run) and "Cancelling" not in _remedies(run), "over", patience=STOPPED)
+    except NeverCame as late:
+        moment.seen.append(f"stop: {str(late).splitlines()[0]}")
+    say(f"  {', '.join(_remedies(run))} after {time.monotonic() - began:.1f} s")
+    moment.note(_remedies(run) == ["Cancelled"], f"the remedy is not cancelled, but {_remedies(run)}")
+
+    def told() -> bool:
+        return "remedy.stopped" in {one.kind for one in run.ledger.journal(run.id)}
+
+    run.until(told, "the ledger says what was stopped", patience=60)
+
+
+def _remedies(run: FollowedRun) -> list[str]:
+    """How the Automation executions of the region stand in AWS."""
+    found = _ssm(run).describe_automation_executions()["AutomationExecutionMetadataList"]
+    return [str(one["AutomationExecutionStatus"]) for one in found]
+
+
+def _ssm(run: FollowedRun) -> Any:
     import boto3
 
-    ssm = boto3.client(
+    return boto3.client(
         "ssm", endpoint_url=run.stage.stack.awsim.address, region_name=run.region,
         aws_access_key_id="awsim", aws_secret_access_key="awsim",
     )  # fmt: skip
+
+
+def _installs(run: FollowedRun) -> list[str]:
+    """How the stage's first Install stands in AWS, host by host."""
+    ssm = _ssm(run)
     found = [one for one in ssm.list_commands(MaxResults=50)["Commands"] if one["Parameters"].get("Operation") == ["Install"]]
     if not found:
         return []
@@ -271,11 +303,13 @@ IN_TURN: Mapping[str, Callable[[Moment], None]] = {
     "eu-west-2": supervisors_are_killed_while_their_children_run,
     "eu-west-3": the_api_server_is_away_for_a_minute,
     "us-east-2": the_ledger_is_locked_for_a_minute,
+    "us-west-2": a_person_fails_the_remediation,
     "sa-east-1": the_triggerer_is_gone_when_a_person_fails_the_task,
 }
 """By region."""
-SLOW = {"eu-central-1": [3600, 4200], "sa-east-1": [6500, 7000]}
-"""Seconds: a minute and two on our clocks, where one and the same trigger has to live so long."""
+SLOW = {"eu-central-1": [3600, 4200], "us-west-2": [3600, 4200], "sa-east-1": [6500, 7000]}
+"""Seconds: a minute and two on our clocks, where one and the same trigger or execution has to live so long."""
+REMEDIED = frozenset({"us-west-2"})
 EARLY = {
     "PYTHONPATH": f"{Path(__file__).parent / 'early'}:{REPOSITORY / 'include'}",
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "5",
@@ -292,7 +326,7 @@ FILLED = {"us-west-1": the_ledgers_disk_is_full_for_a_minute}
 def provoke(stage: Stage, region: str, what: Callable[[Moment], None]) -> list[str]:
     """One moment in one campaign; the rules that were broken."""
     moment = Moment(stage=stage, run=stage.follow(campaigns.name_of(region), region=region))
-    goes_on = what is not the_triggerer_is_gone_when_a_person_fails_the_task
+    goes_on = what not in (the_triggerer_is_gone_when_a_person_fails_the_task, a_person_fails_the_remediation)
     say(f"{what.__name__.replace('_', ' ')}")
     began = time.monotonic()
     led = Led(moment.run, stages=[STAGE])
@@ -327,7 +361,8 @@ def main() -> int:
         for chosen, environment in stacks:
             if not chosen:
                 continue
-            with airflow(environment=environment, speed=SPEED, timings={"install": INSTALL}, slow=SLOW) as stage:
+            given = {"install": INSTALL}
+            with airflow(environment=environment, speed=SPEED, timings=given, slow=SLOW, remedied=REMEDIED) as stage:
                 for region, what in chosen.items():
                     moments += 1
                     found += len(provoke(stage, region, what))

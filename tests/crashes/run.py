@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
@@ -62,16 +62,18 @@ def airflow(
     speed: float,
     timings: Mapping[str, list[int]] | None = None,
     slow: Mapping[str, list[int]] | None = None,
+    remedied: Collection[str] = (),
 ) -> Iterator[Stage]:
     """A stack in a home of its own, on PostgreSQL where there is one; nothing is left of it.
 
     Args:
         timings: of the world, in seconds.
         slow: regions in which an Install takes so long.
+        remedied: regions whose campaign remedies what is left over in staging.
     """
     with ExitStack() as ending:
         home = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="pw-crashes-", ignore_cleanup_errors=True)))
-        world = campaigns.write(home / "given", timings=timings, slow=slow)
+        world = campaigns.write(home / "given", timings=timings, slow=slow, remedied=remedied)
         places = Places(home=home / "airflow", runs=home / "runs", campaigns=home / "given" / "campaigns")
         stack = ending.enter_context(
             Stack(

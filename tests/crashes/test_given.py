@@ -19,7 +19,8 @@ from tests.crashes import campaigns, moments
 @pytest.fixture
 def world(tmp_path: Path) -> Path:
     """Written as for a run."""
-    return campaigns.write(tmp_path / "given", timings={"install": [600, 900]}, slow={"sa-east-1": [6500, 7000]})
+    slow = {"sa-east-1": [6500, 7000]}
+    return campaigns.write(tmp_path / "given", timings={"install": [600, 900]}, slow=slow, remedied=moments.REMEDIED)
 
 
 def test_every_campaign_can_be_read(world: Path) -> None:
@@ -27,6 +28,7 @@ def test_every_campaign_can_be_read(world: Path) -> None:
     found, broken = definition.read_all(world.parent / "campaigns", policies=REPOSITORY / "include" / "policies")
     assert list(broken) == []
     assert len(found) == len(campaigns.REGIONS)
+    assert [one.name for one in found if one.remediate.stages] == [campaigns.name_of(region) for region in moments.REMEDIED]
 
 
 def test_the_world_can_be_read_and_every_host_of_it_is_expected_to_become_something(world: Path) -> None:
