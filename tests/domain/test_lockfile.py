@@ -420,10 +420,10 @@ def report(**counts: int) -> PatchState:
     return PatchState(host=HostId("i-1"), operation="Scan", ended=NOW, snapshot="", **given)
 
 
-def judged(lockfile: Lockfile, host: HostPatches, state: PatchState) -> PatchState | None:
+def judged(lockfile: Lockfile, host: HostPatches, state: PatchState, *, final: bool = False) -> PatchState | None:
     lock = lockfile.on(host.platform)
     assert lock is not None
-    return locks.judged(lock, state, host)
+    return locks.judged(lock, state, host, final=final)
 
 
 def test_what_the_baseline_wants_beyond_the_lockfile_is_not_missing() -> None:
@@ -448,7 +448,17 @@ def test_an_unknown_version_is_missing_before_the_install_and_undecided_after_it
     state = judged(locked(row(KERNEL)), before, report())
     assert state is not None
     assert state.missing == 1
-    assert judged(locked(row(KERNEL)), replace(before, ended=NOW), report()) is None
+    stale = replace(before, ended=NOW, captured=NOW - timedelta(minutes=9))
+    assert judged(locked(row(KERNEL)), stale, report()) is None
+
+
+def test_where_no_inventory_will_tell_an_unknown_version_counts_as_missing() -> None:
+    """The account has none, or its agent has fallen silent: waiting for ever would call nobody failed."""
+    never = having(other("kernel.x86_64"), ended=NOW)
+    for host, final in ((never, False), (replace(never, captured=NOW - timedelta(hours=1)), True)):
+        state = judged(locked(row(KERNEL)), host, report(), final=final)
+        assert state is not None
+        assert state.missing == 1
 
 
 def test_the_inventory_is_asked_only_where_rows_do_not_tell() -> None:

@@ -614,17 +614,21 @@ def drift(
     return tuple(one for host in installed for one in compare(locked, host, since=since) if one.drift)
 
 
-def judged(locked: PlatformLock, state: PatchState, host: HostPatches) -> PatchState | None:
+def judged(locked: PlatformLock, state: PatchState, host: HostPatches, *, final: bool = False) -> PatchState | None:
     """A host's report by the lockfile instead of by the baseline: missing is what is locked and not there.
 
-    What the baseline approves beyond the lockfile is left to the next run: Dev has not tried it.
+    What the baseline approves beyond the lockfile is left to the next run: Dev has not tried it. A version that nobody knows
+    counts as missing, for unknown is never taken for right.
+
+    Args:
+        final: the host's next inventory was waited for long enough.
 
     Returns:
-        None while nobody can say: the Install is over, and the inventory that would tell a version is older than it.
+        None while it is worth waiting: the Install is over, and the inventory that would tell a version is older than it.
     """
     differences = compare(locked, host)
     unknown = sum(one.kind is Kind.UNKNOWN for one in differences)
-    if unknown and host.ended is not None:
+    if unknown and host.ended is not None and host.captured is not None and not final:
         return None
     lacking = sum(one.kind in (Kind.OLDER, Kind.ABSENT) for one in differences)
     return replace(state, missing=lacking + unknown, failed=0)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from patchwave.aws.gateway import Gateway
@@ -33,6 +33,9 @@ SOURCES = frozenset({HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.P
 COMPARED = SOURCES
 RULE = "lockfile"
 """The rule of a halt for drift."""
+PATIENCE = timedelta(minutes=50)
+"""How long after an Install the next software inventory is waited for: it is taken every half hour, and the Scan's time limit is
+an hour (`rollout.StageRules.step_limit`)."""
 AT_ONCE = 8
 """Hosts that are read at the same time: their calls are slow one after the other, and adaptive retries slow the cell down."""
 MOST_NAMED = 20
@@ -183,7 +186,10 @@ class Promotion:
         for row in scanned:
             del found[row.host]
             host, locked = read.get(row.host), self.lockfile.on(row.platform)
-            state = lockfiles.judged(locked, states[row.host], host) if locked is not None and host is not None else None
+            if locked is None or host is None:
+                continue
+            final = host.ended is not None and self.now() - host.ended > PATIENCE
+            state = lockfiles.judged(locked, states[row.host], host, final=final)
             if state is not None:
                 found[row.host] = state
         return found
