@@ -15,7 +15,7 @@ from patchwave.campaign import plan as plans
 from patchwave.campaign.audit import Rule, RunTrace
 from patchwave.campaign.plan import Plan
 from patchwave.campaign.rollout import HostState, StepKind
-from patchwave.campaign.windows import Window
+from patchwave.campaign.windows import Closure, Window
 from patchwave.ledger.store import Entry, WaitRow
 from tests.seeds.campaign import RUN, SeededCampaign
 from tests.seeds.world import ACCOUNT
@@ -236,6 +236,19 @@ def at_the_wrong_time(doctor: Doctor) -> RunTrace:
     return with_plan(doctor.trace, replace(plan, stages=stages))
 
 
+def in_a_freeze(doctor: Doctor) -> RunTrace:
+    """The campaign file freezes the whole day."""
+    began = min(datetime.fromisoformat(line["at"]) for line in doctor.lines)
+    freeze = Closure(begins=began - timedelta(days=1), ends=began + timedelta(days=9), reason="freeze 'launch'")
+    return doctor.done(closures=(freeze,))
+
+
+def outside_of_what_was_open(doctor: Doctor) -> RunTrace:
+    """Staging's calendar was closed when its first Install was meant, and the run had recorded so."""
+    return doctor.noted(begins(StepKind.INSTALL, "staging"), "window.changed", stage="staging", held=False,
+                        opens="2030-01-01T00:00:00+00:00", closes="2030-01-01T04:00:00+00:00", because="closed")  # fmt: skip
+
+
 def a_host_is_forgotten(doctor: Doctor) -> RunTrace:
     """Planned, and in no class when the stage ended."""
     gone = doctor.hosts("staging")[0]
@@ -341,6 +354,8 @@ def it_waited_without_a_word(doctor: Doctor) -> RunTrace:
         (a_stranger_is_scanned, Rule.PLAN),
         (it_was_a_dry_run, Rule.PLAN),
         (at_the_wrong_time, Rule.WINDOW),
+        (in_a_freeze, Rule.WINDOW),
+        (outside_of_what_was_open, Rule.WINDOW),
         (a_host_is_forgotten, Rule.SETTLED),
         (touched_afterwards, Rule.SETTLED),
         (patched_without_an_install, Rule.TRUTH),
@@ -359,6 +374,18 @@ def test_a_broken_rule_is_seen_and_no_other(good: RunTrace, doctored: Callable[[
     found = audit.broken(doctored(Doctor(good)))
     assert {one.rule for one in found} == {rule}, [str(one) for one in found]
     assert all(one.subject and one.seen for one in found)
+
+
+def test_what_was_recorded_as_open_at_any_time_is(good: RunTrace) -> None:
+    """A calendar that says nothing closes nothing; neither does a freeze that concerns another stage, or is over."""
+    doctor = Doctor(good)
+    free = doctor.noted(
+        begins(StepKind.INSTALL, "staging"), "window.changed", stage="staging", opens=None, closes=None, held=False
+    )
+    assert audit.broken(free) == ()
+    other = Closure(begins=datetime(2020, 1, 1, tzinfo=UTC), ends=None, reason="freeze", stages=("prod",))
+    over = Closure(begins=datetime(2020, 1, 1, tzinfo=UTC), ends=datetime(2020, 1, 2, tzinfo=UTC), reason="freeze")
+    assert audit.broken(replace(good, closures=(other, over))) == ()
 
 
 def test_a_class_that_cannot_be_is_seen(good: RunTrace) -> None:

@@ -111,6 +111,7 @@ class RunTrace:
         elsewhere: tokens of other runs of the same ledger, whose commands stand in the same awsim.
         began: when the run began; earlier lines are not its own.
         apart: tolerance where moments of the two clocks are compared.
+        closures: freezes of the run's campaign file.
     """
 
     run: RunId
@@ -127,6 +128,7 @@ class RunTrace:
     elsewhere: frozenset[str] = frozenset()
     began: datetime | None = None
     apart: timedelta = APART
+    closures: Sequence[windows.Closure] = ()
 
     # --- awsim's side ---------------------------------------------------------------------------------------------------
     @cached_property
@@ -563,22 +565,52 @@ def _plan(trace: RunTrace) -> Iterator[Broken]:
 
 # --- window -----------------------------------------------------------------------------------------------------------------
 def _window(trace: RunTrace) -> Iterator[Broken]:
-    """Installs only: a Scan disrupts nobody, and what has begun is brought to its end."""
+    """Installs only: a Scan disrupts nobody, and what has begun is brought to its end.
+
+    A window and the freezes of the campaign file are computed anew. What calendars and maintenance windows said only AWS knew:
+    of them it is judged whether the command was meant within the span that the run had recorded by then.
+    """
     for stage in trace.plan.stages if trace.plan else ():
-        window = stage.window
-        if window is None:
+        noted = tuple(trace.noted("window.changed", stage=stage.name))
+        closures = [one for one in trace.closures if one.concerns(stage.name)]
+        if stage.window is None and not noted and not closures:
             continue
         for one in _installs_of(trace, stage.name):
             moments = (one.at, one.at - trace.apart, one.at + trace.apart)
-            if not any(moment in windows.occurrence(window, moment) for moment in moments):
-                opens = windows.occurrence(window, one.at).opens
-                yield Broken(
-                    rule=Rule.WINDOW,
-                    subject=one.host,
-                    seen=f"its Install began outside stage {stage.name}'s window, which opens next at {opens:%Y-%m-%d %H:%M}",
-                    where=(one.where,),
-                )
+            seen = ""
+            if not any(_is_open(stage.window, closures, moment) for moment in moments):
+                seen = f"its Install began outside stage {stage.name}'s window{_opens_next(stage.window, closures, one.at)}"
+            elif noted and not _was_open(noted, trace.tokens[one.token].intended_at, trace.apart):
+                seen = f"its Install was meant outside of what the run had recorded as open for stage {stage.name}"
+            if seen:
+                yield Broken(rule=Rule.WINDOW, subject=one.host, seen=seen, where=(one.where,))
                 break
+
+
+def _is_open(window: windows.Window | None, closures: Sequence[windows.Closure], moment: datetime) -> bool:
+    known = None if window is None or window.maintenance_window else window
+    span = windows.opening(known, moment, closures=closures).span
+    return span is not None and moment in span
+
+
+def _opens_next(window: windows.Window | None, closures: Sequence[windows.Closure], at: datetime) -> str:
+    known = None if window is None or window.maintenance_window else window
+    span = windows.opening(known, at, closures=closures).span
+    return f", which opens next at {span.opens:%Y-%m-%d %H:%M}" if span else ""
+
+
+def _was_open(noted: Sequence[evidence.Linked], moment: datetime, apart: timedelta) -> bool:
+    """Whether a span that held at that moment, by the clocks' tolerance, contains it."""
+    held = [one for one in noted if one.at <= moment - apart][-1:]
+    held += [one for one in noted if moment - apart < one.at <= moment + apart]
+    return any(_contains(one.data, moment, apart) for one in held)
+
+
+def _contains(data: Mapping[str, Any], moment: datetime, apart: timedelta) -> bool:
+    if data.get("opens") is None:
+        return True  # at any time
+    opens, closes = (datetime.fromisoformat(data[name]) for name in ("opens", "closes"))
+    return opens - apart <= moment < closes + apart
 
 
 # --- settled ----------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from rich.text import Text
 from patchwave.campaign import audit
 from patchwave.campaign import plan as plans
 from patchwave.campaign.audit import Broken, Rule, RunTrace
+from patchwave.campaign.definition import Campaign
 from patchwave.campaign.errors import PatchwaveError
 from patchwave.campaign.folders import run_folder
 from patchwave.campaign.values import RunId
@@ -112,8 +113,10 @@ def trace_of(ledger: Ledger, run: RunId, lines: Sequence[Mapping[str, Any]]) -> 
     except KeyError:
         plan = None
     others = [one.id for one in ledger.runs(limit=MOST_RUNS) if one.id != run]
+    freezes = Campaign.model_validate(row.definition).freezes if row.definition else ()
     return RunTrace(
         run=run,
+        closures=tuple(freeze.closure for freeze in freezes),
         campaign=row.campaign,
         plan=plan,
         stages=ledger.stages(run),
