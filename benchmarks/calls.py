@@ -16,7 +16,8 @@ Airflow takes is played by its measured means (`tasks.Airflow`): each start or r
 task waits for it; a trigger begins one second after the deferral, and a deferred wait costs no slot. Calls are counted where
 botocore sends them, for both alike; making the plan (the list of hosts) is left out for both.
 
-A Markdown table is printed, for `docs/benchmarks.md`. Ends with status 1 when a target that we promise is missed.
+A Markdown table is printed, for `docs/benchmarks.md`. Ends with status 1 when a target is missed that can be kept: 20 times
+fewer calls than the stock operator is none while it makes less than 20 times those of the floor.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ def missed(ours: dict[str, Any], stock: dict[str, Any]) -> list[str]:
         return found
     if calls > CALLS_OVER_FLOOR * least:
         found.append(f"{hosts} hosts: {calls} calls are {calls / least:.2f} x the floor of {least}, not {CALLS_OVER_FLOOR}")
-    if others < FEWER_THAN_STOCK * calls:
+    # A floor that the stock operator's calls are not so many times of cannot be promised to be beaten by that factor.
+    if others < FEWER_THAN_STOCK * calls and others >= FEWER_THAN_STOCK * least:
         found.append(f"{hosts} hosts: the stock operator makes {others / calls:.1f} x as many calls, not {FEWER_THAN_STOCK}")
     if hosts == WALL_JUDGED_AT and ours["wall"] > WALL_OVER_FLOOR * ours["steps"]:
         over = ours["wall"] / ours["steps"]
