@@ -210,7 +210,7 @@ A campaign is one YAML file in `include/campaigns/`; it becomes one DAG with the
 one YAML file in `include/policies/`, and its file name is its `name`. Check files before Airflow sees them:
 
 ```
-.venv/bin/python -m patchwave validate include/campaigns/{CAMPAIGN}.yaml
+.venv/bin/python -m patchwave validate include/campaigns/{CAMPAIGN}.yaml include/policies/standard.yaml
 ```
 
 - Every message names file, line and field, and says what is allowed. A field that nobody knows is an error.
@@ -218,7 +218,8 @@ one YAML file in `include/policies/`, and its file name is its `name`. Check fil
 - A run works with the file as it was when the run began. If you change the file during a run, the gates of that run
   say that a newer version exists.
 - For completion in an editor there are JSON schemas: [campaign.schema.json](campaign.schema.json) and
-  [policy.schema.json](policy.schema.json). The first line of the files below tells editors with a YAML language server.
+  [policy.schema.json](policy.schema.json), and [table.schema.json](table.schema.json) for decision tables. The first line
+  of the files below tells editors with a YAML language server.
 - A duration is written with its unit: `s` seconds, `m` minutes, `h` hours, `d` days. A share is written with `%`.
 - Account ids are written in quotes: YAML reads `012345678901` without them as a number.
 
@@ -296,9 +297,54 @@ A host is rebooted when its patch report says that a reboot is pending, unless t
 patches are approved, and after how many days, is decided by the patch baseline in Systems Manager. There are no
 maintenance windows yet: the track `kernel` is shown in plan and report, and holds nothing back.
 
+{_deadlines_by_table()}
 ## Fields of a policy file
 
 {chr(10).join(fields(model) for model in of_policy)}"""
+
+
+def _deadlines_by_table() -> str:
+    """The section on tables, with the shipped policy that uses one."""
+    by_table = (REPOSITORY / "include" / "policies" / "bod-26-04.yaml").read_text(encoding="utf-8")
+    return f"""### Deadlines by a decision table
+
+Days by severity stand under `deadlines:`, or the name of a table and where the answer of each of its columns comes from.
+`include/policies/bod-26-04.yaml`:
+
+```yaml
+{by_table.strip()}
+```
+
+| table | rows | source | what the policy adds |
+|---|---|---|---|
+{_tables()}
+
+- The tables are data in `include/policies/tables/`. A file of the same name in a folder `tables` beside other policies comes
+  first. A row for each combination of answers is checked when a file is read; a run keeps the table as it was when it began.
+- Every finding says in triage and report which row it met and where each answer came from. Where nobody knows an answer, it is
+  the one that the policy states as `if_unknown`, and the sentence says so: not knowing never gives more time than that.
+- Time counts from the moment when Inspector first saw the finding; where the row is owed to an entry in CISA's catalogue, from
+  the day of the entry, but never so that it gives more time than without it.
+- `known_exploited` needs CISA's catalogue. If its address cannot be read, the last copy in the ledger stands in for it, up to
+  the age `oldest`, and triage and report name it. Without one `scan_findings` is tried again and then fails: a finding that is
+  exploited must not get months because a proxy was down. A file is never replaced: one that is broken fails the task at once.
+- A catalogue of your own: `catalogue: kev.json`, a file beside the policies. CISA's SSVC answers come from CVE records
+  (`vulnrichment:`, a file or a copy of github.com/cisagov/vulnrichment), EPSS from FIRST's CSV file. Check all of them:
+  `python -m patchwave validate include/policies/bod-26-04.yaml`.
+- A host is exposed if EC2 shows a public address on one of its interfaces, if it is a target of an internet-facing
+  application, network or gateway load balancer, or if it carries one of the tags. Classic load balancers and CloudFront are
+  not seen: give hosts behind them the tag.
+"""
+
+
+def _tables() -> str:
+    """The tables that are shipped, a line each."""
+    lines = []
+    for name, kind in deadlines.TABLES.items():
+        table = tables.find(name)
+        added = [f"`{field}`" for field in kind.model_fields if field not in {*kind.COLUMNS, "table", "decision_table"}]
+        lines.append(f"| `{name}` | {len(table.rows)} | {_cell(table.source)} | {', '.join(added) or 'nothing'} |")
+    return "\n".join(lines)
 
 
 # --- The DAG ----------------------------------------------------------------------------------------------------------------
