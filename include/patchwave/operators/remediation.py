@@ -14,12 +14,12 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from patchwave.aws.automation import runbook
-from patchwave.campaign import remediation, windows
+from patchwave.campaign import remediation
 from patchwave.campaign.errors import OutcomeUnknown, Permanent
 from patchwave.campaign.remediation import RUNBOOK, Remedy, RemedyState
 from patchwave.campaign.rollout import HostState
 from patchwave.campaign.values import Cell
-from patchwave.execution import remedies, stopping
+from patchwave.execution import openings, remedies, stopping
 from patchwave.execution.remedies import REMEDIES
 from patchwave.ledger.store import StageState
 from patchwave.operators.base import PLAN, CampaignOperator, Work
@@ -108,7 +108,7 @@ class RemediateOperator(CampaignOperator):
                 self._look(work, row)
             if row["outcome"] == remedies.STOPPED:  # whoever stopped it cleared the task since, or nobody would be here
                 remedies.begin_anew(row)
-        shut = _shut(work)
+        shut = _shut(work) if any(row["outcome"] == "intended" for row in rows) else []
         for row in rows:
             if row["outcome"] == "intended" and row["stage"] in shut and not row["holder"]:
                 row.update(outcome="not_tried", detail=f"the window of stage {row['stage']} has shut before its turn came")
@@ -159,11 +159,11 @@ class RemediateOperator(CampaignOperator):
 
 
 def _shut(work: Work) -> list[str]:
-    """Stages whose window is shut now: a remedy disrupts as a patch does."""
+    """Stages whose window is shut now, by a freeze or a calendar, too: a remedy disrupts as a patch does."""
     return [
         str(stage.name)
         for stage in work.plan.stages
-        if stage.window is not None and work.now not in windows.occurrence(stage.window, work.now)
+        if not openings.is_open(work.gateway, work.campaign, work.plan, stage, now=work.now)
     ]
 
 
