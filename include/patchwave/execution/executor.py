@@ -446,9 +446,9 @@ class StageExecutor:
         facts: dict[HostId, Host] = {}
         for cell, ids in _by_cell(rows).items():
             there = (listed or {}).get(cell, {})
-            found = self.gateway.with_agents(cell, [there[one] for one in ids if one in there])
-            found += self.gateway.hosts(cell, [one for one in ids if one not in there], groups=False)
-            facts.update({host.id: host for host in found})
+            known, unknown = [there[one] for one in ids if one in there], [one for one in ids if one not in there]
+            facts.update({host.id: host for host in self.gateway.with_agents(cell, known)})
+            facts.update({host.id: host for host in self.gateway.hosts(cell, unknown, groups=False)})
             self._heard_of.update(dict.fromkeys(ids, self.now()))
         return facts
 

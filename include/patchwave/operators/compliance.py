@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from patchwave.campaign import compliance
 from patchwave.campaign.compliance import HostCompliance, Judgement, RuleResult, Subject, Verdict
-from patchwave.campaign.rollout import PatchState, StepKind
+from patchwave.campaign.rollout import HostState, PatchState, StepKind
 from patchwave.campaign.values import Cell, HostId
 from patchwave.operators.base import PLAN, TRIAGE, CampaignOperator, Work
 
@@ -21,6 +21,8 @@ EVALUATE_AGAIN = timedelta(minutes=5)
 """Config refuses a second evaluation within about a minute, and a patch report takes minutes to become an item."""
 
 CHANGING = frozenset({StepKind.INSTALL, StepKind.REBOOT})
+SCANNED_AFTER = frozenset({HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.PENDING_REBOOT, HostState.FAILED})
+"""Classes of hosts that had their last Scan; of all others, those of a stopped stage among them, no report comes any more."""
 
 
 @lru_cache(maxsize=1)
@@ -79,7 +81,7 @@ class VerifyComplianceOperator(CampaignOperator):
         began = self._began(work)
         subjects = self._subjects(work)
         judgement = judge_now(work, subjects)
-        touched = {subject.host for subject in subjects if subject.changed_at is not None}
+        touched = {subject.host for subject in subjects if subject.changed_at is not None} - self._without_proof(work)
         open_hosts = touched.intersection(compliance.unproven(judgement))
         until = began + work.campaign.verify.timeout
         if open_hosts and work.now < until:
@@ -98,6 +100,11 @@ class VerifyComplianceOperator(CampaignOperator):
         self._store_findings(work)
         self.log.info("Compliance: %s", judgement.counts)
         return judgement.counts
+
+    def _without_proof(self, work: Work) -> set[HostId]:
+        """Hosts that nobody scans any more in this run: they stay unknown, and waiting for them would be for nothing."""
+        mended = {HostId(remedy["host"]) for remedy in _remedies(work)}
+        return {row.host for row in work.ledger.hosts(work.run_id) if row.state not in SCANNED_AFTER} - mended
 
     def _began(self, work: Work) -> datetime:
         """When this verification began: its first wait of this try, which a resumed leg has to keep counting from."""

@@ -1,0 +1,75 @@
+"""When the verification waits for a proof, and when nobody will ever bring one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import TaskDeferred
+
+from patchwave.campaign import plan as plans
+from patchwave.campaign.rollout import DispatchRow, DispatchState, HostState, Move, PatchState, StepKind
+from patchwave.campaign.values import StageName
+from patchwave.operators.compliance import VerifyComplianceOperator
+from tests.operators.work import HOSTS, RUN, Desk
+
+DEV = StageName("dev")
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+    return Desk(monkeypatch)
+
+
+def installed(desk: Desk, *after: HostState) -> None:
+    """One host of dev got an Install ten minutes ago, went through these states, and its report is of before that."""
+    plan = desk.planned()
+    began = datetime.now(UTC) - timedelta(minutes=10)
+    lease = desk.ledger.acquire(RUN, DEV, "try-1", at=began)
+    rows = plans.rows(plan, plan.stage("dev"), now=began)[:1]
+    desk.ledger.add_hosts(lease, rows)
+    for state in (HostState.SCANNING, HostState.READY):
+        desk.ledger.move_hosts(
+            lease,
+            [Move(host=row.host, before=row.state, after=state, reason="x") for row in desk.ledger.hosts(RUN, DEV)],
+            at=began,
+        )
+    install = DispatchRow(
+        token="0" * 32, run=RUN, stage=DEV, step=StepKind.INSTALL, cell=rows[0].cell, hosts=(rows[0].host,), attempt=1,
+        state=DispatchState.INTENDED, fencing=lease.fencing, intended_at=began,
+    )  # fmt: skip
+    desk.ledger.intend(lease, install, reason="x")
+    desk.ledger.mark_dispatch(lease, install.token, DispatchState.SENT, at=began, command="c-1", requested_at=began)
+    for state in after:
+        moves = [Move(host=row.host, before=row.state, after=state, reason="x") for row in desk.ledger.hosts(RUN, DEV)]
+        desk.ledger.move_hosts(lease, moves, at=began)
+    old = PatchState(
+        host=rows[0].host, operation="Scan", ended=began - timedelta(hours=1), snapshot="", installed=1, missing=1, failed=0,
+        pending_reboot=0, rejected=0,
+    )  # fmt: skip
+    desk.gateway.patch_states.return_value = {old.host: old}
+    desk.ledger.put_document(RUN, "compliance.before", {"at": began.isoformat(), "hosts": []}, at=began)
+
+
+def verify(desk: Desk) -> Any:
+    task = VerifyComplianceOperator(task_id="verify", document="compliance.after")
+    return task.execute(desk.context(task=task))
+
+
+@pytest.mark.parametrize("state", [HostState.TO_VERIFY, HostState.UNREACHABLE])
+def test_of_a_host_that_nobody_scans_any_more_no_proof_is_waited_for(desk: Desk, state: HostState) -> None:
+    """Its stage was stopped under it, or it is out of reach: it is unknown at once, and not after hours."""
+    installed(desk, *((HostState.TO_VERIFY,) if state is HostState.TO_VERIFY else (HostState.TO_VERIFY, state)))
+    counts = verify(desk)
+    assert counts.get("compliant", 0) == 0
+    assert counts["unknown"] >= 1
+
+
+def test_of_a_patched_host_the_report_is_waited_for(desk: Desk) -> None:
+    """Its last Scan is over, so the report is on its way."""
+    installed(desk, HostState.TO_VERIFY, HostState.FAILED)
+    with pytest.raises(TaskDeferred):
+        verify(desk)
+    (wait,) = [one for one in desk.ledger.waits(RUN, open_only=True) if one.subject == "verify"]
+    assert "1 hosts" in wait.reason
