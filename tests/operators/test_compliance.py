@@ -12,7 +12,7 @@ from patchwave.campaign import plan as plans
 from patchwave.campaign.rollout import DispatchRow, DispatchState, HostState, Move, PatchState, StepKind
 from patchwave.campaign.values import StageName
 from patchwave.operators.compliance import VerifyComplianceOperator
-from tests.operators.work import HOSTS, RUN, Desk
+from tests.operators.work import RUN, Desk
 
 DEV = StageName("dev")
 
@@ -30,11 +30,8 @@ def installed(desk: Desk, *after: HostState) -> None:
     rows = plans.rows(plan, plan.stage("dev"), now=began)[:1]
     desk.ledger.add_hosts(lease, rows)
     for state in (HostState.SCANNING, HostState.READY):
-        desk.ledger.move_hosts(
-            lease,
-            [Move(host=row.host, before=row.state, after=state, reason="x") for row in desk.ledger.hosts(RUN, DEV)],
-            at=began,
-        )
+        moves = [Move(host=row.host, before=row.state, after=state, reason="x") for row in desk.ledger.hosts(RUN, DEV)]
+        desk.ledger.move_hosts(lease, moves, at=began)
     install = DispatchRow(
         token="0" * 32, run=RUN, stage=DEV, step=StepKind.INSTALL, cell=rows[0].cell, hosts=(rows[0].host,), attempt=1,
         state=DispatchState.INTENDED, fencing=lease.fencing, intended_at=began,
