@@ -290,6 +290,19 @@ def test_a_campaign_with_freezes_calendars_and_rules_survives_the_ledger():
     assert again.calendars == ("change-freeze", "arn:aws:ssm:us-east-1:222222222222:document/shared")
 
 
+def test_a_campaign_that_was_stored_before_there_were_freezes_is_read():
+    """A run that began under an earlier version goes on: what it does not say has its default."""
+    stored = json.loads(parsed(with_window('{cron: "0 22 * * 2", duration: 4h, timezone: Europe/Vienna}')).to_json())
+    del stored["freezes"], stored["calendars"]
+    stored["schedule"] = {"cron": "0 22 * * 2", "timezone": "Europe/Vienna"}
+    stored["stages"][1]["window"] = {"cron": "0 22 * * 2", "duration": "4h", "timezone": "Europe/Vienna"}
+    campaign = Campaign.from_json(json.dumps(stored))
+    window = campaign.stage("prod").window
+    assert window is not None
+    assert window.window == Window(cron="0 22 * * 2", duration=timedelta(hours=4), timezone="Europe/Vienna")
+    assert campaign.closures("prod") == campaign.calendars == ()
+
+
 @pytest.mark.parametrize(
     ("written", "field", "says"),
     [

@@ -123,12 +123,42 @@ def test_a_rule_that_has_come_to_its_end_never_opens_again() -> None:
         ("every second Tuesday", "not NAME=VALUE"),
         ("FREQ=DAILY\nRRULE:FREQ=WEEKLY", "not NAME=VALUE"),
         ("FREQ=DAILY;BYEASTER=0", "it has BYEASTER"),
+        ("FREQ=DAILY;BYSETPOS=-31", "it has BYSETPOS; allowed is none beside FREQ=DAILY"),
     ],
 )
 def test_a_rule_that_cannot_be_kept_is_refused_by_what_is_allowed(text: str, says: str) -> None:
     """Also those that a calendar programme would take and that never come to an end."""
     with pytest.raises(ValueError, match=re.escape(says)):
         windows.rule_of(text, datetime(2026, 3, 3, 22), "Europe/Vienna")  # noqa: DTZ001 (local by meaning)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "text",
+    ["FREQ=MONTHLY;BYSETPOS=-31", "FREQ=WEEKLY;INTERVAL=999;BYMONTHDAY=31;BYMONTH=12;BYDAY=MO",
+     "FREQ=YEARLY;BYDAY=1TU;BYMONTHDAY=29", "FREQ=DAILY;UNTIL=20200101", "FREQ=MONTHLY;BYDAY=-1SU;BYMONTH=2,8;BYSETPOS=5"],
+)  # fmt: skip
+def test_a_rule_that_names_nothing_is_known_for_that_before_anybody_waits(text: str) -> None:
+    """The library looks for it until the year 9999; files are read every half minute."""
+    assert windows.first_of(text, datetime(2026, 3, 3, 22), "Europe/Vienna") is None  # noqa: DTZ001 (local by meaning)
+
+
+@given(
+    st.sampled_from(
+        ["FREQ=DAILY", "FREQ=WEEKLY;BYDAY=MO,FR", "FREQ=MONTHLY;BYDAY=2TU", "FREQ=MONTHLY;BYMONTHDAY=-1", "FREQ=YEARLY"]
+    ),
+    st.sampled_from(["", ";INTERVAL=2", ";COUNT=3"]),
+    st.datetimes(datetime(2024, 1, 1), datetime(2032, 1, 1)),  # noqa: DTZ001 (local by meaning)
+)
+@settings(max_examples=60, deadline=None)
+def test_the_first_moment_of_a_rule_is_its_first_opening(text: str, more: str, starts: datetime) -> None:
+    """Though it is looked for in another century."""
+    starts = starts.replace(second=0, microsecond=0)
+    first_ = windows.first_of(text + more, starts, "UTC")
+    assert first_ is not None
+    window = Window(rrule=text + more, starts=starts, duration=timedelta(hours=1), timezone="UTC")
+    opens = next(windows.openings(window, starts.replace(tzinfo=UTC))).opens
+    assert opens == first_.replace(tzinfo=UTC)
 
 
 ZONES = ["Europe/Vienna", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca", "America/Santiago", "Asia/Beirut"]

@@ -213,6 +213,8 @@ def rule_of(text: str, starts: datetime, timezone: str) -> rrule:
             raise ValueError(f"{name} is {value}; allowed is {allowed}")
     if re.search("[0-9]", parts.get("BYDAY", "")) and parts["FREQ"] in ("DAILY", "WEEKLY"):
         raise ValueError(f"BYDAY is {parts['BYDAY']}; allowed are days without a number beside FREQ={parts['FREQ']}")
+    if "BYSETPOS" in parts and parts["FREQ"] in ("DAILY", "WEEKLY"):
+        raise ValueError(f"it has BYSETPOS; allowed is none beside FREQ={parts['FREQ']}")
     if not _days_exist(parts):
         raise ValueError("no month of BYMONTH has a day of BYMONTHDAY; allowed are days that there are")
     if "UNTIL" in parts:
@@ -234,13 +236,19 @@ def first_of(text: str, starts: datetime, timezone: str) -> datetime | None:
     """
     rule = rule_of(text, starts, timezone)
     until = starts + timedelta(days=8 * 366)
-    # Without a bound, the 30th of February is looked for until the year 9999.
-    bounded = rule.replace(count=None, until=min(until, rule._until or until))
+    # A rule that names nothing is looked for until the year 9999. The calendar repeats every 400 years: asked in the last four
+    # centuries, the answer comes in a twentieth of the time.
+    later = max(0, 9990 - starts.year) // 400 * 400
+    bounded = rule.replace(dtstart=_years(starts, later), count=None, until=_years(min(until, rule._until or until), later))
     try:
         found: datetime | None = next(iter(bounded), None)
     except (IndexError, ValueError, OverflowError) as error:
         raise ValueError(f"it cannot be understood ({error}); allowed is a rule such as 'FREQ=MONTHLY;BYDAY=2TU'") from None
-    return found if found is not None and found <= until else None
+    return None if found is None else _years(found, -later)
+
+
+def _years(local: datetime, count: int) -> datetime:
+    return local.replace(year=local.year + count)
 
 
 def _parts_of(text: str) -> dict[str, str]:
