@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
-from functools import cache
+from functools import cache, cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
@@ -209,9 +209,9 @@ class SeverityDays(Part):
         """The time that a finding of this severity has; None for no deadline."""
         return _days_of(self, severity.value)
 
-    def due(self, finding: Finding, known: Known) -> Due:
+    def due(self, finding: Finding, known: Known, memo: Memo | None = None) -> Due:
         """By the finding's severity alone."""
-        del known
+        del known, memo
         within = self.of(finding.severity)
         at = None if within is None else finding.first_seen + within
         return Due(at=at, within=within, because=_by_severity(finding.severity.value, within))
@@ -246,8 +246,31 @@ def _never_later(part: Part, ranked: Sequence[str]) -> None:
 # --- Where the answers of columns come from -----------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Met:
+    """The row that answers meet: its time, the sentence, and since when it is so (None: always)."""
+
+    within: timedelta | None
+    because: str
+    since: datetime | None
+
+
+@dataclass(kw_only=True, slots=True)
+class Memo:
+    """What was answered before by the same `Known`: a million findings are of a few thousand vulnerabilities."""
+
+    answers: dict[tuple[Any, ...], Answer] = field(default_factory=dict)
+    rows: dict[tuple[int, ...], _Met] = field(default_factory=dict)
+
+
 class Input(Protocol):
-    """Where the answer of one column comes from."""
+    """Where the answer of one column comes from.
+
+    Attributes:
+        of_host: it depends on the resource alone; if not, on the vulnerability alone.
+    """
+
+    of_host: ClassVar[bool]
 
     @property
     def wanted(self) -> Wanted: ...
@@ -270,6 +293,8 @@ def _nobody_says(finding: Finding) -> str:
 
 class KnownExploited(Part):
     """Whether CISA's catalogue of known exploited vulnerabilities (KEV) lists the vulnerability."""
+
+    of_host: ClassVar[bool] = False
 
     catalogue: Annotated[Source, Field(
         description="CISA's catalogue as JSON: an address, or a file that somebody keeps up to date.",
@@ -313,6 +338,8 @@ def _listed(finding: Finding, known: Known) -> Answer | None:
 
 class Reachable(Part):
     """Whether strangers can reach the host: by what AWS shows, or by what its tags say. One sign is enough."""
+
+    of_host: ClassVar[bool] = True
 
     signs: Annotated[tuple[Sign, ...], Field(
         description="What AWS may show: a public address of the host (IPv4, or any IPv6), or an internet-facing load balancer of "
@@ -387,6 +414,8 @@ class Epss(Part):
 class Automatable(Part):
     """Whether an attacker can do without a person: SSVC's decision point Automatable."""
 
+    of_host: ClassVar[bool] = False
+
     vulnrichment: Annotated[LocalPath | None, Field(
         description="CVE records with CISA's SSVC answers: a JSON file (a record or a list), or a folder laid out as a copy of "
         "github.com/cisagov/vulnrichment. Default: none.",
@@ -411,6 +440,8 @@ class Automatable(Part):
 
 class TechnicalImpact(Part):
     """Whether an exploit gives total control or a part of it: SSVC's decision point Technical Impact."""
+
+    of_host: ClassVar[bool] = False
 
     vulnrichment: Annotated[LocalPath | None, Field(
         description="CVE records with CISA's SSVC answers, as for `automatable`. Default: none.",
@@ -438,6 +469,8 @@ def _ssvc(finding: Finding, known: Known) -> list[Any]:
 
 class LikelyExploitable(Part):
     """Whether a vulnerability is likely to be exploited: FedRAMP's LEV or NLEV. One yes is enough."""
+
+    of_host: ClassVar[bool] = False
 
     catalogue: Annotated[Source | None, Field(
         description="CISA's catalogue, as for `known_exploited`: what it lists is likely exploitable. Default: not asked.",
@@ -470,6 +503,8 @@ class LikelyExploitable(Part):
 class AdverseImpact(Part):
     """FedRAMP's potential adverse impact (N2 to N5) by Inspector's severity: what harm is done, somebody has to say."""
 
+    of_host: ClassVar[bool] = False
+
     critical: Annotated[Impact, Field(description="For critical findings.", examples=[5])]
     high: Annotated[Impact, Field(description="For high findings.", examples=[4])]
     medium: Annotated[Impact, Field(description="For medium findings.", examples=[3])]
@@ -493,6 +528,8 @@ _EXPLOITATION = ("none", "public poc", "active")
 
 class Exploitation(Part):
     """How far exploitation has come: SSVC's none, public poc or active. The worst that anybody says counts."""
+
+    of_host: ClassVar[bool] = False
 
     catalogue: Annotated[Source | None, Field(
         description="CISA's catalogue, as for `known_exploited`: what it lists is exploited (active). Default: not asked.",
@@ -546,6 +583,8 @@ class SystemExposure(Reachable):
 class HumanImpact(Part):
     """How much people depend on the host: SSVC's Human Impact, from a tag."""
 
+    of_host: ClassVar[bool] = True
+
     tag: Annotated[definition.TagKey | None, Field(
         description="Tag whose value is low, medium, high or very high, in any case of letters. Default: no tag is asked.",
         examples=["HumanImpact"],
@@ -592,7 +631,7 @@ class ByTable(Part):
             found |= one.wanted
         return found
 
-    @property
+    @cached_property
     def inputs(self) -> Mapping[str, Input]:
         """The input of each column that is no constant."""
         return {column: given for column in self.COLUMNS if isinstance(given := getattr(self, column), Part)}  # type: ignore[misc]
@@ -612,34 +651,48 @@ class ByTable(Part):
             raise InvalidFile(tuple(f"table {table.name}: {one}" for one in found))
         return self.model_copy(update={"decision_table": table})
 
-    def due(self, finding: Finding, known: Known) -> Due:
+    def due(self, finding: Finding, known: Known, memo: Memo | None = None) -> Due:
         """By the row that meets the answers.
 
         The clock begins when Inspector first saw the finding; if the row is owed to an answer that became true later (an entry
         in CISA's catalogue), on that day, but never so that the finding has more time than without that answer.
+
+        Args:
+            memo: of earlier findings with the same `known`.
         """
-        answers = self.answers(finding, known)
-        at, within, row = self._at(finding, answers)
-        since = max((one.since for one in answers.values() if one.since is not None), default=None)
+        answers = self.answers(finding, known, memo)
+        met = self._met(answers, memo)
+        at = None if met.within is None else finding.first_seen + met.within
         clock = ""
-        if since is not None and since > finding.first_seen and within is not None:
-            before, _, _ = self._at(finding, self.answers(finding, _with_empty_catalogue(known)))
-            later = since + within
-            at = later if before is None else min(later, before)
-            clock = f"; counted from {since:%Y-%m-%d}" if at == later else "; not later than it was before that"
-        return Due(at=at, within=within, because=f"{row}: {_because(answers)}{clock}")
+        if met.since is not None and met.since > finding.first_seen and met.within is not None:
+            before = self._met(self.answers(finding, _with_empty_catalogue(known)), None).within
+            later = met.since + met.within
+            at = later if before is None else min(later, finding.first_seen + before)
+            clock = f"; counted from {met.since:%Y-%m-%d}" if at == later else "; not later than it was before that"
+        return Due(at=at, within=met.within, because=f"{met.because}{clock}")
 
-    def answers(self, finding: Finding, known: Known) -> Mapping[str, Answer]:
+    def answers(self, finding: Finding, known: Known, memo: Memo | None = None) -> Mapping[str, Answer]:
         """The answer of each column."""
-        given = self.inputs
-        return {
-            column: given[column].answer(finding, known)
-            if column in given
-            else Answer(value=str(getattr(self, column)), because="the policy's answer for all")
-            for column in self.COLUMNS
-        }
+        about = (finding.vulnerability, finding.related, finding.severity, finding.exploit_known)
+        found: dict[str, Answer] = {}
+        for column in self.COLUMNS:
+            source = self.inputs.get(column)
+            of_host = source is not None and source.of_host
+            key = (column, finding.resource, finding.resource_type) if of_host else (column, about)
+            answer = memo.answers.get(key) if memo is not None else None
+            if answer is None:
+                constant = Answer(value=str(getattr(self, column)), because="the policy's answer for all")
+                answer = source.answer(finding, known) if source is not None else constant
+                if memo is not None:
+                    memo.answers[key] = answer
+            found[column] = answer
+        return found
 
-    def _at(self, finding: Finding, answers: Mapping[str, Answer]) -> tuple[datetime | None, timedelta | None, str]:
+    def _met(self, answers: Mapping[str, Answer], memo: Memo | None) -> _Met:
+        """The row that meets the answers, and the sentence."""
+        key = tuple(map(id, answers.values()))  # answers of the memo live as long as it does
+        if memo is not None and key in memo.rows:
+            return memo.rows[key]
         if self.decision_table is None:
             raise ValueError("the policy holds no copy of its table: it was not read by policy.read or policy.parse")
         row = self.decision_table.match({column: one.value for column, one in answers.items()})
@@ -648,8 +701,14 @@ class ByTable(Part):
         if within is None:
             within = self.time_of(row.outcome)
             said = f"{row.outcome}: {_said(within)} by the policy"
-        at = None if within is None else finding.first_seen + within
-        return at, within, f"{self.decision_table.title}, row {row.row} ({said})"
+        met = _Met(
+            within=within,
+            because=f"{self.decision_table.title}, row {row.row} ({said}): {_because(answers)}",
+            since=max((one.since for one in answers.values() if one.since is not None), default=None),
+        )
+        if memo is not None:
+            memo.rows[key] = met
+        return met
 
 
 def _with_empty_catalogue(known: Known) -> Known:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Literal
 
 from pydantic import TypeAdapter
 
-from patchwave.campaign import catalogues
+from patchwave.campaign import catalogues, deadlines
 from patchwave.campaign.catalogues import Catalogue, Known
 from patchwave.campaign.findings import Coverage, Finding, Severity, VulnerablePackage
 from patchwave.campaign.policy import Policy, Track
@@ -249,8 +249,8 @@ def classify(
         severities=tuple(severity for severity in Severity if severity in (severities or ())),
         vulnerabilities=tuple(sorted({vulnerability.strip().upper() for vulnerability in vulnerabilities or ()})),
     )
-    said: dict[str, str] = {}  # each sentence is kept once, however many findings it is about
-    assessments = [_assess(finding, policy, known, now=now, restriction=restriction, said=said) for finding in findings]
+    judge = _Judge(policy=policy, known=known, now=now, restriction=restriction)
+    assessments = [judge.assess(finding) for finding in findings]
     assessments.sort(key=_urgency)
     scanned, not_scanned = _coverage(coverage)
     return Triage(
@@ -343,48 +343,78 @@ def _urgency(assessment: Assessment) -> tuple[bool, float, int, str]:
     return deadline is None, moment, RANK[assessment.severity], assessment.finding
 
 
-def _assess(
-    finding: Finding, policy: Policy, known: Known, *, now: datetime, restriction: Restriction, said: dict[str, str]
-) -> Assessment:
-    packages = mended_by_os(finding)
-    due = policy.deadlines.due(finding, known)
-    track, reason = _track(finding, policy, packages, within=due.within)
-    return Assessment(
-        finding=finding.arn,
-        cell=finding.cell,
-        resource=finding.resource,
-        host=finding.host if finding.resource_type == EC2_INSTANCE else None,
-        vulnerability=finding.vulnerability,
-        severity=finding.severity,
-        track=track,
-        packages=tuple(package.name for package in packages) if track in PATCHED_TRACKS else (),
-        first_seen=finding.first_seen,
-        deadline=due.at,
-        overdue=due.at is not None and due.at < now,
-        reason=said.setdefault(reason, reason),
-        deadline_because=said.setdefault(due.because, due.because),
-        not_selected=restriction.refuses(finding),
-    )
+@dataclass(kw_only=True, slots=True)
+class _Judge:
+    """Judges findings one by one, and remembers what many of them have in common.
 
+    Attributes:
+        said: each sentence once, however many findings it is about.
+        kernels: whether a package is a kernel.
+        rows: number of the row that findings of one kind match; None if none does.
+    """
 
-def _track(
-    finding: Finding, policy: Policy, packages: tuple[VulnerablePackage, ...], *, within: timedelta | None
-) -> tuple[Track, str]:
-    """The track, and the sentence that says why."""
-    on_host = finding.resource_type == EC2_INSTANCE
-    if on_host and not packages:
-        return Track.NOT_PATCHABLE, why_not_patchable(finding)
-    kernel = any(policy.kernel.includes(package.name) for package in packages)
-    for number, row in enumerate(policy.matrix, start=1):
-        if row.matches(
-            resource_type=finding.resource_type,
-            kernel=kernel,
+    policy: Policy
+    known: Known
+    now: datetime
+    restriction: Restriction
+    memo: deadlines.Memo = field(default_factory=deadlines.Memo)
+    said: dict[str, str] = field(default_factory=dict)
+    kernels: dict[str, bool] = field(default_factory=dict)
+    rows: dict[tuple[str, bool, Severity, bool, timedelta | None], int | None] = field(default_factory=dict)
+
+    def assess(self, finding: Finding) -> Assessment:
+        packages = mended_by_os(finding)
+        due = self.policy.deadlines.due(finding, self.known, self.memo)
+        track, reason = self._track(finding, packages, due.within)
+        return Assessment(
+            finding=finding.arn,
+            cell=finding.cell,
+            resource=finding.resource,
+            host=finding.host if finding.resource_type == EC2_INSTANCE else None,
+            vulnerability=finding.vulnerability,
             severity=finding.severity,
-            exploit_known=finding.exploit_known,
-            within=within,
-        ):
-            return row.track, f"row {number} of policy {policy.name}: {row.because}{_left_over(finding, packages)}"
-    return Track.NOT_PATCHABLE, why_not_patchable(finding)
+            track=track,
+            packages=tuple(package.name for package in packages) if track in PATCHED_TRACKS else (),
+            first_seen=finding.first_seen,
+            deadline=due.at,
+            overdue=due.at is not None and due.at < self.now,
+            reason=self.said.setdefault(reason, reason),
+            deadline_because=self.said.setdefault(due.because, due.because),
+            not_selected=self.restriction.refuses(finding),
+        )
+
+    def _track(self, finding: Finding, packages: tuple[VulnerablePackage, ...], within: timedelta | None) -> tuple[Track, str]:
+        """The track, and the sentence that says why."""
+        if finding.resource_type == EC2_INSTANCE and not packages:
+            return Track.NOT_PATCHABLE, why_not_patchable(finding)
+        kernel = any(self._is_kernel(package.name) for package in packages)
+        kind = (finding.resource_type, kernel, finding.severity, finding.exploit_known, within)
+        if kind not in self.rows:
+            self.rows[kind] = self._first_row(kind)
+        number = self.rows[kind]
+        if number is None:
+            return Track.NOT_PATCHABLE, why_not_patchable(finding)
+        row = self.policy.matrix[number]
+        left_over = _left_over(finding, packages)
+        return row.track, f"row {number + 1} of policy {self.policy.name}: {row.because}{left_over}"
+
+    def _is_kernel(self, package: str) -> bool:
+        if package not in self.kernels:
+            self.kernels[package] = self.policy.kernel.includes(package)
+        return self.kernels[package]
+
+    def _first_row(self, kind: tuple[str, bool, Severity, bool, timedelta | None]) -> int | None:
+        resource_type, kernel, severity, exploit_known, within = kind
+        return next(
+            (
+                number
+                for number, row in enumerate(self.policy.matrix)
+                if row.matches(
+                    resource_type=resource_type, kernel=kernel, severity=severity, exploit_known=exploit_known, within=within
+                )
+            ),
+            None,
+        )
 
 
 def _is_os(package: VulnerablePackage) -> bool:
