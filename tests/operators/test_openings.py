@@ -11,7 +11,7 @@ import pytest
 
 from patchwave.aws.gateway import Gateway
 from patchwave.aws.windows import NotOurs
-from patchwave.campaign import definition, severity
+from patchwave.campaign import definition, forecast, severity
 from patchwave.campaign import plan as plans
 from patchwave.campaign.plan import Restriction
 from patchwave.campaign.windows import Span
@@ -246,6 +246,24 @@ def test_the_opening_is_chosen_anew_after_a_halt(aws: Aws) -> None:
     stage.ledger.set_stage(lease, StageState.PATCHING, reason="", at=stage.now)
     stage.ledger.set_stage(lease, StageState.HALTED, reason="too many errors", at=stage.now)
     assert stage.ask() == Span(opens=at(10, day=6), closes=at(14, day=6))
+
+
+def test_a_plan_s_forecast_is_fed_by_freezes_calendars_and_maintenance_windows(aws: Aws) -> None:
+    """Nothing is created for it: a window that is declared and not there is told as that."""
+    facts = "name: dev-nights, schedule: cron(0 20 ? * * *), timezone: UTC, duration: 4h"
+    closed = "freezes: [{from: 2026-01-05, to: 2026-01-05, reason: launch, timezone: UTC}]\ncalendars: [change-freeze]"
+    stage = Asking(aws, window=f"window: {{maintenance_window: {{{facts}}}}}, ", closed=closed)
+    stage.write_calendar(event(1, "0900", "1000"))
+    closures, listings = openings.around(stage.gateway, stage.campaign, stage.plan, now=stage.now)
+    assert [one.begins for one in closures] == [at(0), at(9)]
+    assert "is created when the stage begins" in listings[STAGE].because
+    assert aws.ssm.describe_maintenance_windows()["WindowIdentities"] == []
+    held = stage.ask(anew=True)
+    assert held is not None
+    _, listings = openings.around(stage.gateway, stage.campaign, stage.plan, now=stage.now)
+    (one,) = forecast.forecast(stage.plan, now=stage.now, closures=closures, listings=listings)
+    assert one.starts == at(20, day=6) == held.opens
+    assert any("freeze 'launch'" in sentence for sentence in forecast.sentences([one]))
 
 
 @pytest.mark.parametrize(("hours", "expected"), [(0, False), (3, True), (6, False)])

@@ -75,7 +75,7 @@ class MaintenanceWindows(Calls):
                 if about is None:
                     if by_id:
                         continue
-                    return Listing(because=f"{window} does not exist, so nothing is begun")
+                    return Listing(because=f"{window} does not exist, so nothing is begun", missing=True)
                 if not about.get("Enabled", True):
                     return Listing(because=f"{window} is switched off (Enabled is false), so nothing is begun")
                 found.append(self._openings(cell, about, now, until))
@@ -84,7 +84,9 @@ class MaintenanceWindows(Calls):
             if not found[-1]:
                 return Listing(because=f"{window} has no opening to come")
         if not found:
-            return Listing(because=f"maintenance window {name} exists in none of the stage's cells, so nothing is begun")
+            return Listing(
+                because=f"maintenance window {name} exists in none of the stage's cells, so nothing is begun", missing=True
+            )
         common = windows.common(*found)
         return Listing(
             spans=common, because="" if common else f"the maintenance windows {name} of all cells are never open together"

@@ -149,10 +149,12 @@ class Listing:
     Attributes:
         spans: in order.
         because: why there are none, or why AWS could not be asked; nothing may be begun then.
+        missing: there is no such window.
     """
 
     spans: tuple[Span, ...] = ()
     because: str = ""
+    missing: bool = False
 
 
 def shown(moment: datetime, zone: ZoneInfo | None = None) -> str:

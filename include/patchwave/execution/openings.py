@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from patchwave.aws.gateway import Gateway
 from patchwave.campaign import forecast, windows
-from patchwave.campaign.definition import Campaign
+from patchwave.campaign.definition import Campaign, MaintenanceWindow
 from patchwave.campaign.errors import Transient
 from patchwave.campaign.plan import Plan, StagePlan
 from patchwave.campaign.values import Cell
@@ -67,6 +67,33 @@ def opening(gateway: Gateway, campaign: Campaign, plan: Plan, stage: StagePlan, 
         return None
     listed = listing(gateway, cells_of(stage, campaign), stage.window, now=now)
     return windows.opening(stage.window, now, closures=closed, least=forecast.shortest(plan, stage), listed=listed)
+
+
+def around(gateway: Gateway, campaign: Campaign, plan: Plan, *, now: datetime) -> tuple[tuple[Closure, ...], dict[str, Listing]]:
+    """What `forecast.forecast` needs to know of a plan's stages: what closes them, and what only Systems Manager knows.
+
+    Asks AWS, and changes nothing: a maintenance window that is declared and not there yet is created when its stage begins.
+    """
+    closed = tuple(freeze.closure for freeze in campaign.freezes)
+    if campaign.calendars:
+        closed += gateway.calendar_closures(campaign.cells, campaign.calendars, now=now)
+    listings: dict[str, Listing] = {}
+    for stage in plan.stages:
+        listed = listing(gateway, cells_of(stage, campaign), stage.window, now=now)
+        declared = _declared(campaign, stage)
+        if listed is not None and listed.missing and declared is not None:
+            why = f"maintenance window {declared.name} is created when the stage begins, and when it opens is known then"
+            listed = Listing(because=why, missing=True)
+        if listed is not None:
+            listings[stage.name] = listed
+    return closed, listings
+
+
+def _declared(campaign: Campaign, stage: StagePlan) -> MaintenanceWindow | None:
+    """The maintenance window that the campaign file declares for the stage; None: it declares none."""
+    written = campaign.stage(stage.name).window
+    named = written.maintenance_window if written else None
+    return named if named is not None and named.is_declared else None
 
 
 def is_open(gateway: Gateway, campaign: Campaign, plan: Plan, stage: StagePlan, *, now: datetime) -> bool:
@@ -162,16 +189,16 @@ class Openings:
 
     def _keep_declared(self, now: datetime) -> None:
         """Create the maintenance window that the campaign file declares for the stage, or put back what is otherwise."""
-        written = self.campaign.stage(self.stage.name).window
-        if written is None or written.maintenance_window is None or not written.maintenance_window.is_declared:
+        declared = _declared(self.campaign, self.stage)
+        if declared is None:
             return
         for cell in cells_of(self.stage, self.campaign):
             kept = self.gateway.ensure_window(
-                cell, written.maintenance_window, campaign=self.campaign.name, run=str(self.lease.run)
+                cell, declared, campaign=self.campaign.name, run=str(self.lease.run)
             )  # fmt: skip
             if kept.created or kept.drift:
                 what = "created" if kept.created else f"put back: {'; '.join(kept.drift)}"
-                self.log.info("Maintenance window %s (%s) of %s: %s", written.maintenance_window.name, kept.id, cell, what)
+                self.log.info("Maintenance window %s (%s) of %s: %s", declared.name, kept.id, cell, what)
                 data = {"stage": self.stage.name, "cell": str(cell), "window": kept.id, "created": kept.created,
                         "drift": list(kept.drift)}  # fmt: skip
                 self.ledger.record(self.lease.run, KEPT, data, at=now)
