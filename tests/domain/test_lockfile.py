@@ -472,6 +472,43 @@ def test_the_inventory_is_asked_only_where_rows_do_not_tell() -> None:
     assert locks.unversioned(lockfile, rows) == ("c.x86_64", "d.x86_64")
 
 
+# --- for people ---
+
+
+def test_what_another_lockfile_would_bring_is_said_package_by_package() -> None:
+    """An approval of the first one does not cover it."""
+    before = locks.build([having(row(KERNEL), row("a.x86_64:0:1-1")), having(kb("KB1"), platform=WINDOWS)], since=NOW)
+    newer = "kernel.x86_64:0:6.1.119-129.201.amzn2023"
+    after = locks.build([having(row(newer), row("b.x86_64:0:1-1")), having(row("curl.amd64:8-1"), platform=UBUNTU)], since=NOW)
+    assert locks.changes(before, after) == (
+        "Amazon Linux 2023: a.x86_64 0:1-1 is not in it any more",
+        "Amazon Linux 2023: b.x86_64 0:1-1 has come in",
+        "Amazon Linux 2023: kernel.x86_64 is 0:6.1.119-129.201.amzn2023 instead of 0:6.1.115-126.197.amzn2023",
+        f"{WINDOWS}: is in the lockfile of before only",
+        "Ubuntu 24.04: is in the lockfile of now only",
+    )
+    assert locks.changes(before, before) == ()
+
+
+def test_the_page_of_a_lockfile_has_what_came_with_the_run_what_was_there_and_what_is_not_known() -> None:
+    """Conflicts and remarks stand above the tables; nothing of AWS's can write markup into the page."""
+    hosts = [
+        having(row(KERNEL), row("expat.x86_64:0:2.6.3-1", at=BEFORE), row("a|b.x86_64:0:1-<b>"), other("dep.x86_64", at=NOW)),
+        having(row(KERNEL.replace("126", "125")), name="dev-2"),
+    ]
+    lockfile = locks.build(hosts, since=NOW, known=[Advisory(platform=AMAZON, package="kernel", vulnerability="CVE-1", id="")])
+    page = locks.markdown(lockfile)
+    assert f"Lockfile `{lockfile.digest}`" in page
+    assert "3 patches; read from dev-1, dev-2" in page
+    assert "- Differs: kernel.x86\\_64 differs in Dev: 0:6.1.115-125.197.amzn2023 on dev-2; " in page
+    assert "- Not known: dep.x86\\_64 was installed on dev-1" in page
+    assert "| kernel.x86\\_64 | 0:6.1.115-126.197.amzn2023 |  | CVE-1 |" in page
+    assert "a\\|b.x86\\_64 | 0:1-\\<b>" in page
+    assert "There before: expat.x86\\_64 0:2.6.3-1" in page
+    cut = locks.emergency(lockfile, ["CVE-1"]).lockfile
+    assert f"Only for CVE-1; cut from `{lockfile.digest}`" in locks.markdown(cut)
+
+
 # --- break-glass ---
 
 

@@ -15,7 +15,7 @@ from patchwave.campaign.lockfile import Lockfile, NotLocked
 from patchwave.campaign.rollout import Done, Halt, HostState, PatchState, StepKind
 from patchwave.campaign.values import Cell, HostId
 from patchwave.execution import promotion
-from patchwave.execution.promotion import Promotion
+from patchwave.execution.promotion import Promotion, Witness
 from patchwave.ledger.memory import MemoryLedger
 from patchwave.ledger.store import RunOutcome, StageState
 from tests.domain.builders import CELL
@@ -145,6 +145,26 @@ def test_the_lockfile_has_every_patch_of_dev_with_its_version_and_what_belongs_t
     assert platform.release.startswith("2023.6.")
     brought = {(line["package"], line["version"]) for line in campaign.aws.journal() if line["event"] == "package_installed"}
     assert brought <= {(one.id.rpartition(".")[0], one.version) for one in platform.patches}
+
+
+def test_what_dev_lacked_names_the_vulnerabilities_of_what_it_received(campaign: Campaign) -> None:
+    """Patch Manager tells them only while a patch is missing: one call a host, at the Scan before."""
+    stage = campaign.dev
+    executor = stage.executor("dev")
+    witness = Witness(ledger=stage.ledger, gateway=stage.gateway, lease=executor.lease, now=lambda: stage.now)
+    stage.until_step(executor, StepKind.SCAN)
+    campaign.aws.advance(60)
+    rows, dispatches = stage.ledger.hosts(RUN, STAGE), {row.token: row for row in stage.ledger.dispatches(RUN, STAGE)}
+    states = stage.gateway.patch_states(CELL, stage.hosts)
+    stage.gateway.take_calls()
+    assert witness.judged(states, rows, dispatches) == states
+    assert dict(stage.gateway.take_calls()) == {"ssm:DescribeInstancePatches": 2}
+    assert isinstance(stage.to_the_end(executor), Done)
+    campaign.aws.advance(700)
+    made = promotion.lock(stage.ledger, stage.gateway, run=RUN, stage=STAGE, now=stage.now)
+    by_id = {one.id: one for one in made.platforms[0].patches}
+    assert by_id["expat.x86_64"].vulnerabilities == ("CVE-2024-45490", "CVE-2024-45491", "CVE-2024-45492")
+    assert (witness.excepted(rows), witness.address(CELL, AMAZON), witness.halt(rows)) == ((), "", None)
 
 
 def test_a_run_has_one_lockfile_and_its_journal_says_when_it_was_made(campaign: Campaign) -> None:

@@ -12,6 +12,7 @@ is newest, not what is there: then the software inventory decides, if it is youn
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -694,6 +695,58 @@ def _unknown(row: PatchRow, host: HostPatches, version: str) -> str:
     if not version:
         return f"of an unknown version: Patch Manager calls it {row.state}, and the inventory does not have it"
     return f"of an unknown version: the inventory of {host.captured:%Y-%m-%d %H:%M} UTC ({version}) is older than the Install"
+
+
+# --- for people ---------------------------------------------------------------------------------------------------------
+def changes(before: Lockfile, after: Lockfile) -> tuple[str, ...]:
+    """What another lockfile would bring, a sentence each; an approval of the first one does not cover these."""
+    said = []
+    names = sorted({one.platform for one in (*before.platforms, *after.platforms)})
+    for platform in names:
+        was, now = before.on(platform), after.on(platform)
+        if was is None or now is None:
+            said.append(f"{platform}: is in the lockfile of {'now' if was is None else 'before'} only")
+            continue
+        old, new = ({patch.id: patch.version or patch.title for patch in one.patches} for one in (was, now))
+        said += [f"{platform}: {name} {old[name]} is not in it any more" for name in sorted(old.keys() - new.keys())]
+        said += [f"{platform}: {name} {new[name]} has come in" for name in sorted(new.keys() - old.keys())]
+        said += [
+            f"{platform}: {name} is {new[name]} instead of {old[name]}"
+            for name in sorted(old.keys() & new.keys())
+            if old[name] != new[name]
+        ]
+    return tuple(said)
+
+
+def markdown(lockfile: Lockfile) -> str:
+    """What a person judges at the gate of a later stage: each platform with what this run brought, then what was there."""
+    lines = [f"Lockfile `{lockfile.digest}`"]
+    if lockfile.derived_from:
+        lines.append(f"Only for {', '.join(lockfile.vulnerabilities)}; cut from `{lockfile.derived_from}`")
+    for one in lockfile.platforms:
+        facts = [f"{len(one.patches)} patches", f"read from {_cell(', '.join(one.hosts))}"]
+        facts += [f"release {one.release}"] if one.release else []
+        facts += [f"snapshot {one.snapshot}"] if one.snapshot else []
+        lines += ["", f"### {_cell(one.platform)}", "", "; ".join(facts), ""]
+        lines += [f"- Differs: {_cell(str(conflict))}; the newest is locked" for conflict in one.conflicts]
+        lines += [f"- Not known: {_cell(remark)}" for remark in one.remarks]
+        received = [patch for patch in one.patches if patch.received]
+        if received:
+            lines += ["", "| received in this run | version | advisories | mends |", "|---|---|---|---|"]
+            lines += [
+                f"| {_cell(patch.id)} | {_cell(patch.version or patch.title)} | {_cell(', '.join(patch.advisories))} "
+                f"| {_cell(', '.join(patch.vulnerabilities))} |"
+                for patch in received
+            ]
+        there = [f"{patch.id} {patch.version}".strip() for patch in one.patches if not patch.received]
+        if there:
+            lines += ["", f"There before: {_cell(', '.join(there))}"]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    """Text that ends no cell and begins no markup: package names and titles come from AWS."""
+    return re.sub(r"([\\|`<\[\]*_])", r"\\\1", " ".join(text.split()))
 
 
 # --- break-glass --------------------------------------------------------------------------------------------------------

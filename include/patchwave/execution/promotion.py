@@ -1,8 +1,8 @@
 """What does a later stage get, and did it get that? The lockfile between a campaign's stages.
 
-`lock` makes it when Dev is through, `Promotion` carries it through a later stage: the executor asks it for the address of the
-list before an Install, has Scans judged by it instead of by the baseline, and asks before a stage is called done whether any
-host drifted. What follows from an answer `rollout` and the executor decide.
+`Witness` writes down what Dev lacked, `lock` makes the lockfile when Dev is through, `Promotion` carries it through a later
+stage: the executor asks it for the address of the list before an Install, has Scans judged by it instead of by the baseline,
+and asks before a stage is called done whether any host drifted. What follows from an answer `rollout` and the executor decide.
 
 It reads about five calls a host and Scan: Patch Manager tells versions a host at a time (`aws.patching.host_patches`).
 """
@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from patchwave.aws.gateway import Gateway
 from patchwave.campaign import lockfile as lockfiles
@@ -23,6 +25,8 @@ from patchwave.campaign.lockfile import Difference, HostPatches, Lockfile, Origi
 from patchwave.campaign.rollout import DispatchRow, Halt, HostRow, HostState, Move, PatchState, StepKind
 from patchwave.campaign.values import Cell, HostId, RunId, StageName
 from patchwave.ledger.store import Lease, Ledger, RunOutcome
+
+T = TypeVar("T")
 
 DOCUMENT = "lockfile"
 """Name of a run's lockfile in the ledger."""
@@ -49,7 +53,6 @@ def lock(
     run: RunId,
     stage: StageName,
     findings: Iterable[Finding] = (),
-    wanted: Iterable[PatchRow] = (),
     now: datetime,
 ) -> Lockfile:
     """Make the lockfile of what the hosts of a stage have, and store it with the run.
@@ -58,8 +61,8 @@ def lock(
 
     Args:
         stage: Dev; each host of it is settled.
-        findings: active ones of before Dev was patched, which name vulnerabilities and advisories.
-        wanted: rows of Dev's hosts of before, which name the vulnerabilities of what was missing.
+        findings: active ones of before Dev was patched, which name vulnerabilities and advisories; what a `Witness` wrote
+            down names vulnerabilities, too.
     """
     stored = stored_for(ledger, run)
     if stored is not None:
@@ -72,7 +75,7 @@ def lock(
         read.values(),
         since=since,
         known=lockfiles.advisories(findings, {row.host: row.platform for row in rows}),
-        wanted=wanted,
+        wanted=[one for some in _wanted(ledger, run, stage).values() for one in some],
     )
     origin = Origin(run=run, stage=stage, at=now)
     ledger.put_document(run, DOCUMENT, lockfiles.envelope(made, origin), at=now)
@@ -105,6 +108,66 @@ def last_promoted(ledger: Ledger, campaign: str) -> tuple[RunId, Lockfile] | Non
             if found is not None and found.derived_from is None:
                 return run.id, found
     return None
+
+
+_ROWS: TypeAdapter[dict[HostId, tuple[PatchRow, ...]]] = TypeAdapter(dict[HostId, tuple[PatchRow, ...]])
+
+
+@dataclass(kw_only=True)
+class Witness:
+    """The stage that comes first: patched by its baseline, and what its hosts lacked is written down.
+
+    Patch Manager names the vulnerabilities of a patch only while it is missing, so that is read at the Scan before: one call
+    a host. The executor asks it what it asks a `Promotion`.
+    """
+
+    ledger: Ledger
+    gateway: Gateway
+    lease: Lease
+    now: Callable[[], datetime]
+
+    def excepted(self, rows: Sequence[HostRow]) -> tuple[Move, ...]:
+        """Nobody."""
+        return ()
+
+    def address(self, cell: Cell, platform: str) -> str:
+        """No list: what the baseline approves."""
+        return ""
+
+    def halt(self, rows: Sequence[HostRow]) -> Halt | None:
+        """Nothing that it could be compared with."""
+        return None
+
+    def judged(
+        self, states: Mapping[HostId, PatchState], rows: Sequence[HostRow], dispatches: Mapping[str, DispatchRow]
+    ) -> dict[HostId, PatchState]:
+        """Reports as they are; of those that a Scan before made and that ask for patches, these are written down."""
+        lacking = [
+            row
+            for row in rows
+            if (state := states.get(row.host)) is not None
+            and state.missing + state.failed
+            and (dispatch := dispatches.get(row.token or "")) is not None
+            and dispatch.step is StepKind.SCAN
+        ]
+        if lacking:
+            read = _each(lacking, lambda row: self.gateway.patches(row.cell, row.host, states=("Missing", "Failed")))
+            known = _wanted(self.ledger, self.lease.run, self.lease.stage)
+            content = _ROWS.dump_python(known | read, mode="json")
+            self.ledger.check(self.lease)
+            self.ledger.put_document(self.lease.run, _wanted_in(self.lease.stage), content, at=self.now())
+        return dict(states)
+
+
+def _wanted_in(stage: StageName) -> str:
+    return f"wanted:{stage}"
+
+
+def _wanted(ledger: Ledger, run: RunId, stage: StageName) -> dict[HostId, tuple[PatchRow, ...]]:
+    try:
+        return _ROWS.validate_python(ledger.document(run, _wanted_in(stage)))
+    except KeyError:
+        return {}
 
 
 @dataclass(kw_only=True)
@@ -309,8 +372,12 @@ def _read(
             ended=install.ended,
         )
 
+    return {host: found for host, found in _each(rows, one).items() if found is not None}
+
+
+def _each(rows: Sequence[HostRow], read: Callable[[HostRow], T]) -> dict[HostId, T]:
+    """What is read of each host, some at the same time."""
     if not rows:
         return {}
     with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(rows)), thread_name_prefix="patchwave") as pool:
-        found = list(pool.map(one, rows))
-    return {host.host: host for host in found if host is not None}
+        return dict(zip([row.host for row in rows], pool.map(read, rows), strict=True))
