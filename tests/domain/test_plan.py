@@ -443,6 +443,20 @@ def test_a_stage_renewed_with_the_same_hosts_is_the_same_plan(hosts: list[Host],
     assert plans.digest(plans.renewed(plan, again, name)) == plans.digest(plan)
 
 
+def test_a_plan_changed_for_a_stage_holds_for_it_and_for_later_ones() -> None:
+    """What was approved for an earlier stage stays what it was."""
+    names = ["plan", "plan.md", "triage", "compliance.before"]
+    order = ["dev", "staging", "prod"]
+    assert [plans.in_force(names, order, stage=stage) for stage in (*order, None)] == ["plan"] * 4
+    names.append(plans.changed_name(names, "staging"))
+    assert [plans.in_force(names, order, stage=stage) for stage in (*order, None)] == ["plan", *["plan.2.staging"] * 3]
+    names += [f"plan.{number}.prod" for number in range(3, 12)]
+    assert plans.changed_name(names, "prod") == "plan.12.prod"
+    assert [plans.in_force(names, order, stage=stage) for stage in (*order, None)] == [
+        "plan", "plan.2.staging", "plan.11.prod", "plan.11.prod",
+    ]  # fmt: skip
+
+
 # --- approvals --------------------------------------------------------------------------------------------------------------
 def strict_plan() -> Plan:
     """Two of three people, one of them by her role; two hosts may differ."""

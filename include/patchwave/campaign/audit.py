@@ -112,6 +112,8 @@ class RunTrace:
         began: when the run began; earlier lines are not its own.
         apart: tolerance where moments of the two clocks are compared.
         closures: freezes of the run's campaign file.
+        made: digest of the plan that the run was made with, where a gate has changed it since; None: it is `plan`.
+        asked: digest of the plan that holds for a stage, by stage, where that is not `plan`.
     """
 
     run: RunId
@@ -129,6 +131,8 @@ class RunTrace:
     began: datetime | None = None
     apart: timedelta = APART
     closures: Sequence[windows.Closure] = ()
+    made: str | None = None
+    asked: Mapping[str, str] = field(default_factory=dict)
 
     # --- awsim's side ---------------------------------------------------------------------------------------------------
     @cached_property
@@ -507,7 +511,7 @@ def _installs_of(trace: RunTrace, stage: StageName) -> Iterator[Happening]:
 def _approved(trace: RunTrace, stage: StagePlan, first: evidence.Linked) -> Iterator[Broken]:
     if trace.plan is None or not stage.approval_required:
         return
-    digest = plans.digest(trace.plan)
+    digest = trace.asked.get(stage.name) or plans.digest(trace.plan)
     answer = approval.may_patch(
         stage=stage.name, plan=digest, required=True, approvers=stage.approvers, decisions=trace.decisions
     )
@@ -799,7 +803,7 @@ def _journal(trace: RunTrace) -> Iterator[Broken]:
     for problem in evidence.verify(trace.records):
         yield Broken(rule=Rule.JOURNAL, subject=trace.run, seen=problem)
     made = next(trace.noted("plan.made"), None)
-    if made is not None and trace.plan is not None and made.data.get("digest") != plans.digest(trace.plan):
+    if made is not None and trace.plan is not None and made.data.get("digest") != (trace.made or plans.digest(trace.plan)):
         yield Broken(
             rule=Rule.JOURNAL, subject="plan", seen="the plan is not the one whose digest was recorded", where=(_record(made),)
         )

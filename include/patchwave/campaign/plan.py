@@ -7,6 +7,7 @@ reason: nobody is left out silently. The plan is built without touching anything
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -450,6 +451,39 @@ def _snapshots(run: RunId, hosts: Iterable[PlannedHost]) -> dict[str, str]:
 
 
 # --- a plan that is changed before a stage begins: another plan, with another digest -------------------------------------
+
+PLAN = "plan"
+"""Name of the plan that a run is made with among its documents; changed ones are `changed_name`s."""
+
+
+def changed_name(names: Iterable[str], stage: str) -> str:
+    """The name under which the next changed plan is stored: ``plan.2.prod``, the second plan of the run, changed for prod."""
+    return f"{PLAN}.{len(_changed(names)) + 2}.{stage}"
+
+
+def in_force(names: Collection[str], order: Sequence[str], *, stage: str | None = None) -> str:
+    """Under which of the names of a run's documents the plan stands that holds for a stage.
+
+    A plan that was changed for a later stage is none of this stage's: what was approved for it before stays what it was.
+
+    Args:
+        order: names of the plan's stages.
+        stage: None: the newest, which has every stage as it was changed last.
+    """
+    earlier = order[: order.index(stage) + 1] if stage in order else order
+    fitting = [(number, name) for number, of, name in _changed(names) if of in earlier]
+    return max(fitting)[1] if fitting else PLAN
+
+
+def plan_names(names: Collection[str]) -> list[str]:
+    """Those of the names of a run's documents under which plans stand, the first plan first."""
+    changed = sorted((number, name) for number, _, name in _changed(names))
+    return [name for name in names if name == PLAN] + [name for _, name in changed]
+
+
+def _changed(names: Iterable[str]) -> list[tuple[int, str, str]]:
+    found = (re.fullmatch(rf"{PLAN}\.([0-9]+)\.([^.]+)", name) for name in names)
+    return [(int(one[1]), one[2], one[0]) for one in found if one]
 
 
 def without(plan: Plan, stage: str, hosts: Iterable[HostId], *, reason: str) -> Plan:

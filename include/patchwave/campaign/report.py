@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -337,6 +337,10 @@ class Report:
     run_folder: str = ""
 
 
+PLANS = "plans"
+"""Among the documents that `build` is given: digests of all plans of the run by name, where a gate has changed the first."""
+
+
 # --- Building ---------------------------------------------------------------------------------------------------------------
 
 
@@ -376,7 +380,7 @@ def build(
     for finding in findings:
         by_host.setdefault(finding.host, []).append(finding)
     due = _deadlines(findings, now)
-    answers = _answers(decisions, digest)
+    answers = _answers(decisions, {digest, *_mapping(documents.get(PLANS)).values()} - {""})
     seats = _seats(_planned(plan), hosts)
     rows = _rows(hosts, seats)
     looks = {name: _look(documents.get(f"compliance.{name}")) for name in ("before", "after", "final")}
@@ -544,11 +548,11 @@ def _remedies(document: object) -> dict[str, Mapping[str, str]]:
     }
 
 
-def _answers(decisions: Iterable[Decision], digest: str) -> tuple[Answer, ...]:
+def _answers(decisions: Iterable[Decision], digests: Collection[str]) -> tuple[Answer, ...]:
     return tuple(
         Answer(
             stage=str(one.stage), verdict=one.verdict.value, author=one.author, at=one.at, plan=one.plan, comment=one.comment,
-            fits=bool(digest) and one.plan == digest,
+            fits=one.plan in digests,
         )
         for one in sorted(decisions, key=lambda one: one.at)
     )  # fmt: skip

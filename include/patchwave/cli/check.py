@@ -108,10 +108,10 @@ def trace_of(ledger: Ledger, run: RunId, lines: Sequence[Mapping[str, Any]]) -> 
         KeyError: the ledger does not know it.
     """
     row = ledger.run(run)
-    try:
-        plan = plans.from_json(ledger.document(run, "plan"))
-    except KeyError:
-        plan = None
+    documents = ledger.documents(run)
+    names = plans.plan_names(documents)
+    plan = plans.from_json(ledger.document(run, names[-1])) if names else None
+    order = [stage.name for stage in plan.stages] if plan else []
     others = [one.id for one in ledger.runs(limit=MOST_RUNS) if one.id != run]
     freezes = Campaign.model_validate(row.definition).freezes if row.definition else ()
     return RunTrace(
@@ -130,7 +130,14 @@ def trace_of(ledger: Ledger, run: RunId, lines: Sequence[Mapping[str, Any]]) -> 
         elsewhere=frozenset(dispatch.token for other in others for dispatch in ledger.dispatches(other)),
         began=row.began_at,
         apart=max(timedelta(minutes=1), STALL * row.speed),
+        made=_digest(ledger, run, names[0]) if names else None,
+        asked={stage: _digest(ledger, run, plans.in_force(documents, order, stage=stage)) for stage in order},
     )
+
+
+def _digest(ledger: Ledger, run: RunId, name: str) -> str:
+    """As the operators reckon it: of the plan as this version reads it."""
+    return plans.digest(plans.from_json(ledger.document(run, name)))
 
 
 def lines_of(text: str) -> list[dict[str, Any]]:

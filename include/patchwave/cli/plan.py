@@ -109,14 +109,14 @@ def _chosen(ledger: Ledger, name: str) -> Found:
         known = ", ".join(dict.fromkeys(run.campaign for run in runs)) or "none"
         raise NoPlan(f"the ledger has no run and no campaign {name}; it has runs of: {known}")
     for run in named:
-        if "plan" in ledger.documents(run.id):
-            return Found(run=run, plan=_read(ledger, run.id))
+        if names := plans.plan_names(ledger.documents(run.id)):
+            return Found(run=run, plan=_read(ledger, run.id, names[-1]))
     raise NoPlan(f"no run of that name has a plan yet: {', '.join(run.id for run in named[:10])}")
 
 
-def _read(ledger: Ledger, run: RunId) -> Plan:
+def _read(ledger: Ledger, run: RunId, name: str) -> Plan:
     try:
-        return plans.from_json(ledger.document(run, "plan"))
+        return plans.from_json(ledger.document(run, name))
     except ValidationError as error:
         raise NoPlan(f"another version of Patchwave made the plan of {run}") from error
 

@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from patchwave.campaign import plan as plans
 from patchwave.campaign.errors import Transient
 from patchwave.campaign.rollout import IN_FLIGHT, TERMINAL, HostState
 from patchwave.campaign.values import RunId
@@ -87,8 +88,8 @@ def _stages(ledger: Ledger, run: RunId) -> list[StageProgress]:
 def planned_hosts(ledger: Ledger, run: RunId) -> Mapping[str, int]:
     """Hosts of each stage as the plan says; empty while there is none."""
     try:
-        plan = ledger.document(run, "plan")
-    except KeyError:
+        plan = ledger.document(run, plans.plan_names(ledger.documents(run))[-1])
+    except (KeyError, IndexError):
         return {}
     stages = plan.get("stages", ()) if isinstance(plan, Mapping) else ()
     counts = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from patchwave.campaign import definition, evidence
+from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Decision
 from patchwave.campaign.errors import InvalidFile
 from patchwave.campaign.report import CLASSES, NOT_STARTED, UNFINISHED
@@ -149,7 +150,8 @@ def of_run(ledger: Ledger, run: RunId, *, stage: str = "", task: str = "", campa
         UnknownRun: the ledger does not have it.
     """
     found = known(ledger, run)
-    plan = _document(ledger, run, "plan") or {}
+    documents = ledger.documents(run)
+    plan = _plan(ledger, run) or {}
     plan_text = _document(ledger, run, "plan.md")
     hosts = hosts_of(ledger, run, plan=plan)
     stages = _stages(ledger.stages(run), hosts, plan)
@@ -169,7 +171,7 @@ def of_run(ledger: Ledger, run: RunId, *, stage: str = "", task: str = "", campa
         totals=_counted(hosts),
         hosts=tuple(shown[:MOST_HOSTS]),
         hosts_total=len(shown),
-        decisions=_decisions(ledger.decisions(run), plan),
+        decisions=_decisions(ledger.decisions(run), {documents[name] for name in plans.plan_names(documents)}),
         plan=plan_text if isinstance(plan_text, str) else None,
         plan_digest=evidence.digest(plan) if plan else "",
         journal=tuple(journal[-JOURNAL_TAIL:][::-1]),
@@ -219,7 +221,7 @@ def _document(ledger: Ledger, run: RunId, name: str) -> Any:
 def hosts_of(ledger: Ledger, run: RunId, *, plan: Mapping[str, Any] | None = None) -> tuple[HostView, ...]:
     """Every host of the run, once: those of the plan, and late joiners that only the ledger's rows know."""
     rows = {str(row.host): row for row in ledger.hosts(run)}
-    planned = _planned(plan if plan is not None else _document(ledger, run, "plan") or {})
+    planned = _planned(plan if plan is not None else _plan(ledger, run))
     late: dict[str, tuple[str, Mapping[str, Any]]] = {
         host: (str(row.stage), {}) for host, row in rows.items() if host not in planned
     }
@@ -292,11 +294,16 @@ def _stage_of(task: str, stages: Sequence[str]) -> str:
     return next((one for one in stages if one == group or task.endswith(f"_{one}")), "")
 
 
-def _decisions(decisions: Sequence[Decision], plan: Mapping[str, Any]) -> tuple[DecisionView, ...]:
-    digest = evidence.digest(plan) if plan else ""
+def _plan(ledger: Ledger, run: RunId) -> Any:
+    """With every stage as a gate has changed it last."""
+    names = plans.plan_names(ledger.documents(run))
+    return _document(ledger, run, names[-1]) if names else {}
+
+
+def _decisions(decisions: Sequence[Decision], digests: Collection[str]) -> tuple[DecisionView, ...]:
     return tuple(
         DecisionView(stage=str(one.stage), verdict=one.verdict.value, author=one.author, at=one.at, plan=one.plan,
-                     comment=one.comment, fits=one.plan == digest)
+                     comment=one.comment, fits=one.plan in digests)
         for one in decisions
     )  # fmt: skip
 

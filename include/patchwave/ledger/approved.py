@@ -42,11 +42,19 @@ def newest(ledger: Ledger, campaign: str, *, before: RunId | None = None, stage:
             if decision.verdict is not Verdict.APPROVED or (stage is not None and decision.stage != stage):
                 continue
             try:
-                plan = plans.from_json(ledger.document(run.id, "plan"))
-            except (KeyError, ValidationError):
+                plan = _plan(ledger, run.id, decision.plan)
+            except ValidationError:
                 break
-            if plans.digest(plan) == decision.plan:
+            if plan is not None:
                 return Approved(run=run, plan=plan, decision=decision)
+    return None
+
+
+def _plan(ledger: Ledger, run: RunId, digest: str) -> Plan | None:
+    documents = ledger.documents(run)
+    for name in plans.plan_names(documents):
+        if documents[name] == digest:
+            return plans.from_json(ledger.document(run, name))
     return None
 
 

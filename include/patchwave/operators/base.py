@@ -33,7 +33,7 @@ from patchwave.ledger.store import Ledger, Run, WaitRow
 from patchwave.operators.links import RunPageLink
 from patchwave.triggers.watch import MomentTrigger
 
-PLAN = "plan"
+PLAN = plans.PLAN
 TRIAGE = "triage"
 
 
@@ -52,6 +52,7 @@ class Work:
         self.holder = str(Try(task_instance=str(context["ti"].id), most=context["ti"].max_tries))
         self._aws_conn_id = aws_conn_id
         self._ledger_conn_id = ledger_conn_id
+        self._plan: Plan | None = None
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -90,17 +91,37 @@ class Work:
         """The policy as it was when the run began."""
         return Policy.model_validate(self.run.policy)
 
-    @cached_property
+    @property
     def plan(self) -> Plan:
-        """The run's plan.
+        """The plan that holds for the task's stage; for a task of no stage the run's newest.
 
         Raises:
             Permanent: there is none.
         """
+        if self._plan is None:
+            self._plan = self._plan_in_force()
+        return self._plan
+
+    def _plan_in_force(self) -> Plan:
         try:
-            return plans.from_json(self.ledger.document(self.run_id, PLAN))
+            first = plans.from_json(self.ledger.document(self.run_id, PLAN))
         except KeyError:
             raise Permanent("the ledger holds no plan of this run, so nothing can be done") from None
+        stage = getattr(self.context.get("task"), "stage", None)
+        name = plans.in_force(self.ledger.documents(self.run_id), [one.name for one in first.stages], stage=stage)
+        return first if name == PLAN else plans.from_json(self.ledger.document(self.run_id, name))
+
+    def change_plan(self, plan: Plan, *, stage: str) -> str:
+        """Store another plan for a stage that has not begun, which holds from here on; the one before stays in the ledger.
+
+        Returns:
+            Its digest.
+        """
+        name = plans.changed_name(self.ledger.documents(self.run_id), stage)
+        digest = self.ledger.put_document(self.run_id, name, plans.to_json(plan), at=self.now)
+        self.ledger.put_document(self.run_id, "plan.md", plans.markdown(plan), at=self.now)
+        self._plan = plan
+        return digest
 
     def document(self, name: str) -> Any:
         """A document of the run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 from patchwave.campaign import fleet as fleets
@@ -23,7 +24,7 @@ class PlanOperator(CampaignOperator):
 
     def work(self, work: Work) -> str:
         """Returns the plan's digest."""
-        hosts, groups = self._fleet(work)
+        hosts, groups = fleet_now(work)
         if PLAN in work.ledger.documents(work.run_id):
             # A plan is made once: a second one could not be what was approved.
             self.log.info("This run has its plan already; it stays as it is. For another plan, trigger another run.")
@@ -45,45 +46,52 @@ class PlanOperator(CampaignOperator):
             self.log.info("This is a dry run: it ends here, with the plan as its result")
         return digest
 
-    def _fleet(self, work: Work) -> tuple[list[Host], list[Group]]:
-        """Every host of the scope that is not gone, and the groups that they serve in."""
-        hosts: list[Host] = []
-        groups: list[Group] = []
-        for cell in work.campaign.cells:
-            tags = {key: tuple(values) for key, values in work.campaign.scope.tags.items()}
-            there = [host for host in work.gateway.fleet(cell, tags) if fleets.readiness(host) is not fleets.Readiness.TERMINATED]
-            found, around = work.gateway.surroundings(cell, there)
-            hosts.extend(found)
-            groups.extend(around)
-        return hosts, groups
-
-    def _expected(self, work: Work, hosts: list[Host]) -> dict[str, dict[StepKind, timedelta]]:
-        """How long each step takes on the platforms of these hosts, by what earlier runs of any campaign have told."""
-        return {
-            platform: windows.expected(work.ledger.durations(platform), rollout.at_most(platform))
-            for platform in sorted({host.platform for host in hosts})
-        }
-
     def _plan(self, work: Work, hosts: list[Host], groups: list[Group]) -> Plan:
-        params = work.run.params
-        plan = plans.build(
-            work.campaign,
-            hosts,
-            read_triage(work),
-            run=work.run_id,
-            now=work.now,
-            dry_run=bool(params["dry_run"]),
-            restriction=Restriction(
-                stages=tuple(params["stages"]),
-                severities=tuple(params["severities"]),
-                vulnerabilities=tuple(params["vulnerabilities"]),
-            ),
-            definition=work.run.definition_digest,
-            requested_by=work.run.requested_by,
-            reboot=work.policy.reboot is not Reboot.NEVER,
-            groups=groups,
-            expected=self._expected(work, hosts),
-        )
+        plan = made_of(work, hosts, groups, expected=expected(work, hosts))
         if not plan.hosts and not plan.dry_run:
             self.log.warning("The plan holds no host: %d instances of the scope, all excluded", len(hosts))
         return plan
+
+
+def fleet_now(work: Work) -> tuple[list[Host], list[Group]]:
+    """Every host of the scope that is not gone, and the groups that they serve in."""
+    hosts: list[Host] = []
+    groups: list[Group] = []
+    for cell in work.campaign.cells:
+        tags = {key: tuple(values) for key, values in work.campaign.scope.tags.items()}
+        there = [host for host in work.gateway.fleet(cell, tags) if fleets.readiness(host) is not fleets.Readiness.TERMINATED]
+        found, around = work.gateway.surroundings(cell, there)
+        hosts.extend(found)
+        groups.extend(around)
+    return hosts, groups
+
+
+def expected(work: Work, hosts: list[Host]) -> dict[str, dict[StepKind, timedelta]]:
+    """How long each step takes on the platforms of these hosts, by what earlier runs of any campaign have told."""
+    return {
+        platform: windows.expected(work.ledger.durations(platform), rollout.at_most(platform))
+        for platform in sorted({host.platform for host in hosts})
+    }
+
+
+def made_of(work: Work, hosts: list[Host], groups: list[Group], *, expected: Mapping[str, Mapping[StepKind, timedelta]]) -> Plan:
+    """The plan of this run with these hosts; the campaign, the triage and the form are those of the run's beginning."""
+    params = work.run.params
+    return plans.build(
+        work.campaign,
+        hosts,
+        read_triage(work),
+        run=work.run_id,
+        now=work.now,
+        dry_run=bool(params["dry_run"]),
+        restriction=Restriction(
+            stages=tuple(params["stages"]),
+            severities=tuple(params["severities"]),
+            vulnerabilities=tuple(params["vulnerabilities"]),
+        ),
+        definition=work.run.definition_digest,
+        requested_by=work.run.requested_by,
+        reboot=work.policy.reboot is not Reboot.NEVER,
+        groups=groups,
+        expected=expected,
+    )

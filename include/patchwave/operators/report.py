@@ -17,6 +17,7 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from patchwave.campaign import evidence, report
+from patchwave.campaign import plan as plans
 from patchwave.campaign.definition import Event
 from patchwave.campaign.errors import Permanent
 from patchwave.campaign.folders import run_folder
@@ -108,7 +109,7 @@ class ReportOperator(CampaignOperator):
             ledger.dispatches(run),
             ledger.calls(run),
             evidence.verify(journal),
-            {name: ledger.document(run, name) for name in DOCUMENTS if name in present},
+            {name: ledger.document(run, name) for name in DOCUMENTS if name in present} | _plans(work),
             now=work.now,
             run_folder=str(folder),
             journal_head=journal[-1].hash if journal else "",
@@ -130,6 +131,16 @@ class ReportOperator(CampaignOperator):
             aside = folder / f".{name}.{datetime.now(UTC):%H%M%S%f}"
             aside.write_text(text, encoding="utf-8", newline="")
             aside.replace(folder / name)
+
+
+def _plans(work: Work) -> dict[str, Any]:
+    """The plan with every stage as it was approved last, and the digests of all."""
+    documents = work.ledger.documents(work.run_id)
+    names = plans.plan_names(documents)
+    if not names:
+        return {}
+    newest = work.ledger.document(work.run_id, names[-1])
+    return {PLAN: newest, report.PLANS: {name: documents[name] for name in names}}
 
 
 class OutcomeOperator(BaseOperator):
