@@ -10,13 +10,13 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from airflow.sdk import DAG, Asset, Param, TaskGroup
+from airflow.sdk import DAG, Asset, Param, TaskGroup, chain
 
 from patchwave.campaign import definition, policy
 from patchwave.campaign.definition import Campaign
 from patchwave.campaign.errors import InvalidFile
 from patchwave.campaign.policy import Policy
-from patchwave.operators.approval import ApproveStageOperator
+from patchwave.operators.approval import ApproveStageOperator, questions
 from patchwave.operators.compliance import VerifyComplianceOperator
 from patchwave.operators.documentation import dag_page
 from patchwave.operators.findings import ClassifyOperator, ScanFindingsOperator
@@ -111,15 +111,23 @@ def build(campaign: Campaign, rules: Policy) -> DAG:
                     trigger_rule="all_success" if stage.approval.required else turn,
                 )
                 if stage.approval.required:
-                    first = ApproveStageOperator(
-                        task_id="approve",
-                        stage=stage.name,
-                        approvers=stage.approval.approvers,
-                        timeout=stage.approval.timeout,
-                        campaign_json=campaign_json,
-                        trigger_rule=turn,
-                    )
-                    first >> patch
+                    last = questions(stage.approval)
+                    # One task a question: Airflow shows the first text of a task instance for ever.
+                    asks = [
+                        ApproveStageOperator(
+                            task_id="approve" if number == 1 else f"approve_{number}",
+                            stage=stage.name,
+                            approvers=campaign.approvers(stage),
+                            timeout=stage.approval.timeout,
+                            campaign_json=campaign_json,
+                            number=number,
+                            last=last,
+                            trigger_rule=turn if number == 1 else "all_success",
+                        )
+                        for number in range(1, last + 1)
+                    ]
+                    first = asks[0]
+                    chain(*asks, patch)
                 health = HealthOperator(task_id="health", stage=stage.name)
                 soak = SoakOperator(task_id="soak", stage=stage.name)
                 patch >> health >> soak

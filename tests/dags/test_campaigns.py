@@ -183,6 +183,27 @@ def campaigns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def test_a_gate_of_a_quorum_is_a_chain_of_questions(campaigns: Path) -> None:
+    """One task a question, each with the form for a reason and for fewer hosts; the stage comes after the last one."""
+    path = campaigns / "weekly-linux.yaml"
+    text = path.read_text(encoding="utf-8")
+    rules = "      approvers: [olga]\n      roles: [board]\n      quorum: 2\n"
+    assert text.count("      approvers: [olga, ana]\n") == 2
+    path.write_text(text.replace("      approvers: [olga, ana]\n", rules) + "roles: {board: [ana, uma]}\n", encoding="utf-8")
+    dag = bag().dags["weekly-linux"]
+    assert dag.get_task("prod.approve").downstream_task_ids == {"prod.approve_2"}
+    assert dag.get_task("prod.approve_2").downstream_task_ids == {"prod.patch"}
+    assert [dag.get_task(f"prod.{name}").trigger_rule.value for name in ("approve", "approve_2")] == [
+        "none_failed",
+        "all_success",
+    ]
+    gate = dag.get_task("prod.approve_2")
+    assert (gate.number, gate.last) == (2, 2)
+    assert [user["id"] for user in gate.assigned_users] == ["olga", "ana", "uma"]
+    assert set(gate.serialized_params) == {"reason", "without"}
+    assert "2 of olga, ana, uma" in dag.doc_md
+
+
 @pytest.mark.parametrize(
     ("schedule", "summary", "told"),
     [

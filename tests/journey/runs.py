@@ -121,6 +121,10 @@ class FollowedRun:
     seen: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.look_anew()
+
+    def look_anew(self) -> None:
+        """Forget which questions were seen: one that is put again in the same task is as young as a new one."""
         self.gates = Gates(dag=self.dag, run=self.run, users={"olga": self.user("olga")})
 
     @property
@@ -150,13 +154,25 @@ class FollowedRun:
 
     def gate(self, stage: str) -> Gate:
         """Wait until the stage's gate asks, and until an answer to it is safe."""
+        return self.question(f"{stage}.approve")
+
+    def question(self, task: str) -> Gate:
+        """Wait until that task of a gate asks, and until an answer to it is safe."""
 
         def asked() -> Gate | None:
             if self.state in ("success", "failed"):
-                raise NeverCame(f"{self.id} ended as {self.state} before the gate of {stage} asked\n{self.picture()}")
-            return next((one for one in self.gates.waiting() if one.task == f"{stage}.approve" and self.gates.settled(one)), None)
+                raise NeverCame(f"{self.id} ended as {self.state} before {task} asked\n{self.picture()}")
+            return next((one for one in self.gates.waiting() if one.task == task and self.gates.settled(one)), None)
 
-        return self.until(asked, f"the gate of {stage} asks")  # type: ignore[return-value]
+        return self.until(asked, f"{task} asks")  # type: ignore[return-value]
+
+    def say(self, task: str, option: str, *, user: str, **inputs: Any) -> None:
+        """Answer that question as somebody, with these fields of its form."""
+        self.user(user).answer(self.dag, self.run, task, option, inputs=inputs)
+
+    def waits_for(self, words: str) -> bool:
+        """Whether the ledger gives a reason with these words for a wait that lasts."""
+        return any(words in one.reason for one in self.ledger.waits(self.id, open_only=True))
 
     def answer(self, stage: str, *, approve: bool) -> Gate:
         """olga answers the stage's gate, and again if Airflow lost her answer before it stood in the ledger.
@@ -178,10 +194,10 @@ class FollowedRun:
         again = any(one.task == gate.task and one.attempt != gate.attempt for one in self.gates.waiting())
         return "asks again" if again else ""
 
-    def refused(self, stage: str, option: str, *, user: str) -> int:
+    def refused(self, stage: str, option: str, *, user: str, task: str = "") -> int:
         """Answer as somebody whom Airflow should refuse; the HTTP status of the refusal, 200 if there is none."""
         try:
-            self.user(user).answer(self.dag, self.run, f"{stage}.approve", option)
+            self.user(user).answer(self.dag, self.run, task or f"{stage}.approve", option)
         except Refused as refusal:
             return refusal.status
         return 200
@@ -233,6 +249,11 @@ class FollowedRun:
             for one in found
             if one["region"] == self.region and (not fleet or str(one["name"]).rpartition("/")[0] == fleet)
         }
+
+    @property
+    def alive(self) -> frozenset[str]:
+        """Instances of the region that run."""
+        return frozenset(host for host, facts in self.hosts().items() if str(facts.get("state")) == "running")
 
     def host(self, name: str) -> str:
         """Instance id of the host that the world file calls ``fleet/number``."""

@@ -267,12 +267,16 @@ def test_what_an_answer_means(desk: Desk, gate: ApproveStageOperator, answer: di
     assert ("skipmixin_key" in desk.ti.pushed) is (verdict is not Verdict.APPROVED)
 
 
-def test_the_answer_of_somebody_who_may_not_decides_nothing(desk: Desk, gate: ApproveStageOperator) -> None:
+def test_the_answer_of_somebody_who_may_not_decides_nothing(
+    desk: Desk, gate: ApproveStageOperator, asked: list[dict[str, Any]]
+) -> None:
     """Airflow lets users answer whom the campaign file does not name."""
     ready_for_staging(desk)
-    with pytest.raises(AirflowFailException, match="mallory may not answer"):
+    with pytest.raises(TaskAwaitingInput):
         gate.execute_complete(desk.context(task=gate), an_answer("mallory"))
     assert desk.ledger.decisions(RUN) == []
+    (wait,) = desk.ledger.waits(RUN, open_only=True)
+    assert "mallory may not answer for stage staging; olga, ana may" in wait.reason
 
 
 def test_the_gate_says_that_a_newer_campaign_file_exists(desk: Desk, gate: ApproveStageOperator, asked: list[Any]) -> None:

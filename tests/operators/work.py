@@ -14,6 +14,7 @@ from patchwave.aws.gateway import Gateway
 from patchwave.campaign import plan as plans
 from patchwave.campaign import severity
 from patchwave.campaign.approval import Decision, Verdict
+from patchwave.campaign.definition import Campaign
 from patchwave.campaign.fleet import Host
 from patchwave.campaign.plan import Plan
 from patchwave.campaign.values import RunId, StageName
@@ -94,10 +95,13 @@ class Desk:
         }  # fmt: skip
         self.ledger.open_run(Run(**values | changes), [StageName(stage.name) for stage in campaign.stages])
 
-    def planned(self, hosts: list[Host] | None = None) -> Plan:
-        """What plan leaves behind."""
-        self.open_run()
-        plan = a_plan(HOSTS if hosts is None else hosts, run=RUN, dry_run=self.dry_run)
+    def planned(self, hosts: list[Host] | None = None, *, campaign: Campaign | None = None) -> Plan:
+        """What plan leaves behind, of a run that uma asked for."""
+        campaign = campaign or a_campaign()
+        self.open_run(definition=json.loads(campaign.to_json()), definition_digest=campaign.digest, requested_by="uma")
+        plan = a_plan(
+            HOSTS if hosts is None else hosts, run=RUN, dry_run=self.dry_run, campaign=campaign, requested_by="uma"
+        )
         now = datetime.now(UTC)
         self.ledger.put_document(RUN, "plan", plans.to_json(plan), at=now)
         triage = severity.classify([], STANDARD, now=now, coverage=[])

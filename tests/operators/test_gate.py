@@ -1,0 +1,410 @@
+"""A gate of several questions: different people, the difference shown, void and asked again, nothing asked twice."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest.mock import create_autospec
+
+import pytest
+from airflow.providers.standard.operators import hitl
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
+
+from patchwave.campaign import approval
+from patchwave.campaign import plan as plans
+from patchwave.campaign.approval import Decision, Open, Verdict
+from patchwave.campaign.definition import Campaign
+from patchwave.campaign.fleet import Host
+from patchwave.campaign.plan import Plan
+from patchwave.campaign.values import RunId, StageName
+from patchwave.ledger.store import StageState
+from patchwave.operators.approval import ROUNDS, ApproveStageOperator, questions
+from patchwave.operators.base import Work
+from tests.domain.builders import CAMPAIGN, a_campaign, a_host, a_plan, host_id
+from tests.ledger.builders import a_run
+from tests.operators.work import HOSTS, RUN, Desk
+
+STAGING = StageName("staging")
+TWO = "approvers: [olga, ana, uma], quorum: 2"
+
+
+@pytest.fixture
+def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
+    return Desk(monkeypatch)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Requests that Airflow was asked to show."""
+    made: list[dict[str, Any]] = []
+    upsert = create_autospec(hitl.upsert_hitl_detail, side_effect=lambda **request: made.append(request))
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", upsert)
+    monkeypatch.setattr(ApproveStageOperator, "_set_state_to_skipped", lambda self, tasks, map_index: None)
+    return made
+
+
+def a_strict_campaign(rules: str) -> Campaign:
+    """Staging asks by these rules."""
+    assert "approvers: [olga, ana]" in CAMPAIGN
+    return a_campaign(CAMPAIGN.replace("approvers: [olga, ana]", rules, 1))
+
+
+class Gate:
+    """The chain of questions before staging, answered as people would."""
+
+    def __init__(self, desk: Desk, asked: list[dict[str, Any]], rules: str, hosts: list[Host] | None = None) -> None:
+        self.desk = desk
+        self.asked = asked
+        self.campaign = a_strict_campaign(rules)
+        desk.planned(hosts, campaign=self.campaign)
+        desk.set_stage("dev", StageState.PATCHED)
+        stage = self.campaign.stage("staging")
+        last = questions(stage.approval)
+        with DAG("weekly-linux"):
+            self.tasks = [
+                ApproveStageOperator(
+                    task_id=f"approve_{number}", stage="staging", approvers=self.campaign.approvers(stage),
+                    timeout=stage.approval.timeout, campaign_json=self.campaign.to_json(), number=number, last=last,
+                )
+                for number in range(1, last + 1)
+            ]  # fmt: skip
+
+    def ask(self, number: int = 1) -> dict[str, Any]:
+        """That question is put; what people see."""
+        task = self.tasks[number - 1]
+        before = len(self.asked)
+        with pytest.raises(TaskAwaitingInput):
+            task.execute(self.desk.context(task=task))
+        assert len(self.asked) == before + 1
+        return self.asked[-1]
+
+    def answer(self, number: int, who: str | None, chosen: str = "Approve", **inputs: Any) -> Any:
+        task = self.tasks[number - 1]
+        event = {
+            "chosen_options": [chosen], "params_input": inputs, "responded_at": datetime.now(UTC),
+            "responded_by_user": None if who is None else {"id": who, "name": who},
+        }  # fmt: skip
+        return task.execute_complete(self.desk.context(task=task), event)
+
+    def run(self, number: int) -> Any:
+        """A question that has nobody to ask any more."""
+        task = self.tasks[number - 1]
+        return task.execute(self.desk.context(task=task))
+
+    @property
+    def verdicts(self) -> list[tuple[str, str]]:
+        return [(one.verdict.value, one.author) for one in self.desk.ledger.decisions(RUN)]
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that holds for staging."""
+        return Work(self.desk.context(task=self.tasks[0]), aws_conn_id="a", ledger_conn_id="l").plan
+
+    @property
+    def opened(self) -> bool:
+        """What the stage's task would find."""
+        plan = self.plan
+        stage = plan.stage("staging")
+        answer = approval.may_patch(
+            stage=STAGING, plan=plans.digest(plan), required=True, approvers=stage.approvers,
+            decisions=self.desk.ledger.decisions(RUN),
+        )  # fmt: skip
+        return isinstance(answer, Open)
+
+
+def fleet(desk: Desk, *hosts: Host) -> None:
+    """What AWS has from now on."""
+    desk.gateway.fleet.side_effect = lambda cell, tags: [host for host in hosts if host.cell == cell]
+
+
+def staging(number: int) -> Host:
+    return a_host(number, group_tag="linux-staging", name=f"stg-{number}")
+
+
+def people(request: dict[str, Any]) -> list[str]:
+    return [user["id"] for user in request["assigned_users"]]
+
+
+# --- quorum -------------------------------------------------------------------------------------------------------------
+def test_one_yes_of_two_opens_nothing(desk: Desk, asked: list[Any]) -> None:
+    """The decision is made by the second."""
+    gate = Gate(desk, asked, TWO)
+    gate.ask(1)
+    assert gate.answer(1, "olga")["verdict"] == "undecided"
+    assert (gate.verdicts, gate.opened) == ([], False)
+    gate.ask(2)
+    assert gate.answer(2, "ana")["verdict"] == "approved"
+    assert (gate.verdicts, gate.opened) == ([("approved", "ana")], True)
+
+
+def test_the_second_is_shown_who_has_said_yes_and_why(desk: Desk, asked: list[Any]) -> None:
+    """In a request of its own, since Airflow never changes the text of one."""
+    gate = Gate(desk, asked, TWO)
+    gate.ask(1)
+    gate.answer(1, "olga", reason="tested *on* dev")
+    request = gate.ask(2)
+    assert "1 of 2 have said yes" in request["subject"]
+    assert "olga has said yes at" in request["body"]
+    assert "tested \\*on\\* dev" in request["body"]
+
+
+def test_only_those_whose_answer_counts_are_asked(desk: Desk, asked: list[Any]) -> None:
+    """Airflow refuses the others by itself: who asked for the run (uma), and who has answered."""
+    gate = Gate(desk, asked, TWO)
+    assert people(gate.ask(1)) == ["olga", "ana"]
+    gate.answer(1, "ana")
+    assert people(gate.ask(2)) == ["olga"]
+
+
+@pytest.mark.parametrize(
+    ("who", "why"),
+    [("olga", "has answered already"), ("uma", "uma, who asked for the run, does not count"), ("eve", "eve may not answer")],
+)
+def test_an_answer_that_does_not_count_does_not_burn_the_question(desk: Desk, asked: list[Any], who: str, why: str) -> None:
+    """It is put again, and the ledger says why."""
+    gate = Gate(desk, asked, TWO)
+    gate.ask(1)
+    gate.answer(1, "olga")
+    gate.ask(2)
+    with pytest.raises(TaskAwaitingInput):
+        gate.answer(2, who)
+    (wait,) = desk.ledger.waits(RUN, open_only=True)
+    assert why in wait.reason
+    assert gate.verdicts == []
+    gate.answer(2, "ana")
+    assert gate.opened
+
+
+@pytest.mark.parametrize(
+    ("chosen", "inputs"),
+    [("Approve", {"without": "no-such-host"}), ("Approve", {"without": {"a": 1}}), ("Perhaps", {}), ("Defer", {})],
+)
+def test_an_answer_that_says_nothing_clear_does_not_burn_the_question(
+    desk: Desk, asked: list[Any], chosen: str, inputs: dict[str, Any]
+) -> None:
+    """Airflow's API checks none of it, and a task that failed on it could not be answered again."""
+    gate = Gate(desk, asked, TWO)
+    gate.ask(1)
+    with pytest.raises(TaskAwaitingInput):
+        gate.answer(1, "olga", chosen, **inputs)
+    gate.answer(1, "olga")
+    gate.ask(2)
+    gate.answer(2, "ana")
+    assert gate.opened
+
+
+def test_one_no_shuts_the_gate_with_its_reason(desk: Desk, asked: list[Any]) -> None:
+    """Nobody else is asked, and the stage is skipped."""
+    gate = Gate(desk, asked, TWO)
+    gate.ask(1)
+    gate.answer(1, "olga", "Reject", reason="quarter end")
+    (decision,) = desk.ledger.decisions(RUN)
+    assert (decision.verdict, decision.author, decision.comment) == (Verdict.REJECTED, "olga", "quarter end")
+    assert desk.ledger.stage(RUN, STAGING).state is StageState.SKIPPED
+    assert gate.run(2)["verdict"] == "rejected"
+
+
+def test_silence_on_the_second_question_means_no(desk: Desk, asked: list[Any]) -> None:
+    """However many have said yes."""
+    gate = Gate(desk, asked, TWO)
+    gate.ask(1)
+    gate.answer(1, "olga")
+    gate.ask(2)
+    gate.answer(2, None, "Reject")
+    assert gate.verdicts == [("expired", "-")]
+
+
+def test_the_second_question_has_what_is_left_of_the_time(desk: Desk, asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate as a whole has the campaign's timeout, not each of its questions."""
+    gate = Gate(desk, asked, TWO)
+    gate.ask(1)
+    assert gate.tasks[0].response_timeout == timedelta(hours=24)
+    gate.answer(1, "olga")
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return datetime.now(tz) + timedelta(hours=20)
+
+    monkeypatch.setattr("patchwave.operators.approval.datetime", Later)
+    gate.ask(2)
+    assert timedelta(hours=3, minutes=59) < gate.tasks[1].response_timeout <= timedelta(hours=4)
+
+
+def test_nobody_is_asked_twice_whatever_is_cleared(desk: Desk, asked: list[Any]) -> None:
+    """A retry of the first question finds its answer in the ledger."""
+    gate = Gate(desk, asked, TWO)
+    gate.ask(1)
+    gate.answer(1, "olga")
+    assert gate.run(1)["verdict"] == "undecided"
+    gate.ask(2)
+    gate.answer(2, "ana")
+    assert [gate.run(number)["verdict"] for number in (1, 2)] == ["approved", "approved"]
+    assert len(asked) == 2
+
+
+def test_an_answer_survives_a_death_before_the_decision(desk: Desk, asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next try decides from what the ledger has."""
+    gate = Gate(desk, asked, "approvers: [olga, ana]")
+    gate.ask(1)
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.ledger, "record_decision", die)
+        with pytest.raises(KeyboardInterrupt):
+            gate.answer(1, "olga")
+    assert gate.run(1)["verdict"] == "approved"
+    assert len(asked) == 1
+
+
+def test_a_quorum_that_cannot_come_about_is_said_at_once(desk: Desk, asked: list[Any]) -> None:
+    """Two of olga and uma, and uma asked for the run."""
+    gate = Gate(desk, asked, "approvers: [olga, uma], quorum: 2")
+    with pytest.raises(AirflowFailException, match="uma asked for the run and does not count"):
+        gate.run(1)
+    assert asked == []
+
+
+def test_a_question_that_was_marked_as_done_by_hand_is_missed_at_the_end(desk: Desk, asked: list[Any]) -> None:
+    """The chain ends without its quorum: nothing opens."""
+    gate = Gate(desk, asked, TWO)
+    gate.ask(2)
+    with pytest.raises(AirflowFailException, match="needs 1 more to say yes, and this gate has no question left"):
+        gate.answer(2, "ana")
+    assert not gate.opened
+
+
+# --- fewer hosts --------------------------------------------------------------------------------------------------------
+def test_a_yes_to_fewer_hosts_is_a_yes_to_another_plan(desk: Desk, asked: list[Any]) -> None:
+    """Those left out are excluded with who left them out; the plan that was shown stays in the ledger and opens nothing."""
+    gate = Gate(desk, asked, TWO, [*HOSTS, staging(5), staging(6)])
+    shown = gate.plan
+    gate.ask(1)
+    gate.answer(1, "olga", without="stg-5")
+    gate.ask(2)
+    gate.answer(2, "ana", without=str(host_id(6)))
+    assert [host.id for host in gate.plan.stage("staging").hosts] == [host_id(3)]
+    assert {one.host: one.reason for one in gate.plan.exclusions}[host_id(5)] == "left out at the gate by olga, ana"
+    assert gate.opened
+    assert plans.from_json(desk.ledger.document(RUN, "plan")) == shown
+    assert [one.plan for one in desk.ledger.decisions(RUN)] == [plans.digest(gate.plan)] != [plans.digest(shown)]
+
+
+def test_fewer_hosts_in_one_stage_leave_what_was_approved_for_another(desk: Desk, asked: list[Any]) -> None:
+    """A stage before it keeps the plan that it was patched under."""
+    gate = Gate(desk, asked, "approvers: [olga]", [*HOSTS, staging(5)])
+    first = plans.digest(gate.plan)
+    gate.ask(1)
+    gate.answer(1, "olga", without="stg-5")
+    task = ApproveStageOperator(task_id="dev", stage="dev", approvers=(), timeout=timedelta(hours=1), campaign_json="{}")
+    assert plans.digest(Work(desk.context(task=task), aws_conn_id="a", ledger_conn_id="l").plan) == first
+    assert plans.digest(Work(desk.context(), aws_conn_id="a", ledger_conn_id="l").plan) == plans.digest(gate.plan)
+
+
+# --- void ---------------------------------------------------------------------------------------------------------------
+TOLERANT = "approvers: [olga, ana], tolerance: 1"
+
+
+def test_a_gate_that_may_be_void_has_questions_for_asking_again() -> None:
+    """Each with its own text."""
+    assert questions(a_strict_campaign(TWO).stage("staging").approval) == 2
+    assert questions(a_strict_campaign(f"{TWO}, tolerance: 10%").stage("staging").approval) == 2 * ROUNDS
+
+
+def test_what_is_within_the_tolerance_stays_approved(desk: Desk, asked: list[Any]) -> None:
+    """One host came; the plan says that such are patched too."""
+    gate = Gate(desk, asked, TOLERANT)
+    gate.ask(1)
+    fleet(desk, *HOSTS, staging(5))
+    gate.answer(1, "olga")
+    assert gate.opened
+    assert "approval.void" not in desk.journal
+
+
+def test_beyond_it_the_approval_is_void_and_asked_again_with_the_difference(desk: Desk, asked: list[Any]) -> None:
+    """The yes was to other hosts; the next one is to those that are there."""
+    gate = Gate(desk, asked, TOLERANT)
+    gate.ask(1)
+    fleet(desk, *HOSTS, staging(5), staging(6))
+    assert gate.answer(1, "olga")["verdict"] == "undecided"
+    assert (gate.verdicts, gate.opened) == ([], False)
+    (void,) = [one.data for one in desk.ledger.journal(RUN) if one.kind == "approval.void"]
+    assert void["added"] == [host_id(5), host_id(6)]
+    assert void["reason"] == "the approval is void: since the plan was made 2 hosts came and 0 went; 1 may differ"
+    request = gate.ask(2)
+    assert "## Changed since this run's plan was shown or made" in request["body"]
+    assert f"+ {host_id(5)} (stg-5): wave" in request["body"]
+    assert people(request) == ["olga", "ana"]
+    gate.answer(2, "olga")
+    assert gate.opened
+    assert {host.id for host in gate.plan.stage("staging").hosts} == {host_id(3), host_id(5), host_id(6)}
+    assert gate.run(3)["verdict"] == "approved"
+
+
+def test_hosts_that_went_void_it_too(desk: Desk, asked: list[Any]) -> None:
+    """Ten hosts were approved, of which eight are gone: the two that are left are another question."""
+    gate = Gate(desk, asked, TOLERANT, [*HOSTS, staging(5), staging(6)])
+    fleet(desk, *HOSTS, staging(5), staging(6))
+    gate.ask(1)
+    fleet(desk, *HOSTS)
+    gate.answer(1, "ana")
+    assert not gate.opened
+    assert f"- {host_id(5)} (stg-5)" in gate.ask(2)["body"]
+
+
+def test_nobody_is_asked_about_hosts_that_are_gone_already(desk: Desk, asked: list[Any]) -> None:
+    """Days may lie between the plan and the gate of the last stage: the question is about the hosts of now."""
+    gate = Gate(desk, asked, TOLERANT)
+    fleet(desk, *HOSTS, staging(5), staging(6))
+    request = gate.ask(1)
+    assert "3 hosts" in request["subject"]
+    assert f"+ {host_id(5)}" in request["body"]
+    gate.answer(1, "olga")
+    assert gate.opened
+
+
+def test_a_stage_that_never_holds_still_is_not_patched(desk: Desk, asked: list[Any]) -> None:
+    """After the last question there is none; nothing opens."""
+    gate = Gate(desk, asked, TOLERANT)
+    hosts = [*HOSTS]
+    fleet(desk, *hosts)
+    for number in range(1, ROUNDS + 1):
+        gate.ask(number)
+        hosts += [staging(10 * number), staging(10 * number + 1)]
+        fleet(desk, *hosts)
+        if number < ROUNDS:
+            gate.answer(number, "olga")
+        else:
+            with pytest.raises(AirflowFailException, match="no question left; nothing is patched"):
+                gate.answer(number, "olga")
+    assert not gate.opened
+
+
+def test_without_a_tolerance_aws_is_not_asked(desk: Desk, asked: list[Any]) -> None:
+    """As before there was a choice."""
+    gate = Gate(desk, asked, TWO)
+    gate.ask(1)
+    gate.answer(1, "olga")
+    desk.gateway.fleet.assert_not_called()
+
+
+# --- the plan approved before -------------------------------------------------------------------------------------------
+def test_the_gate_says_what_is_new_since_the_plan_approved_before(desk: Desk, asked: list[Any]) -> None:
+    """An approver of the tenth weekly plan reads that first."""
+    gate = Gate(desk, asked, "approvers: [olga, ana]", [*HOSTS, staging(5)])
+    assert "No plan of this campaign was approved for this stage before." in gate.ask(1)["body"]
+    before = RunId("weekly-linux/last-week")
+    at = datetime.now(UTC) - timedelta(days=7)
+    plan = a_plan(HOSTS, run=before, now=at, campaign=gate.campaign)
+    desk.ledger.open_run(a_run(before, began_at=at), [STAGING])
+    desk.ledger.put_document(before, "plan", plans.to_json(plan), at=at)
+    desk.ledger.record_decision(
+        Decision(run=before, stage=STAGING, plan=plans.digest(plan), verdict=Verdict.APPROVED, author="ana", at=at)
+    )
+    body = gate.ask(1)["body"]
+    assert "## Difference from the plan approved before, by ana" in body
+    assert f"+ {host_id(5)} (stg-5): wave" in body
+    assert body.index("## Difference from") < body.index("## Stages, in this order")
