@@ -328,6 +328,8 @@ Days by severity stand under `deadlines:`, or the name of a table and where the 
 - `known_exploited` needs CISA's catalogue. If its address cannot be read, the last copy in the ledger stands in for it, up to
   the age `oldest`, and triage and report name it. Without one `scan_findings` is tried again and then fails: a finding that is
   exploited must not get months because a proxy was down. A file is never replaced: one that is broken fails the task at once.
+- While a stage soaks, the catalogue is read again every hour. What has become more urgent changes the triage, is a record of
+  the journal (`finding.reprioritised`), and is named in the reason of the wait. The plan stays what was approved.
 - A catalogue of your own: `catalogue: kev.json`, a file beside the policies. CISA's SSVC answers come from CVE records
   (`vulnrichment:`, a file or a copy of github.com/cisagov/vulnrichment), EPSS from FIRST's CSV file. Check all of them:
   `python -m patchwave validate include/policies/bod-26-04.yaml`.

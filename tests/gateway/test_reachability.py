@@ -6,7 +6,8 @@ from typing import Any
 
 from patchwave.campaign.reachability import Reach
 from patchwave.campaign.values import HostId
-from tests.gateway.conftest import CELL, Wire, host
+from tests.gateway.conftest import CELL, Wire, host, session_with_keys
+from tests.gateway.test_against_awsim import Simulated, aws, staging  # noqa: F401 - aws is a fixture
 
 ELB = "arn:aws:elasticloadbalancing:eu-central-1:111111111111"
 ONE, TWO = HostId(host(1)), HostId(host(2))
@@ -105,3 +106,21 @@ def test_a_target_group_that_is_gone_meanwhile_holds_nobody(wire: Wire) -> None:
 def test_nobody_is_asked_about_no_hosts(wire: Wire) -> None:
     """No findings, no calls."""
     assert wire.gateway.reach(CELL, []) == {}
+
+
+def test_awsim_and_the_gateway_agree_on_who_is_behind_a_load_balancer(aws: Simulated) -> None:  # noqa: F811
+    """Over HTTP, by the words of AWS's model: hosts of the shipped world have private addresses only, until one is registered."""
+    one, two = [host.id for host in staging(aws)][:2]
+    session, place = session_with_keys(CELL), {"region_name": CELL.region, "endpoint_url": aws.url}
+    elb = session.client("elbv2", **place)
+    subnets = [row["SubnetId"] for row in session.client("ec2", **place).describe_subnets()["Subnets"]][:2]
+    for name, scheme, target in (("front", "internet-facing", one), ("back", "internal", two)):
+        (balancer,) = elb.create_load_balancer(Name=name, Subnets=subnets, Scheme=scheme)["LoadBalancers"]
+        (group,) = elb.create_target_group(Name=name, Protocol="HTTP", Port=80, VpcId=balancer["VpcId"])["TargetGroups"]
+        elb.create_listener(
+            LoadBalancerArn=balancer["LoadBalancerArn"], Protocol="HTTP", Port=80,
+            DefaultActions=[{"Type": "forward", "TargetGroupArn": group["TargetGroupArn"]}],
+        )  # fmt: skip
+        elb.register_targets(TargetGroupArn=group["TargetGroupArn"], Targets=[{"Id": target}])
+    gone = HostId("i-0fffffffffffffff0")
+    assert aws.gateway.reach(CELL, [one, two, gone]) == {one: Reach(balancers=("front",)), two: Reach()}

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
+from patchwave.campaign import plan as plans
 from patchwave.campaign import policy, report
 from patchwave.campaign.catalogues import Catalogue
 from patchwave.campaign.findings import Finding
@@ -17,14 +18,15 @@ from patchwave.campaign.policy import Track
 from patchwave.campaign.reachability import Reach
 from patchwave.campaign.values import RunId
 from patchwave.hooks.catalogues import CatalogueUnavailable
-from patchwave.ledger.store import Run
+from patchwave.ledger.store import Run, StageState
 from patchwave.operators import findings
 from patchwave.operators.base import Work
 from patchwave.operators.findings import ClassifyOperator, ScanFindingsOperator
-from tests.domain.builders import host_id
+from patchwave.operators.health import SoakOperator
+from tests.domain.builders import a_plan, host_id
 from tests.domain.test_catalogues import EPSS, a_file, a_record, an_entry
 from tests.domain.test_severity import finding
-from tests.operators.work import CAMPAIGN_JSON, RUN, Desk
+from tests.operators.work import CAMPAIGN_JSON, HOSTS, RUN, Desk
 
 POLICIES = Path(__file__).parents[2] / "include" / "policies"
 BOD = (POLICIES / "bod-26-04.yaml").read_text(encoding="utf-8")
@@ -212,6 +214,36 @@ def test_a_newer_catalogue_changes_the_triage_and_is_written_down(desk: Desk, tm
     assert entry.data["sentence"] == change.sentence
     assert findings.read_triage(work(desk)).assessments[0].vulnerability == "CVE-2026-0002"
     assert findings.reprioritise(work(desk)) == ()
+
+
+def soaking(desk: Desk, text: str) -> str:
+    """Why the soak of dev says that it waits, ten minutes after the stage was patched."""
+    if not desk.ledger.runs():
+        classified(desk, text)
+        plan = a_plan(HOSTS, run=RUN)
+        desk.ledger.put_document(RUN, "plan", plans.to_json(plan), at=datetime.now(UTC))
+        desk.set_stage("dev", StageState.PATCHED, ago=timedelta(minutes=10))
+    with pytest.raises(TaskDeferred) as deferred:
+        SoakOperator(task_id="soak", stage="dev").execute(desk.context())
+    (wait,) = desk.ledger.waits(RUN, open_only=True)
+    assert wait.until is not None
+    looks = datetime.fromisoformat(deferred.value.trigger.until)
+    assert looks < wait.until, "it looks at the catalogue before the soak is over"
+    return wait.reason
+
+
+def test_a_soak_reads_the_catalogue_again_and_says_what_has_become_more_urgent(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks at a campaign that waits sees that it should hurry; so does every later look."""
+    monkeypatch.setattr("patchwave.operators.health.READ_AGAIN", timedelta(minutes=5))
+    text = from_files(tmp_path, "CVE-2026-9999")
+    assert "more urgent" not in soaking(desk, text)
+    newer = a_file(an_entry("CVE-2026-0002"), catalogVersion="2026.06.13", dateReleased="2026-06-13T15:00:00Z")
+    (tmp_path / "kev.json").write_text(newer, encoding="utf-8")
+    assert f"; more urgent since the run began: CVE-2026-0002 on {HOST}: deadline " in soaking(desk, text)
+    (tmp_path / "kev.json").unlink()
+    assert "; more urgent since the run began: CVE-2026-0002" in soaking(desk, text), "a catalogue that is gone ends no wait"
 
 
 def test_a_policy_by_severity_has_nothing_to_reprioritise(desk: Desk) -> None:

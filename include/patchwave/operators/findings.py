@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from logging import Logger
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowSkipException
@@ -17,7 +18,7 @@ from patchwave.campaign import findings as finding_values
 from patchwave.campaign.catalogues import Catalogue, Known
 from patchwave.campaign.deadlines import Wanted
 from patchwave.campaign.definition import Campaign, written_duration
-from patchwave.campaign.errors import Permanent
+from patchwave.campaign.errors import PatchwaveError, Permanent
 from patchwave.campaign.findings import Coverage, Finding, Severity
 from patchwave.campaign.reachability import Reach
 from patchwave.campaign.values import Cell, HostId, StageName
@@ -33,6 +34,9 @@ KNOWN = "known.before"
 """What deadlines are decided by beside the findings; absent where the policy wants nothing."""
 CATALOGUE = "catalogue"
 """CISA's catalogue as the run read it; a later run may need it when the address cannot be read."""
+
+REPRIORITISED = "finding.reprioritised"
+"""Record of the journal: a newer catalogue has changed a finding's deadline or track; it carries the sentence."""
 
 MOST_REASONS = 20
 """So many reasons of deadlines are written into the task's log; all of them are in the triage."""
@@ -247,7 +251,7 @@ def reprioritise(work: Work) -> tuple[severity.Change, ...]:
     """Judge the run's findings again if CISA's catalogue has a newer release; the changes, most urgent first.
 
     The new triage takes the place of the old one in the ledger, and each change is a record of the journal
-    (``finding.reprioritised``). A plan that was made before stays what it is: it names hosts, and those are the same.
+    (`REPRIORITISED`). A plan that was made before stays what it is: it names hosts, and those are the same.
 
     Raises:
         Permanent, Transient: as `known_of`.
@@ -263,10 +267,33 @@ def reprioritise(work: Work) -> tuple[severity.Change, ...]:
         return ()
     for one in changes:
         data = {"finding": one.after.finding, "sooner": one.sooner, "sentence": one.sentence, "catalogue": newest.version}
-        work.ledger.record(work.run_id, "finding.reprioritised", data, at=work.now)
+        work.ledger.record(work.run_id, REPRIORITISED, data, at=work.now)
     work.ledger.put_document(work.run_id, CATALOGUE, _CATALOGUE.dump_python(newest, mode="json"), at=work.now)
     work.ledger.put_document(work.run_id, TRIAGE, json.loads(newer.to_json()), at=work.now)
     return changes
+
+
+def news(work: Work, log: Logger) -> str:
+    """Read CISA's catalogue again and say what it has made more urgent since the run began, for the reason of a wait.
+
+    Returns:
+        Empty if nothing has, or if the policy does not go by the catalogue. One that cannot be read is no news either: what
+        waits goes on waiting, and the log says why.
+    """
+    if work.policy.deadlines.wanted.catalogue is None:
+        return ""
+    try:
+        for one in reprioritise(work):
+            log.warning("Judged again by a newer catalogue: %s", one.sentence)
+    except PatchwaveError as error:
+        log.warning("CISA's catalogue was not read again: %s", error)
+    urgent = [
+        one.data["sentence"] for one in work.ledger.journal(work.run_id) if one.kind == REPRIORITISED and one.data["sooner"]
+    ]
+    if not urgent:
+        return ""
+    more = f", and {len(urgent) - 1} more" if len(urgent) > 1 else ""
+    return f"more urgent since the run began: {urgent[0]}{more}"
 
 
 class ClassifyOperator(CampaignOperator):

@@ -13,12 +13,15 @@ from patchwave.campaign.rollout import HostState
 from patchwave.campaign.values import Cell, HostId, StageName
 from patchwave.ledger.changes import EXPLAINED, explained
 from patchwave.ledger.store import StageState
-from patchwave.operators import stages
+from patchwave.operators import findings, stages
 from patchwave.operators.base import CampaignOperator, Work
 from patchwave.operators.notifications import tell
 
 LOOK_AGAIN = timedelta(minutes=2)
 """EC2's status checks are made every minute, the agent's ping lags up to five."""
+
+READ_AGAIN = timedelta(hours=1)
+"""CISA adds to its catalogue several times a week, at any hour."""
 
 SERVING = frozenset({HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.PENDING_REBOOT})
 """Classes of hosts that have to serve after their stage; for all others the rollout has said already what is wrong."""
@@ -90,6 +93,9 @@ class HealthOperator(CampaignOperator):
 class SoakOperator(CampaignOperator):
     """Lets a patched stage run for a while before the next one begins.
 
+    Where the policy goes by CISA's catalogue, it is read again every hour: what becomes more urgent meanwhile changes the triage
+    and is named in the reason of the wait.
+
     Args:
         stage: name of the stage.
     """
@@ -109,11 +115,15 @@ class SoakOperator(CampaignOperator):
         until = row.ended_at + stage.soak
         subject = f"soak of {self.stage}"
         if work.now < until:
+            news = findings.news(work, self.log)
+            soaks = f"stage {self.stage} soaks for {stage.soak} before anything further is patched"
+            goes_by_catalogue = work.policy.deadlines.wanted.catalogue is not None
             self.wait(
                 work,
                 subject=subject,
-                reason=f"stage {self.stage} soaks for {stage.soak} before anything further is patched",
+                reason=f"{soaks}; {news}" if news else soaks,
                 ends="the time is over",
                 until=until,
+                look_at=min(until, work.now + READ_AGAIN) if goes_by_catalogue else until,
             )
         work.ledger.end_wait(work.run_id, subject, at=work.now)
