@@ -167,10 +167,14 @@ def test_findings_on_packages_of_the_operating_system_become_advisories() -> Non
         vulnerability="CVE-1", severity=Severity.HIGH, packages=packages, fix="YES", first_seen=NOW, updated=NOW,
     )  # fmt: skip
     elsewhere = replace(finding, resource="i-2")
-    found = locks.advisories([finding, replace(finding, vulnerability="ALAS-1"), elsewhere], {HostId("i-1"): AMAZON})
+    notice = replace(finding, vulnerability="ALAS-1")
+    told = replace(notice, vulnerability="ALAS-2", related=("CVE-8", "CVE-9"))
+    found = locks.advisories([finding, notice, told, elsewhere], {HostId("i-1"): AMAZON})
     assert [(one.package, one.fixed_in, one.id, one.vulnerability) for one in found] == [
         ("kernel", "0:6.2", "", "CVE-1"),
         ("kernel", "0:6.2", "ALAS-1", ""),
+        ("kernel", "0:6.2", "ALAS-2", "CVE-8"),
+        ("kernel", "0:6.2", "ALAS-2", "CVE-9"),
     ]
 
 

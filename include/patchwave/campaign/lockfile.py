@@ -137,13 +137,21 @@ def advisories(findings: Iterable[Finding], platforms: Mapping[HostId, str]) -> 
             package=package.name,
             fixed_in=package.fixed_in or "",
             id="" if finding.vulnerability.startswith("CVE-") else finding.vulnerability,
-            vulnerability=finding.vulnerability if finding.vulnerability.startswith("CVE-") else "",
+            vulnerability=vulnerability,
         )
         for finding in findings
         if finding.host in platforms
         for package in finding.packages
         if package.manager == "OS" and package.fixed_in
+        for vulnerability in _vulnerabilities(finding)
     )
+
+
+def _vulnerabilities(finding: Finding) -> Sequence[str]:
+    """Of a CVE itself; of a vendor's advisory those that it mends, or one that nobody named."""
+    if finding.vulnerability.startswith("CVE-"):
+        return [finding.vulnerability]
+    return [one for one in finding.related if one.startswith("CVE-")] or [""]
 
 
 # --- the lockfile -------------------------------------------------------------------------------------------------------
