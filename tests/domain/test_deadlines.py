@@ -81,7 +81,7 @@ def test_the_sentence_gives_every_answer_with_where_it_comes_from():
     found = due(known(CVE, reach=INTERNET, ssvc=WORST))
     assert found.because == (
         "CISA BOD 26-04, row 15 (3 days & forensic investigation): known exploited yes (CISA's catalogue 2026.06.12 lists it "
-        f"since {SEEN - timedelta(days=30):%Y-%m-%d}); publicly exposed yes (public address 203.0.113.7); automatable yes "
+        f"since {SEEN - timedelta(days=30):%Y-%m-%d}); publicly exposed yes (it has a public address); automatable yes "
         "(CISA's SSVC answer); technical impact total (CISA's SSVC answer)"
     )
 
@@ -89,9 +89,9 @@ def test_the_sentence_gives_every_answer_with_where_it_comes_from():
 def test_an_answer_that_nobody_knows_is_the_policys_and_says_so():
     """Unknown is neither yes nor no: a person has decided what it counts as."""
     said = due(known(reach=None)).because
-    assert "publicly exposed yes (the policy's answer where it is unknown: EC2 did not describe the host)" in said
-    assert "automatable yes (the policy's answer where it is unknown: nobody has judged it)" in said
-    assert "technical impact total (the policy's answer where it is unknown: nobody has judged it)" in said
+    assert "publicly exposed yes (unknown: EC2 did not describe the host; so the policy answers)" in said
+    assert "automatable yes (unknown: nobody has judged it; so the policy answers)" in said
+    assert "technical impact total (unknown: nobody has judged it; so the policy answers)" in said
 
 
 def test_a_host_is_not_exposed_only_if_somebody_looked():
@@ -101,7 +101,7 @@ def test_a_host_is_not_exposed_only_if_somebody_looked():
 
 
 @pytest.mark.parametrize(("reach", "sign"), [
-    (Reach(addresses=("203.0.113.7",)), "public address 203.0.113.7"),
+    (Reach(addresses=("203.0.113.7",)), "it has a public address"),
     (Reach(balancers=("front",)), "behind the internet-facing load balancer front"),
     (Reach(tags={"Exposure": "internet"}), "tag Exposure=internet"),
 ])  # fmt: skip
@@ -113,7 +113,7 @@ def test_one_sign_is_enough(reach: Reach, sign: str):
 def test_a_function_is_no_host_that_somebody_could_look_at():
     """Its ARN is no instance id; whether it is exposed, the policy says."""
     said = due(known(), resource="arn:aws:lambda:x", resource_type="AWS_LAMBDA_FUNCTION").because
-    assert "publicly exposed yes (the policy's answer where it is unknown: AWS_LAMBDA_FUNCTION is no EC2 instance)" in said
+    assert "publicly exposed yes (unknown: AWS_LAMBDA_FUNCTION is no EC2 instance; so the policy answers)" in said
 
 
 def test_an_advisory_is_looked_up_by_the_cve_ids_that_it_mends():
@@ -125,7 +125,7 @@ def test_an_advisory_is_looked_up_by_the_cve_ids_that_it_mends():
 def test_an_advisory_without_cve_ids_cannot_be_looked_up():
     """Not listed and not able to be listed are different answers."""
     said = due(known(CVE), vulnerability="ALAS2023-2026-123").because
-    assert "known exploited no (the policy's answer where it is unknown: ALAS2023-2026-123 names no CVE id)" in said
+    assert "known exploited no (unknown: ALAS2023-2026-123 names no CVE id; so the policy answers)" in said
 
 
 def test_the_worst_of_several_answers_counts():
@@ -141,7 +141,7 @@ def test_epss_answers_where_cisa_does_not_and_only_upwards():
     mine = a_policy(deadlines)
     assert mine.deadlines.wanted.epss == "epss.csv"
     assert "automatable yes (EPSS 0.300, at least 0.1)" in due(known(epss={CVE: 0.3}), mine).because
-    assert "automatable no (the policy's" in due(known(epss={CVE: 0.09}), mine).because
+    assert "automatable no (unknown: " in due(known(epss={CVE: 0.09}), mine).because
     assert "automatable no (CISA's" in due(known(epss={CVE: 0.9}, ssvc=HARMLESS), mine).because
 
 
@@ -288,7 +288,7 @@ def test_not_knowing_never_gives_more_time_than_the_policys_own_answers(by: Poli
     found = by.deadlines.answers(one, facts)
     for column, source in by.deadlines.inputs.items():
         stated = getattr(source, "if_unknown", None)
-        if "where it is unknown" in found[column].because:
+        if "so the policy answers" in found[column].because:
             assert found[column].value == stated
     blind = by.deadlines.answers(replace(one, exploit_known=False), NOTHING)
     assert all(blind[column].value == source.if_unknown for column, source in by.deadlines.inputs.items()

@@ -284,7 +284,7 @@ def cve_ids(finding: Finding) -> tuple[str, ...]:
 
 
 def _unknown(value: str, why: str) -> Answer:
-    return Answer(value=value, because=f"the policy's answer where it is unknown: {why}")
+    return Answer(value=value, because=f"unknown: {why}; so the policy answers")
 
 
 def _nobody_says(finding: Finding) -> str:

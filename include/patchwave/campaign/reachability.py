@@ -35,6 +35,7 @@ class Reach:
         """The sign in words; empty if the host does not show it."""
         match sign:
             case Sign.PUBLIC_ADDRESS:
-                return f"public address {self.addresses[0]}" if self.addresses else ""
+                # Which one is not said: a thousand hosts would have a thousand reasons, and nobody reads those.
+                return "it has a public address" if self.addresses else ""
             case Sign.INTERNET_FACING_LOAD_BALANCER:
                 return f"behind the internet-facing load balancer {self.balancers[0]}" if self.balancers else ""
