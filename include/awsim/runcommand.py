@@ -486,9 +486,6 @@ def _meant(host: Host, target: dict[str, Any]) -> bool:
 
 
 def _resolve(world: World, command: Command) -> None:
-    if command.cancelled:
-        command.resolved = True
-        return
     hosts = world.hosts_in(command.account, command.region)
     if command.instance_ids:
         by_id = {host.id: host for host in hosts}
@@ -497,6 +494,9 @@ def _resolve(world: World, command: Command) -> None:
         command.queue = select(world, command.account, command.region, command.targets)
     command.target_count = len(command.queue)
     command.resolved = True
+    if command.cancelled:
+        _finish_queue(world, command, "Cancelled", "Cancelled")
+        return
     if command.alarm:
         _poll_alarm(world, command)
     _dispatch(world, command)

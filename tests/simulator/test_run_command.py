@@ -199,6 +199,18 @@ def test_targets_by_tag_are_resolved_in_aws(aws):
     assert aws.status(nobody) == "NoInstancesInTag"
 
 
+def test_a_command_cancelled_at_once_ends_cancelled_on_each_of_its_hosts(aws):
+    """Before it was sent to anybody: it has targets all the same, and none of them ever begins."""
+    hosts = aws.hosts("web")
+    command = aws.patch(*hosts)
+    aws.ssm.cancel_command(CommandId=command)
+    aws.advance(60)
+    assert aws.details(command) == dict.fromkeys(hosts, "Cancelled")
+    (row,) = aws.ssm.list_commands(CommandId=command)["Commands"]
+    assert (row["Status"], row["TargetCount"], row["CompletedCount"]) == ("Cancelled", len(hosts), len(hosts))
+    assert not [event for host in hosts for event in aws.events(host)]
+
+
 def test_a_cancelled_command_stops_what_has_not_begun(aws):
     """Unsent hosts are Cancelled at once; what scans is stopped; a package transaction goes on to its end."""
     first, second, *_ = hosts = aws.hosts("web")
