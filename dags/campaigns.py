@@ -111,7 +111,7 @@ def build(campaign: Campaign, rules: Policy) -> DAG:
                     trigger_rule="all_success" if stage.approval.required else turn,
                 )
                 if stage.approval.required:
-                    last = questions(stage.approval)
+                    last = questions(stage)
                     # One task a question: Airflow shows the first text of a task instance for ever.
                     asks = [
                         ApproveStageOperator(

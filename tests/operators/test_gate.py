@@ -9,7 +9,7 @@ from unittest.mock import create_autospec
 import pytest
 from airflow.providers.standard.operators import hitl
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
+from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
 
 from patchwave.campaign import approval
 from patchwave.campaign import plan as plans
@@ -60,7 +60,7 @@ class Gate:
         desk.planned(hosts, campaign=self.campaign)
         desk.set_stage("dev", StageState.PATCHED)
         stage = self.campaign.stage("staging")
-        last = questions(stage.approval)
+        last = questions(stage)
         with DAG("weekly-linux"):
             self.tasks = [
                 ApproveStageOperator(
@@ -260,6 +260,19 @@ def test_an_answer_survives_a_death_before_the_decision(desk: Desk, asked: list[
     assert len(asked) == 1
 
 
+def test_who_has_answered_for_another_stage_answers_for_this_one(desk: Desk, asked: list[Any]) -> None:
+    """Both are of one plan, and each is a question of its own."""
+    gate = Gate(desk, asked, "approvers: [olga, ana]")
+    gate.ask(1)
+    gate.answer(1, "olga")
+    desk.set_stage("staging", StageState.PATCHED)
+    for task in gate.tasks:
+        task.stage = "prod"
+    gate.ask(1)
+    assert gate.answer(1, "olga")["verdict"] == "approved"
+    assert [(one.stage, one.author) for one in desk.ledger.decisions(RUN)] == [("staging", "olga"), ("prod", "olga")]
+
+
 def test_a_quorum_that_cannot_come_about_is_said_at_once(desk: Desk, asked: list[Any]) -> None:
     """Two of olga and uma, and uma asked for the run."""
     gate = Gate(desk, asked, "approvers: [olga, uma], quorum: 2")
@@ -310,8 +323,9 @@ TOLERANT = "approvers: [olga, ana], tolerance: 1"
 
 def test_a_gate_that_may_be_void_has_questions_for_asking_again() -> None:
     """Each with its own text."""
-    assert questions(a_strict_campaign(TWO).stage("staging").approval) == 2
-    assert questions(a_strict_campaign(f"{TWO}, tolerance: 10%").stage("staging").approval) == 2 * ROUNDS
+    assert questions(a_strict_campaign(TWO).stage("staging")) == 2
+    assert questions(a_strict_campaign(f"{TWO}, tolerance: 10%").stage("staging")) == 2 * ROUNDS
+    assert questions(a_strict_campaign(f"{TWO}}}\n    window: {NIGHTLY}").stage("staging")) == 2 * ROUNDS
 
 
 def test_what_is_within_the_tolerance_stays_approved(desk: Desk, asked: list[Any]) -> None:
@@ -389,6 +403,90 @@ def test_without_a_tolerance_aws_is_not_asked(desk: Desk, asked: list[Any]) -> N
     gate.ask(1)
     gate.answer(1, "olga")
     desk.gateway.fleet.assert_not_called()
+
+
+# --- deferred -----------------------------------------------------------------------------------------------------------
+NIGHTLY = "{cron: '0 22 * * *', duration: 4h, timezone: UTC"
+WINDOWED = f"approvers: [olga, ana]}}\n    window: {NIGHTLY}"
+TEN = datetime(2026, 3, 10, 22, 30, tzinfo=UTC)
+"""Half an hour after an opening."""
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
+    """The campaign's time; a test may set it."""
+    times = [TEN]
+    monkeypatch.setattr("patchwave.operators.base.clock.now", lambda: times[-1])
+    return times
+
+
+def test_without_a_window_there_is_nothing_to_defer_to(desk: Desk, asked: list[Any]) -> None:
+    """The button is not there."""
+    assert Gate(desk, asked, TOLERANT).ask(1)["options"] == ["Approve", "Reject"]
+
+
+def test_a_deferral_lets_the_opening_pass_and_asks_again(desk: Desk, asked: list[Any], now: list[datetime]) -> None:
+    """Neither a yes nor a no: the next task waits without a worker, then puts the question once more, with the reason."""
+    gate = Gate(desk, asked, WINDOWED)
+    assert gate.ask(1)["options"] == ["Approve", "Reject", "Defer"]
+    assert gate.answer(1, "olga", "Defer", reason="quarter end")["verdict"] == "deferred"
+    assert gate.verdicts == []
+    with pytest.raises(TaskDeferred) as waits:
+        gate.run(2)
+    closes = TEN.replace(hour=2, minute=0) + timedelta(days=1)
+    assert waits.value.trigger.serialize()[1] == {"until": closes.isoformat()}
+    (wait,) = desk.ledger.waits(RUN, open_only=True)
+    assert (wait.reason, wait.until) == ("olga deferred stage staging to the next window: quarter end", closes)
+    now.append(closes)
+    task = gate.tasks[1]
+    with pytest.raises(TaskAwaitingInput):
+        task.ask_again(desk.context(task=task), {"because": "moment"})
+    assert people(asked[-1]) == ["olga", "ana"]
+    assert "quarter end" in asked[-1]["body"]
+    gate.answer(2, "olga")
+    assert gate.opened
+
+
+def test_before_an_opening_the_next_one_is_let_pass(desk: Desk, asked: list[Any], now: list[datetime]) -> None:
+    """That is the one which the approval would have been for."""
+    now.append(TEN.replace(hour=12))
+    gate = Gate(desk, asked, WINDOWED)
+    gate.ask(1)
+    gate.answer(1, "olga", "Defer")
+    with pytest.raises(TaskDeferred) as waits:
+        gate.run(2)
+    assert waits.value.trigger.serialize()[1] == {"until": "2026-03-11T02:00:00+00:00"}
+
+
+def test_a_yes_before_a_deferral_is_asked_for_again(desk: Desk, asked: list[Any], now: list[datetime]) -> None:
+    """A night later it is another question, and all of the quorum are asked."""
+    gate = Gate(desk, asked, f"{TWO}}}\n    window: {NIGHTLY}")
+    gate.ask(1)
+    gate.answer(1, "olga")
+    gate.ask(2)
+    gate.answer(2, "ana", "Defer")
+    assert gate.run(1)["verdict"] == "undecided"
+    now.append(TEN + timedelta(days=1))
+    assert people(gate.ask(3)) == ["olga", "ana"]
+    gate.answer(3, "ana")
+    assert not gate.opened
+    gate.ask(4)
+    gate.answer(4, "olga")
+    assert gate.opened
+
+
+def test_nobody_can_defer_what_could_not_be_asked_again(desk: Desk, asked: list[Any], now: list[datetime]) -> None:
+    """The last question has no such button, and its word is not understood."""
+    gate = Gate(desk, asked, WINDOWED)
+    for number in range(1, ROUNDS):
+        gate.ask(number)
+        gate.answer(number, "olga", "Defer")
+        now.append(now[-1] + timedelta(days=1))
+    assert gate.ask(ROUNDS)["options"] == ["Approve", "Reject"]
+    with pytest.raises(TaskAwaitingInput):
+        gate.answer(ROUNDS, "olga", "Defer")
+    gate.answer(ROUNDS, "olga")
+    assert gate.opened
 
 
 # --- the plan approved before -------------------------------------------------------------------------------------------

@@ -35,32 +35,37 @@ from patchwave.campaign.approval import (
     Verdict,
     Vote,
 )
-from patchwave.campaign.definition import Approval, Campaign, Event
+from patchwave.campaign.definition import Campaign, Event, Stage
 from patchwave.campaign.errors import Permanent
 from patchwave.campaign.plan import Plan, StagePlan
 from patchwave.campaign.values import StageName
+from patchwave.execution import openings
 from patchwave.ledger import approved
-from patchwave.ledger.store import WaitRow
+from patchwave.ledger.store import Entry, WaitRow
 from patchwave.operators import stages
 from patchwave.operators.base import PLAN, Work
 from patchwave.operators.links import RunPageLink
 from patchwave.operators.notifications import tell
 from patchwave.operators.plan import fleet_now, made_of
+from patchwave.triggers.watch import MomentTrigger
 
 NOBODY = "-"
 ROUNDS = 3
 """How often the people of a gate are asked at most where the stage's hosts change while they are."""
 ASKED = "approval.asked"
 """Kind of the journal's record of a question."""
+DEFERRED = "approval.deferred"
+"""Kind of the journal's record of a question that somebody put off; answers before it count no more."""
 RENEWED = "plan.renewed"
 """Kind of the journal's record of a plan that was out of date before anybody was asked about it."""
 LEAST_TIME = timedelta(minutes=1)
 """That long a question waits at least, also one that follows an answer given in the last moment."""
 
 
-def questions(rules: Approval) -> int:
+def questions(stage: Stage) -> int:
     """How many task instances a gate has: one for each yes, and as many again for each time that it may have to ask anew."""
-    return rules.quorum * (1 if rules.tolerance is None else ROUNDS)
+    again = stage.approval.tolerance is not None or stage.window is not None
+    return stage.approval.quorum * (ROUNDS if again else 1)
 
 
 class ApproveStageOperator(ApprovalOperator):
@@ -74,6 +79,8 @@ class ApproveStageOperator(ApprovalOperator):
         number: which question of the gate it is; one whose gate is decided by then asks nobody.
         last: how many questions the gate has.
     """
+
+    DEFER = "Defer"
 
     template_fields: Sequence[str] = ("subject", "body", "aws_conn_id", "ledger_conn_id")
     operator_extra_links = (RunPageLink(),)
@@ -125,9 +132,14 @@ class ApproveStageOperator(ApprovalOperator):
             if self.number in self._answered(work):
                 self.log.info("This question was answered already; nobody is asked it again")
                 return self._go_on(work)
+            self._let_pass(work)
             self._ask(work, context)
         except Permanent as error:
             raise AirflowFailException(str(error)) from error
+
+    def ask_again(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
+        """The opening that somebody did not want is over."""
+        return self.execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Write the answer down before anything else happens."""
@@ -162,7 +174,7 @@ class ApproveStageOperator(ApprovalOperator):
             why = ", who asked for the run, does not count" if author == terms.requester else " may not answer"
             return Misread(reason=f"{author}{why} for stage {self.stage}; {self._people(terms.people)} may")
         digest = plans.digest(work.plan)
-        if any(one.author == author for one in self._votes(work) if one.plan == digest):
+        if any((one.author, one.stage, one.plan) == (author, self.stage, digest) for one in self._votes(work)):
             return Misread(reason=f"{author} has answered already, and {terms.quorum} different people are needed")
         return approval.read(
             event.get("chosen_options"),
@@ -172,6 +184,7 @@ class ApproveStageOperator(ApprovalOperator):
             author=author,
             at=work.now,
             hosts={host.id: host.name for host in stage.hosts},
+            may_defer=self._may_defer(stage),
         )
 
     def _go_on(self, work: Work) -> Any:
@@ -180,14 +193,59 @@ class ApproveStageOperator(ApprovalOperator):
         match found:
             case Agreed():
                 return self._agreed(work, found)
-            case Refused(vote=vote) | Deferred(vote=vote):
+            case Refused(vote=vote):
                 return self._decide(work, Verdict.REJECTED, author=vote.author, comment=vote.reason)
+            case Deferred(vote=vote):
+                return self._deferred(work, vote)
             case Impossible(reason=reason):
                 raise Permanent(f"{reason}. Nothing is patched; let somebody else start the run, or name more people.")
             case Undecided():
                 return self._next_question(found)
             case _:
                 assert_never(found)
+
+    def _may_defer(self, stage: StagePlan) -> bool:
+        """There is a window to defer to, and questions enough for asking everybody again."""
+        return stage.window is not None and self.last - self.number >= stage.quorum
+
+    def _deferred(self, work: Work, vote: Vote) -> Any:
+        """The opening that lasts, or the next one, is let pass; the next task asks again after it."""
+        found = openings.opening(work.gateway, work.campaign, work.plan, self._stage(work), now=work.now)
+        work.count_calls({})
+        if found is None or found.span is None:
+            said = f"deferred, and no opening of its window is known: {vote.reason}".removesuffix(": ")
+            return self._decide(work, Verdict.REJECTED, author=vote.author, comment=said)
+        record = {"stage": self.stage, "plan": vote.plan, "author": vote.author, "reason": vote.reason,
+                  "until": found.span.closes.isoformat()}  # fmt: skip
+        work.ledger.record(work.run_id, DEFERRED, record, at=work.now)
+        work.ledger.end_wait(work.run_id, f"approve {self.stage}", at=work.now)
+        self.log.info("Deferred by %s: the next task asks again when the opening until %s is over", vote.author, record["until"])
+        return {"stage": self.stage, "verdict": "deferred"}
+
+    def _put_off(self, work: Work) -> Mapping[str, Any] | None:
+        """The last time that somebody deferred this gate; None if nobody did."""
+        its = [
+            one.data for one in work.ledger.journal(work.run_id) if one.kind == DEFERRED and one.data.get("stage") == self.stage
+        ]
+        return its[-1] if its else None
+
+    def _let_pass(self, work: Work) -> None:
+        """Wait without a worker until the opening is over that somebody did not want."""
+        last = self._put_off(work)
+        if last is None or (until := datetime.fromisoformat(last["until"])) <= work.now:
+            return
+        why = f": {' '.join(last['reason'].split())}" if last["reason"] else ""
+        work.ledger.wait(
+            WaitRow(
+                run=work.run_id,
+                subject=f"approve {self.stage}",
+                reason=f"{last['author']} deferred stage {self.stage} to the next window{why}",
+                ends="this opening is over; then it is asked again",
+                since=work.now,
+                until=until,
+            )
+        )
+        self.defer(trigger=MomentTrigger(until=until.isoformat()), method_name="ask_again")
 
     def _next_question(self, found: Undecided) -> Any:
         if self.number < self.last:
@@ -277,8 +335,9 @@ class ApproveStageOperator(ApprovalOperator):
         self.subject = (
             f"{plan.campaign}: may stage {self.stage} be patched? {len(stage.hosts)} hosts, {stage.stage_places} at once{heard}"
         )
-        notices = filter(None, (self._notice(work), self._so_far(found, stage)))
+        notices = filter(None, (self._notice(work), self._so_far(work, found, stage)))
         self.body = plans.markdown(plan, for_stage=self.stage, notice=" ".join(notices), difference=self._difference(work))
+        self.options = [self.APPROVE, self.REJECT, *([self.DEFER] if self._may_defer(stage) else [])]
         # Whom Airflow lets answer, and until when, is what the plan says: the file may have been edited meanwhile.
         self.assigned_users = _assigned(found.may)
         self.response_timeout = self._time_left(work, stage)
@@ -339,22 +398,28 @@ class ApproveStageOperator(ApprovalOperator):
         before = plans.in_force([name for name in names if name != now], order, stage=self.stage)
         return plans.from_json(work.ledger.document(work.run_id, before))
 
-    def _so_far(self, found: Undecided, stage: StagePlan) -> str:
-        if stage.quorum == 1:
-            return ""
-        told = f"{stage.quorum} different people have to say yes; one no is enough to stop."
+    def _so_far(self, work: Work, found: Undecided, stage: StagePlan) -> str:
+        told = ""
+        if stage.quorum > 1:
+            told = f"{stage.quorum} different people have to say yes; one no is enough to stop."
+        if self._may_defer(stage):
+            told += " Defer lets the opening pass that is on, or the next one, and asks again."
+        last = self._put_off(work)
+        if last is not None:
+            told += f" {last['author']} deferred it until the opening to {last['until']} was over."
+            told += f" {' '.join(last['reason'].split())}" if last["reason"] else ""
         for vote in found.yes:
             out = f" without {', '.join(vote.without)}" if vote.without else ""
             said = f": {' '.join(vote.reason.split())}" if vote.reason else ""
             told += f" {vote.author} has said yes{out} at {vote.at:%Y-%m-%d %H:%M} UTC{said}."
-        return told.replace("*", "\\*").replace("<", "&lt;").replace("[", "\\[")
+        return told.strip().replace("*", "\\*").replace("<", "&lt;").replace("[", "\\[")
 
     def _time_left(self, work: Work, stage: StagePlan) -> timedelta:
         """The whole gate has the time that the campaign gives it, counted from the first question about this plan."""
         digest = plans.digest(work.plan)
         asked = [
             datetime.fromisoformat(one.data["asked_at"])
-            for one in work.ledger.journal(work.run_id)
+            for one in self._since_deferred(work)
             if one.kind == ASKED and one.data.get("stage") == self.stage and one.data.get("plan") == digest
         ]
         passed = datetime.now(UTC) - min(asked) if asked else timedelta()
@@ -369,7 +434,15 @@ class ApproveStageOperator(ApprovalOperator):
         return Terms(approvers=stage.approvers, quorum=stage.quorum, requester=work.plan.requested_by)
 
     def _votes(self, work: Work) -> tuple[Vote, ...]:
-        return approval.from_records(work.ledger.journal(work.run_id))
+        return approval.from_records(self._since_deferred(work))
+
+    def _since_deferred(self, work: Work) -> Sequence[Entry]:
+        """The journal from the last time on that somebody deferred this gate."""
+        records = work.ledger.journal(work.run_id)
+        last = max(
+            (at for at, one in enumerate(records, 1) if one.kind == DEFERRED and one.data.get("stage") == self.stage), default=0
+        )
+        return records[last:]
 
     def _standing(self, work: Work) -> approval.Standing:
         votes = self._votes(work)
