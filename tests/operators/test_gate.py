@@ -349,6 +349,8 @@ def test_beyond_it_the_approval_is_void_and_asked_again_with_the_difference(desk
     assert void["added"] == [host_id(5), host_id(6)]
     assert void["reason"] == "the approval is void: since the plan was made 2 hosts came and 0 went; 1 may differ"
     request = gate.ask(2)
+    assert "Asked again: the approval is void: since the plan was made 2 hosts came" in request["body"]
+    assert "olga had said yes to the plan before." in request["body"]
     assert "## Changed since this run's plan was shown or made" in request["body"]
     assert f"+ {host_id(5)} (stg-5): wave" in request["body"]
     assert people(request) == ["olga", "ana"]
@@ -376,6 +378,7 @@ def test_nobody_is_asked_about_hosts_that_are_gone_already(desk: Desk, asked: li
     request = gate.ask(1)
     assert "3 hosts" in request["subject"]
     assert f"+ {host_id(5)}" in request["body"]
+    assert "The stage's hosts have changed since the plan was made" in request["body"]
     gate.answer(1, "olga")
     assert gate.opened
 

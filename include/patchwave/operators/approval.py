@@ -404,6 +404,7 @@ class ApproveStageOperator(ApprovalOperator):
             told = f"{stage.quorum} different people have to say yes; one no is enough to stop."
         if self._may_defer(stage):
             told += " Defer lets the opening pass that is on, or the next one, and asks again."
+        told += self._changed_since(work)
         last = self._put_off(work)
         if last is not None:
             told += f" {last['author']} deferred it until the opening to {last['until']} was over."
@@ -413,6 +414,16 @@ class ApproveStageOperator(ApprovalOperator):
             said = f": {' '.join(vote.reason.split())}" if vote.reason else ""
             told += f" {vote.author} has said yes{out} at {vote.at:%Y-%m-%d %H:%M} UTC{said}."
         return told.strip().replace("*", "\\*").replace("<", "&lt;").replace("[", "\\[")
+
+    def _changed_since(self, work: Work) -> str:
+        """Why the plan that is asked about is not the one from before, if that was so since the last deferral."""
+        its = [one for one in self._since_deferred(work) if one.kind in (VOIDED, RENEWED) and one.data.get("stage") == self.stage]
+        if not its:
+            return ""
+        if its[-1].kind == RENEWED:
+            return " The stage's hosts have changed since the plan was made; this is about those of now."
+        yes = [vote.author for vote in self._votes(work) if vote.stage == self.stage and vote.plan == its[-1].data["plan"]]
+        return f" Asked again: {its[-1].data['reason']}. {', '.join(yes)} had said yes to the plan before."
 
     def _time_left(self, work: Work, stage: StagePlan) -> timedelta:
         """The whole gate has the time that the campaign gives it, counted from the first question about this plan."""
