@@ -81,6 +81,22 @@ def test_every_host_of_the_scope_is_planned_or_excluded_with_a_reason(hosts: lis
     assert all(one.reason for one in plan.exclusions)
 
 
+def test_a_platform_that_the_first_stage_does_not_have_is_excluded_where_its_lockfile_is_promoted() -> None:
+    """Before anyone approves; the policy may let such hosts be patched by their baseline. Of an unknown one nobody knows."""
+    hosts = [
+        a_host(1, group_tag="linux-dev"), a_host(2), a_host(3, platform="Ubuntu 24.04"), a_host(4, platform="unknown"),
+    ]  # fmt: skip
+
+    def excluded(**promotion: str) -> dict[str, str]:
+        plan = a_plan(hosts, campaign=a_campaign(f"{CAMPAIGN}\npromotion: {json.dumps(promotion)}\n"))
+        return {one.host: one.reason for one in plan.exclusions}
+
+    (reason,) = excluded(by="lockfile").values()
+    assert reason.startswith("Dev had no host of Ubuntu 24.04 (it had Amazon Linux 2023), so nobody has tried its patches")
+    assert list(excluded(by="lockfile")) == [host_id(3)]
+    assert excluded(by="lockfile", untried="baseline") == excluded(by="baseline") == excluded() == {}
+
+
 @given(fleets())
 def test_a_host_is_in_the_stage_that_its_patch_group_names(hosts: list[Host]) -> None:
     """And each stage keeps its campaign's order."""

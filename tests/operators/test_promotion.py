@@ -363,3 +363,54 @@ def test_a_lockfile_that_was_changed_in_the_ledger_is_refused(campaign: Campaign
     ledger.put_document(RUN, promotion.DOCUMENT, envelope, at=campaign.dev.now)
     with pytest.raises(InvalidFile, match=r"the ledger's document lockfile of .*changed after it was written"):
         promotion.stored_for(ledger, RUN)
+
+
+# --- through the executor, and not by a gateway that plays it ---
+
+
+def wired(campaign: Campaign, lockfile: Lockfile, **options: Any) -> Any:
+    promoted = campaign.promotion(lockfile, **options)
+    executor = campaign.prod.executor("prod")
+    return replace(executor, promotion=replace(promoted, lease=executor.lease))
+
+
+def test_the_executor_sends_the_list_with_each_install_and_is_done(campaign: Campaign) -> None:
+    """What came out meanwhile stays out."""
+    lockfile = campaign.patch_dev()
+    campaign.aws.advance(6000)
+    assert isinstance(campaign.prod.to_the_end(wired(campaign, lockfile)), Done)
+    assert set(campaign.prod.states.values()) == {HostState.PATCHED}
+    commands = campaign.aws.ssm.list_commands()["Commands"]
+    installs = [one["Parameters"] for one in commands if one["Parameters"].get("Operation") == ["Install"]]
+    (by_list,) = [one["InstallOverrideList"][0] for one in installs if "InstallOverrideList" in one]
+    assert by_list.startswith(f"s3://{BUCKET}/patchwave-lists/")
+    assert all("kernel:0:6.1.119-129.201.amzn2023" not in titles for titles in campaign.installed().values())
+
+
+def test_the_executor_halts_for_drift(campaign: Campaign) -> None:
+    """Somebody patched a host of Prod by hand."""
+    lockfile = campaign.patch_dev()
+    campaign.aws.advance(6000)
+    campaign.aws.patch(campaign.prod.hosts[0])
+    campaign.aws.advance(1300)
+    halt = campaign.prod.to_the_end(wired(campaign, lockfile))
+    assert isinstance(halt, Halt)
+    assert (halt.rule, halt.hosts) == ("lockfile", (campaign.prod.hosts[0],))
+
+
+def test_a_withdrawn_update_is_the_reason_of_the_host(campaign: Campaign) -> None:
+    """By package and both versions."""
+    lockfile = campaign.patch_dev()
+    campaign.aws.control("faults", {"kind": "update_withdrawn", "advisory": "ALAS2023-2024-729"})
+    campaign.prod.to_the_end(wired(campaign, lockfile))
+    for row in campaign.prod.ledger.hosts(RUN, STAGE):
+        assert row.state is HostState.FAILED
+        assert "1 missing (expat.x86_64 is 0:2.5.0-1.amzn2023.0.4, the lockfile says 0:2.6.3-1.amzn2023.0.1)" in row.reason
+
+
+def test_the_executor_touches_nobody_without_a_bucket(campaign: Campaign) -> None:
+    """Not even an intent is left behind."""
+    lockfile = campaign.patch_dev()
+    with pytest.raises(InvalidRequest, match="patchwave_lists_bucket"):
+        campaign.prod.to_the_end(wired(campaign, lockfile, bucket=lambda _: ""))
+    assert {row.step for row in campaign.prod.ledger.dispatches(RUN, STAGE)} == {StepKind.SCAN}

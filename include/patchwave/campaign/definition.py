@@ -922,6 +922,27 @@ def _exact(value: date | datetime, zone: ZoneInfo, *, last: bool = False) -> dat
     return value.astimezone(UTC) if value.tzinfo is not None else windows.moment_of(value, zone)
 
 
+class Source(StrEnum):
+    """From where a later stage has its patches."""
+
+    LOCKFILE = "lockfile"
+    BASELINE = "baseline"
+
+
+class Promotion(Part):
+    """What the stages after the first one get."""
+
+    by: Annotated[Source, Field(
+        description="`lockfile`: exactly what the first stage received, and nothing that came out since; needs the bucket that "
+        "the AWS connection's extra names in patchwave_lists_bucket. `baseline`: what each host's baseline approves at that "
+        "moment. Default: baseline, for a bucket is somebody's to make.",
+    )] = Source.BASELINE  # fmt: skip
+    untried: Annotated[Source, Field(
+        description="Hosts of a platform that the first stage did not have: `lockfile` leaves them out, and says so; "
+        "`baseline` lets them get what their baseline approves, which nobody has tried. Default: lockfile.",
+    )] = Source.LOCKFILE  # fmt: skip
+
+
 class Campaign(FilePart):
     """One campaign file; it becomes one DAG."""
 
@@ -961,6 +982,9 @@ class Campaign(FilePart):
             examples=[["change-freeze"]],
         ),
     ] = ()
+    promotion: Annotated[Promotion, Field(
+        default_factory=Promotion, description="What the stages after the first one get. Default: what their baselines approve.",
+    )]  # fmt: skip
     verify: Annotated[Verify, Field(
         default_factory=Verify, description="How the result is proven. Default: SSM's patch compliance by Config's managed rule.",
     )]  # fmt: skip

@@ -36,6 +36,9 @@ FORMAT = "patchwave lockfile 1"
 RELEASE_PACKAGE = "system-release"
 """Its version is the release of Amazon Linux 2023 whose repositories a host sees (AL2023 user guide, deterministic upgrades)."""
 
+MOST_NAMED = 5
+"""Packages that the reason of one host's state spells out."""
+
 NOBODY_HAS = "patchwave-installs-nothing"
 """No distribution has a package of this name."""
 
@@ -639,8 +642,10 @@ def judged(locked: PlatformLock, state: PatchState, host: HostPatches, *, final:
     unknown = sum(one.kind is Kind.UNKNOWN for one in differences)
     if unknown and host.ended is not None and host.captured is not None and not final:
         return None
-    lacking = sum(one.kind in (Kind.OLDER, Kind.ABSENT) for one in differences)
-    return replace(state, missing=lacking + unknown, failed=0)
+    lacking = [one for one in differences if one.kind in (Kind.OLDER, Kind.ABSENT, Kind.UNKNOWN)]
+    named = "; ".join(f"{one.package} is {one.found}, the lockfile says {one.locked}" for one in lacking[:MOST_NAMED])
+    more = f"; and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
+    return replace(state, missing=len(lacking), failed=0, note=named + more)
 
 
 def unversioned(locked: PlatformLock, rows: Iterable[PatchRow]) -> tuple[str, ...]:

@@ -17,8 +17,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from patchwave.campaign import evidence, fleet, rollout, waves
-from patchwave.campaign.definition import Campaign, Stage, written_duration, written_share
+from patchwave.campaign import evidence, fleet, lockfile, rollout, waves
+from patchwave.campaign.definition import Campaign, Source, Stage, written_duration, written_share
 from patchwave.campaign.fleet import Group, Host, Readiness
 from patchwave.campaign.policy import Track
 from patchwave.campaign.rollout import StageRules, StepKind
@@ -246,6 +246,7 @@ def build(
             exclusions.append(Exclusion(host=host.id, cell=host.cell, name=host.name, reason=reason))
         else:
             chosen[stage.name].append(host)
+    exclusions += _untried(campaign, chosen)
     unknown = triage.unknown(host.id for host in hosts)
     known = {group.domain: group for group in groups}
     planned = tuple(
@@ -276,6 +277,22 @@ def build(
         cells=campaign.cells,
         expected={platform: dict(its) for platform, its in (expected or {}).items()},
     )
+
+
+def _untried(campaign: Campaign, chosen: dict[str, list[Host]]) -> list[Exclusion]:
+    """Take out of the later stages whose platform the first one does not have, where they are patched by its lockfile."""
+    if campaign.promotion.by is not Source.LOCKFILE or campaign.promotion.untried is not Source.LOCKFILE:
+        return []
+    first, *later = campaign.stages
+    had = {host.platform for host in chosen[first.name]}
+    found = []
+    for stage in later:
+        platforms = {host.id: host.platform for host in chosen[stage.name] if host.platform != "unknown"}
+        reasons = lockfile.untried(had, platforms)
+        out = [host for host in chosen[stage.name] if host.id in reasons]
+        found += [Exclusion(host=host.id, cell=host.cell, name=host.name, reason=reasons[host.id]) for host in out]
+        chosen[stage.name] = [host for host in chosen[stage.name] if host.id not in reasons]
+    return found
 
 
 def _words(counts: Mapping[Any, int]) -> dict[str, int]:

@@ -324,6 +324,7 @@ class PatchState:
     Attributes:
         operation: ``Scan`` or ``Install``.
         ended: OperationEndTime, AWS's clock.
+        note: what is missing, in words, where it was judged by a lockfile.
     """
 
     host: HostId
@@ -337,6 +338,7 @@ class PatchState:
     rejected: int
     critical_missing: int = 0
     security_missing: int = 0
+    note: str = ""
 
     @property
     def compliant(self) -> bool:
@@ -350,7 +352,8 @@ class PatchState:
             (self.missing, "missing"), (self.failed, "failed"), (self.rejected, "rejected but installed"),
             (self.pending_reboot, "waiting for a reboot"),
         )  # fmt: skip
-        return ", ".join(f"{count} {word}" for count, word in parts if count) or "nothing"
+        counted = ", ".join(f"{count} {word}" for count, word in parts if count) or "nothing"
+        return f"{counted} ({self.note})" if self.note else counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -43,6 +43,7 @@ from patchwave.campaign.rollout import (
     Wait,
 )
 from patchwave.campaign.values import Cell, HostId
+from patchwave.execution.promotion import Promotion, Witness
 from patchwave.execution.surroundings import Surroundings
 from patchwave.ledger.store import Lease, Ledger
 
@@ -105,6 +106,8 @@ class StageExecutor:
         look_again: asked before a wait is returned; True if its end is so near that handing the wait over costs more.
         campaign: its name, for the Comment of commands.
         surroundings: who was unhealthy before, who appears, and when the window is; None: nothing but the rows is looked at.
+        promotion: the lockfile from which alone the stage is patched, or who writes down what the first stage lacked; None: each
+            host gets what its baseline approves.
         told: invocations that a trigger has read a moment ago, by command id; the first look takes them and asks no second time.
         looked: when each command that has nothing new to tell was looked at, by its id; the first look leaves them alone.
     """
@@ -120,6 +123,7 @@ class StageExecutor:
     errors_since: datetime | None = None
     look_again: Callable[[Wait], bool] = lambda _: False
     surroundings: Surroundings | None = None
+    promotion: Promotion | Witness | None = None
     told: Mapping[str, Sequence[Invocation]] = field(default_factory=dict)
     looked: dict[str, datetime] = field(default_factory=dict)
     _told: dict[str, Sequence[Invocation]] = field(init=False, repr=False)
@@ -164,6 +168,8 @@ class StageExecutor:
                     assert_never(decision)
 
     def _decide(self) -> Decision:
+        if self.promotion is not None:
+            self._move(self.promotion.excepted(self._rows()))
         self._move(rollout.out_of_time(self._rules(), self._rows(), now=self.now()))
         around = self.surroundings
         return rollout.decide(
@@ -202,8 +208,13 @@ class StageExecutor:
         elif self.surroundings is not None and isinstance(decision, Halt) and decision.rule == rollout.NO_PLACE:
             answer = self.surroundings.at_a_full_domain(decision, self._rows())
         if isinstance(answer, bool):
-            return None if answer else decision
+            return None if answer else self._compared(decision)
         return answer
+
+    def _compared(self, decision: Wait | Halt | Done) -> Wait | Halt | Done:
+        """A stage that is done is halted all the same if a host has not what the lockfile says."""
+        drift = self.promotion.halt(self._rows()) if self.promotion is not None and isinstance(decision, Done) else None
+        return drift or decision
 
     def stop(self, *, looks: int, pause: Callable[[], None]) -> Stopped:
         """Cancel every command in flight, and look until AWS says of each of its hosts how far it came.
@@ -471,7 +482,7 @@ class StageExecutor:
         states: dict[HostId, PatchState] = {}
         for cell, ids in _by_cell(ended).items():
             states.update(self.gateway.patch_states(cell, ids))
-        return states
+        return self.promotion.judged(states, ended, dispatches) if self.promotion is not None else states
 
     def _cancel_overdue(
         self, moves: Iterable[Move], rows: Sequence[HostRow], dispatches: Mapping[str, DispatchRow], seen: Observation
@@ -494,6 +505,10 @@ class StageExecutor:
         if self._look_before(decided):
             return None
         for one in decided:
+            # Before the intent: to lay it down may take long, and what goes wrong with it has touched nobody.
+            listed = ""
+            if self.promotion is not None and one.step is StepKind.INSTALL:
+                listed = self.promotion.address(one.cell, one.platform)
             row = DispatchRow(
                 token=one.token,
                 run=self.lease.run,
@@ -510,7 +525,7 @@ class StageExecutor:
             )
             # What a failed Install said stays the host's reason until the Scan after it has spoken.
             self.ledger.intend(self.lease, row, reason="" if one.step is StepKind.VERIFY else f"{one.step.value} sent")
-            delayed = self._send(row)
+            delayed = self._send(row, listed)
             if delayed is not None:
                 return delayed
             if self._dispatches()[one.token].state is DispatchState.REFUSED:
@@ -544,8 +559,11 @@ class StageExecutor:
         answered = row.since if row.state is not HostState.PLANNED else datetime.min.replace(tzinfo=UTC)
         return max(answered, self._heard_of.get(row.host, answered))
 
-    def _send(self, row: DispatchRow) -> Wait | None:
+    def _send(self, row: DispatchRow, listed: str) -> Wait | None:
         """Make the call that `row` intends.
+
+        Args:
+            listed: address of the list that an Install takes; empty for what the baseline approves.
 
         Returns:
             None when it is known what became of it; a wait when it is not, or when AWS asks for patience.
@@ -559,7 +577,7 @@ class StageExecutor:
                 until=row.intended_at + self.settling,
             )
         try:
-            spec = command_for(row, campaign=self.campaign, stage=row.stage)
+            spec = command_for(row, campaign=self.campaign, stage=row.stage, override_list=listed)
             sent = self.gateway.send(
                 row.cell,
                 document=spec.document,

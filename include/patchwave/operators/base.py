@@ -64,6 +64,10 @@ class Work:
         """AWS."""
         return PatchwaveAwsHook(aws_conn_id=self._aws_conn_id).gateway()
 
+    def lists_bucket(self, region: str) -> str:
+        """The bucket in which hosts of a region read lists of patches; empty if the connection names none."""
+        return PatchwaveAwsHook(aws_conn_id=self._aws_conn_id).lists_bucket(region)
+
     @property
     def now(self) -> datetime:
         """The campaign's time."""

@@ -238,6 +238,11 @@ def _last_catalogue(work: Work, source: str) -> Catalogue | None:
     return max(found, key=lambda one: one.read_at, default=None)
 
 
+def findings_before(work: Work) -> tuple[Finding, ...]:
+    """What `scan_findings` found."""
+    return _FINDINGS.validate_python(work.document(FINDINGS))
+
+
 def read_known(work: Work) -> Known:
     """What `scan_findings` wrote down for the deadlines; nothing where the policy wants nothing."""
     present = work.ledger.documents(work.run_id)

@@ -20,19 +20,22 @@ from patchwave.aws import console
 from patchwave.campaign import approval
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Closed, Verdict
-from patchwave.campaign.definition import Event
+from patchwave.campaign.definition import Event, Source
 from patchwave.campaign.errors import NotApproved, Permanent
+from patchwave.campaign.lockfile import NotLocked
 from patchwave.campaign.plan import StagePlan
 from patchwave.campaign.rollout import Done, Halt, Invocation, Outcome, Wait
 from patchwave.campaign.values import StageName
-from patchwave.execution import stopping
+from patchwave.execution import promotion, stopping
 from patchwave.execution.executor import SETTLING, STOPPED, StageExecutor, wait_for
+from patchwave.execution.promotion import Promotion, Witness
 from patchwave.execution.surroundings import EVERY, Surroundings
 from patchwave.hooks import clock
 from patchwave.ledger.changes import EXPLAINED, explained
 from patchwave.ledger.store import Lease, StageState
 from patchwave.operators import stages
 from patchwave.operators.base import CampaignOperator, Work
+from patchwave.operators.findings import findings_before
 from patchwave.operators.links import RunCommandConsoleLink, RunPageLink
 from patchwave.operators.notifications import tell
 from patchwave.triggers.watch import CommandsTrigger
@@ -135,10 +138,56 @@ class PatchStageOperator(CampaignOperator):
                 anew=before.state is not StageState.PATCHING,
                 every=max(EVERY, LEAST_DEFERRAL * clock.speed()),
             ),
+            promotion=self._promotion(work, lease),
         )
         if before.state is StageState.PATCHING and stopping.was_cleared(before.holder, work.holder):
             self._stop_what_was_cleared(work, executor)
         return self._follow(work, lease, executor.advance())
+
+    def _promotion(self, work: Work, lease: Lease) -> Promotion | Witness | None:
+        """The lockfile that holds for this stage; the first one makes it. None where the campaign wants none.
+
+        Raises:
+            NotLocked: there is none, so nobody knows what this stage may get.
+        """
+        wanted, first = work.campaign.promotion, work.campaign.stages[0].name
+        if wanted.by is not Source.LOCKFILE:
+            return None
+        if self.stage == first:
+            return Witness(ledger=work.ledger, gateway=work.gateway, lease=lease, now=clock.now)
+        lockfile = promotion.stored_for(work.ledger, work.run_id)
+        if lockfile is None:
+            before = promotion.last_promoted(work.ledger, work.campaign.name)
+            if before is None:
+                raise NotLocked(
+                    f"stage {self.stage} is patched by what {first} received, and neither this run nor an earlier one that went "
+                    f"through has a lockfile: begin with stage {first}"
+                )
+            run, lockfile = before
+            self.log.info("This run has no lockfile of its own: that of %s holds (%s)", run, lockfile.digest)
+        return Promotion(
+            ledger=work.ledger,
+            gateway=work.gateway,
+            lease=lease,
+            lockfile=lockfile,
+            bucket=work.lists_bucket,
+            now=clock.now,
+            allowed=wanted.untried is Source.BASELINE,
+        )
+
+    def _lock(self, work: Work) -> None:
+        """What the first stage received is frozen the moment it is through."""
+        if work.campaign.promotion.by is not Source.LOCKFILE or self.stage != work.campaign.stages[0].name:
+            return
+        made = promotion.lock(
+            work.ledger,
+            work.gateway,
+            run=work.run_id,
+            stage=StageName(self.stage),
+            findings=findings_before(work),
+            now=work.now,
+        )
+        self.log.info("Lockfile %s: %s", made.digest, {one.platform: len(one.patches) for one in made.platforms})
 
     def _stop_what_was_cleared(self, work: Work, executor: StageExecutor) -> None:
         """A person cleared the task: what its last try had in flight is cancelled, then the stage goes on from there."""
@@ -200,6 +249,7 @@ class PatchStageOperator(CampaignOperator):
                 tell(work.campaign, Event.STAGE_HALTED, f"stage {self.stage}: {text}", to=self.log)
                 raise StageHalted(f"Stage {self.stage} is halted. {text}")
             case Done():
+                self._lock(work)
                 work.ledger.end_wait(work.run_id, self.stage, at=work.now)
                 work.ledger.set_stage(lease, StageState.PATCHED, reason="each host is settled", at=work.now)
                 self._leave_link(work)
