@@ -278,7 +278,7 @@ stages:
 - A schedule is a `cron`, `patch_tuesday` or `weekly` (`weekly: {{on: [tuesday, thursday], at: "22:00", timezone: Europe/Berlin}}`),
   exactly one of them. Moments that were missed stay missed.
 - A window is a `cron`, an `rrule` or a `maintenance_window`, exactly one of them. A maintenance window that is named is read, as
-  AWS has it when the stage begins, in every cell where the stage has hosts; nothing is begun within its cutoff. One that is
+  AWS has it when the stage begins, in every cell where the stage has hosts; its cutoff counts as its end. One that is
   declared with `schedule`, `timezone`, `duration` and `cutoff` is created, and kept as it is declared.
 - Local time is kept when clocks change: 22:00 stays 22:00. A time that clocks skip is taken behind the jump, one that they
   show twice is taken the first time; a window is as long as it says in time that passes.

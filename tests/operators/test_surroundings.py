@@ -16,7 +16,7 @@ from patchwave.campaign.fleet import Ping
 from patchwave.campaign.plan import Plan, Restriction
 from patchwave.campaign.rollout import TERMINAL, Done, Halt, HostState, StepKind, Wait
 from patchwave.campaign.values import HostId
-from patchwave.execution.surroundings import STARTING, Surroundings
+from patchwave.execution.surroundings import EVERY, STARTING, Surroundings
 from patchwave.ledger.memory import MemoryLedger
 from patchwave.ledger.store import StageState
 from tests.domain.builders import CELL
@@ -72,11 +72,12 @@ def aws(tmp_path: Any) -> Any:
 class Around(Stage):
     """A stage that was planned as a campaign's is, with everything around it."""
 
-    def __init__(self, aws: Aws, groups: str = "web, lone", *, window: str = "", **rules: Any) -> None:
+    def __init__(self, aws: Aws, groups: str = "web, lone", *, window: str = "", closed: str = "", **rules: Any) -> None:
         self.aws = aws
         self.ledger = MemoryLedger()
         self.gateway = Gateway(session_with_keys, endpoint_url=aws.url, reads=ONCE)
         text = CAMPAIGN.replace("GROUPS", groups).replace("WINDOW", f", window: {window}" if window else "")
+        text = text.replace("policy: standard", f"policy: standard\n{closed}")
         self.campaign = definition.parse(text, file="weekly-linux.yaml")
         hosts, around = self.gateway.surroundings(CELL, self.gateway.fleet(CELL, {}))
         self.plan: Plan = plans.build(
@@ -357,3 +358,64 @@ def test_the_window_of_a_stage_is_chosen_once_and_anew_when_a_halt_is_cleared(aw
     assert set(stage.states.values()) == {S.OUT_OF_WINDOW}
     stage.executor("try-3", anew=True).advance()
     assert datetime.fromisoformat(stage.ledger.document(RUN, "window:dev")["opens"]) > stage.now - timedelta(days=1)
+
+
+def test_a_freeze_holds_a_stage_that_has_no_window_of_its_own(aws: Aws) -> None:
+    """Until 08:30 nothing is sent; then it goes on as ever."""
+    stage = Around(aws, closed="freezes: [{from: 2026-01-05T07:00Z, to: 2026-01-05T08:30Z, reason: launch}]")
+    wait = stage.executor("try-1", anew=True).advance()
+    assert isinstance(wait, Wait)
+    assert f"{wait.until:%H:%M}" == "08:30"
+    assert not stage.ledger.dispatches(RUN, STAGE)
+    aws.advance(1800)
+    assert stage.to_the_end(stage.executor("try-2")) == Done(classes={S.PATCHED: 6})
+
+
+CALENDAR = """BEGIN:VCALENDAR
+VERSION:2.0
+PRODID:-//AWS//Change Calendar 1.0//EN
+X-CALENDAR-TYPE:DEFAULT_OPEN
+EVENTSEND:VCALENDAR
+"""
+INCIDENT = "BEGIN:VEVENT\nUID:1\nDTSTART:20260105T080000Z\nDTEND:20260105T120000Z\nSUMMARY:incident\nEND:VEVENT\n"
+
+
+def test_a_calendar_that_is_closed_while_a_stage_goes_on_lets_nobody_else_begin(aws: Aws) -> None:
+    """Who is begun is brought to the end; the others wait for noon, and are patched then."""
+    stage = Around(aws, "lone", closed="calendars: [change-freeze]")
+    stage.rules = replace(stage.rules, places=dict.fromkeys(stage.rules.places, 1))
+    aws.ssm.create_document(
+        Name="change-freeze", Content=CALENDAR.replace("EVENTS", ""), DocumentType="ChangeCalendar", DocumentFormat="TEXT"
+    )
+    stage.until_step(stage.executor("try-1", anew=True), StepKind.INSTALL)
+    aws.ssm.update_document(
+        Name="change-freeze", Content=CALENDAR.replace("EVENTS", INCIDENT), DocumentVersion="$LATEST", DocumentFormat="TEXT"
+    )
+    aws.ssm.update_document_default_version(Name="change-freeze", DocumentVersion="2")
+    aws.advance(700)
+    executor = stage.executor("try-2")
+    for _ in range(20):
+        decision = executor.advance()
+        aws.advance(60)
+    assert isinstance(decision, Wait)
+    assert f"{decision.until:%H:%M}" == "12:00"
+    assert sorted(stage.begun("Install").values()) == [0, 1]
+    assert sorted(stage.states.values()) == [S.PATCHED, S.READY]
+    aws.advance(4 * 3600)
+    assert stage.to_the_end(stage.executor("try-3")) == Done(classes={S.PATCHED: 2})
+
+
+def test_a_calendar_that_cannot_be_read_holds_a_stage_and_gives_nobody_up(aws: Aws) -> None:
+    """Nothing is sent while it is missing, and nobody is out of the window for it."""
+    stage = Around(aws, closed="calendars: [change-freeze]")
+    executor = stage.executor("try-1", anew=True)
+    for _ in range(3):
+        wait = executor.advance()
+        assert isinstance(wait, Wait)
+        assert wait.until <= stage.now + EVERY
+        aws.advance(660)
+    assert set(stage.states.values()) == {S.PLANNED}
+    aws.ssm.create_document(
+        Name="change-freeze", Content=CALENDAR.replace("EVENTS", ""), DocumentType="ChangeCalendar", DocumentFormat="TEXT"
+    )
+    assert stage.to_the_end(stage.executor("try-2")) == Done(classes={S.PATCHED: 6})

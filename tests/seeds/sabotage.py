@@ -11,7 +11,7 @@ from typing import Any
 
 from patchwave.campaign import rollout
 from patchwave.campaign.rollout import Dispatch, DispatchRow, DispatchState, Wait
-from patchwave.execution import executor
+from patchwave.execution import executor, openings
 from patchwave.execution.executor import StageExecutor
 from patchwave.ledger import changes
 
@@ -104,6 +104,11 @@ def _no_return() -> None:
     _put(StageExecutor, "_put_back", lambda self: None)
 
 
+def _no_freeze() -> None:
+    """Windows are kept, and freezes forgotten."""
+    _put(openings, "closures", lambda *_, **__: ())
+
+
 def _put(where: Any, name: str, what: Any) -> None:
     setattr(where, name, what)
 
@@ -120,5 +125,6 @@ SABOTAGE: dict[str, Callable[[], None]] = {
     "fresh-report": _no_fresh_report,
     "reboot": _no_reboot,
     "return": _no_return,
+    "freeze": _no_freeze,
 }
 """By what is no longer done."""

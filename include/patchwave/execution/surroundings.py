@@ -2,7 +2,8 @@
 
 The executor asks at the beginning of each leg, and whenever hosts are looked at: who was unhealthy before we came and still is,
 which failed hosts serve again, who has appeared and who stands in the place of a host that vanished, and in which span the
-stage may act. What is found is written to the ledger, so that a resume sees the same; what follows from it `rollout` decides.
+stage may act, by `openings`. What is found is written to the ledger, so that a resume sees the same; what follows from it
+`rollout` decides.
 
 AWS is asked little: groups when a stage begins, afterwards only about those who were unhealthy; newcomers by EC2's word alone.
 """
@@ -16,13 +17,14 @@ from typing import Any, Protocol
 
 from patchwave.aws.gateway import Gateway
 from patchwave.aws.groups import GROUP_TAG, groups_of
-from patchwave.campaign import fleet, rollout, waves, windows
+from patchwave.campaign import fleet, rollout, waves
 from patchwave.campaign.definition import PATCH_GROUP_KEYS, AmbiguousStage, Campaign
 from patchwave.campaign.fleet import Group, Host, Ping, Readiness
 from patchwave.campaign.plan import Plan, StagePlan
 from patchwave.campaign.rollout import TERMINAL, Halt, HostRow, StageRules, Wait
 from patchwave.campaign.values import Cell, HostId
 from patchwave.campaign.windows import Span
+from patchwave.execution.openings import Openings
 from patchwave.ledger.store import Lease, Ledger
 
 EVERY = timedelta(minutes=15)
@@ -49,7 +51,7 @@ class Surroundings:
         campaign: as it was when the run began.
         now: the campaign's time.
         anew: the stage begins, or a person cleared its halt: its window is chosen anew.
-        every: how often to look around (a rehearsal's clock runs faster).
+        every: how often to look around, and to ask what closes its window (a rehearsal's clock runs faster).
         patience: how long a failed host may take to serve again before its place is a reason to halt.
         listed: what EC2 said of the stage's hosts and their neighbours at the last look of this leg.
     """
@@ -71,6 +73,7 @@ class Surroundings:
     _window: Span | None = None
     _begun: bool = False
     _looked: datetime | None = None
+    _asked: datetime | None = None
     listed: dict[Cell, dict[HostId, Host]] = field(default_factory=dict)
     _refused: set[HostId] = field(default_factory=set)
 
@@ -86,6 +89,7 @@ class Surroundings:
             self._begin(rows)
             self._begun = True
             self._looked = self.ledger.stage(self.lease.run, self.lease.stage).looked_at
+            self._ask_for_the_window(anew=self.anew, ask=self.due)
 
     @property
     def due(self) -> bool:
@@ -98,12 +102,13 @@ class Surroundings:
         Returns:
             Whether anything of that makes a difference to what is to be done next.
         """
-        was = self.before, set(self.recovered), dict(self._places), list(self._rows())
+        was = self.before, set(self.recovered), dict(self._places), self._window, list(self._rows())
         self.before = {domain: set(hosts) for domain, hosts in self.before.items()}
         self._note_look()
+        self._ask_for_the_window()
         self.join(rules, rows)
         self.reconsider(rows)
-        return (self.before, self.recovered, self._places, list(self._rows())) != was
+        return (self.before, self.recovered, self._places, self._window, list(self._rows())) != was
 
     def _note_look(self) -> None:
         self._looked = self.now()
@@ -171,21 +176,18 @@ class Surroundings:
             self._places = {str(domain): int(count) for domain, count in known["places"].items()}
             self.before = {domain: {HostId(host) for host in hosts} for domain, hosts in known["before"].items()}
             self.recovered = {HostId(host) for host in known["recovered"]}
-        if self.stage.window is not None:
-            self._window = self._span(self.stage.window)
 
-    def _span(self, window: windows.Window) -> Span:
-        """The opening in which the stage acts: the one of its beginning, or of the moment at which a halt was cleared."""
-        name = f"window:{self.stage.name}"
-        known = None if self.anew else self._read(name)
-        halted = self.ledger.stage(self.lease.run, self.lease.stage).halted_at
-        if known is not None and (halted is None or halted < datetime.fromisoformat(known["chosen"])):
-            return Span(opens=datetime.fromisoformat(known["opens"]), closes=datetime.fromisoformat(known["closes"]))
-        span = windows.occurrence(window, self.now())
-        content = {"opens": span.opens.isoformat(), "closes": span.closes.isoformat(), "chosen": self.now().isoformat()}
-        self.ledger.check(self.lease)
-        self.ledger.put_document(self.lease.run, name, content, at=self.now())
-        return span
+    def _ask_for_the_window(self, *, anew: bool = False, ask: bool = True) -> None:
+        """In which span the stage may act; AWS is not asked twice in one leg but after `every`."""
+        openings = Openings(
+            ledger=self.ledger, gateway=self.gateway, lease=self.lease, campaign=self.campaign, plan=self.plan, stage=self.stage,
+            log=self.log, every=self.every,
+        )  # fmt: skip
+        now = self.now()
+        ask = anew or (ask and (self._asked is None or now - self._asked >= self.every))
+        self._window = openings.current(now=now, anew=anew, ask=ask)
+        if ask:
+            self._asked = now
 
     def _read(self, name: str) -> Any:
         try:
