@@ -138,6 +138,9 @@ def test_scan_classify_and_plan_leave_a_plan_in_the_ledger(desk: Desk) -> None:
     assert digest == plans.digest(plan) == desk.ledger.documents(RUN)["plan"]
     assert len(plan.hosts) == len(HOSTS)
     assert {"plan.md", "compliance.before"} <= desk.ledger.documents(RUN).keys()
+    text = desk.ledger.document(RUN, "plan.md")
+    assert "## When, as far as is known now" in text
+    assert "- dev: begins at " in text
 
 
 def test_a_plan_is_made_once(desk: Desk) -> None:

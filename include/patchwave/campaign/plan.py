@@ -625,13 +625,16 @@ def summary(plan: Plan) -> str:
     )
 
 
-def markdown(plan: Plan, *, for_stage: str | None = None, notice: str = "", difference: str = "") -> str:
+def markdown(
+    plan: Plan, *, for_stage: str | None = None, notice: str = "", difference: str = "", forecast: Sequence[str] = ()
+) -> str:
     """The plan as a person judges it: how many hosts, in which order, what for, what is excluded and why, how long.
 
     Args:
         for_stage: the stage that is asked about at a gate; it is named first.
         notice: a sentence to stand on top, e.g. that the campaign file has changed since.
         difference: a section that says what is new, before the tables.
+        forecast: sentences of `forecast.sentences`: when each stage begins and ends, what it waits for, and who will not fit.
     """
     lines = [f"# Plan of {plan.campaign}", ""]
     if notice:
@@ -673,6 +676,8 @@ def markdown(plan: Plan, *, for_stage: str | None = None, notice: str = "", diff
             f"| {stage.name} | {len(stage.hosts)} | {stage.stage_places} ({stage.concurrency}) | {len(stage.waves)} "
             f"| {stage.error_budget} errors | {_duration(stage.forecast)} | {_duration(stage.soak)} | {_cell_text(stage.who)} |"
         )
+    if forecast:
+        lines += ["", "## When, as far as is known now", "", *(f"- {_cell_text(sentence)}" for sentence in forecast)]
     for stage in plan.stages:
         lines += _stage_lines(stage)
     lines += ["", f"## Excluded ({len(plan.exclusions)})", ""]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 from patchwave.campaign import fleet as fleets
+from patchwave.campaign import forecast, rollout, windows
 from patchwave.campaign import plan as plans
-from patchwave.campaign import rollout, windows
 from patchwave.campaign.compliance import Subject
 from patchwave.campaign.fleet import Group, Host
 from patchwave.campaign.plan import Plan, Restriction
 from patchwave.campaign.policy import Reboot
 from patchwave.campaign.rollout import StepKind
 from patchwave.campaign.values import StageName
+from patchwave.execution import openings
 from patchwave.operators.base import PLAN, CampaignOperator, Work
 from patchwave.operators.compliance import judge_now, store_judgement
 from patchwave.operators.findings import read_triage
@@ -33,7 +35,7 @@ class PlanOperator(CampaignOperator):
             plan = self._plan(work, hosts, groups)
         digest = work.ledger.put_document(work.run_id, PLAN, plans.to_json(plan), at=work.now)
         # What follows may be cut off at any line, and is done by the next try then.
-        text = plans.markdown(plan)
+        text = plans.markdown(plan, forecast=forecast_now(work, plan))
         work.ledger.put_document(work.run_id, "plan.md", text, at=work.now)
         for name in plan.left_out:
             work.ledger.skip_stage(work.run_id, StageName(name), reason="not chosen for this run", at=work.now)
@@ -64,6 +66,19 @@ def fleet_now(work: Work) -> tuple[list[Host], list[Group]]:
         hosts.extend(found)
         groups.extend(around)
     return hosts, groups
+
+
+def forecast_now(work: Work, plan: Plan, *, since: str | None = None) -> tuple[str, ...]:
+    """When each stage begins and ends if its turn came now, in sentences.
+
+    Args:
+        since: the stage whose turn it is; those before it are left out. None: the first one.
+    """
+    names = [str(stage.name) for stage in plan.stages]
+    left = replace(plan, stages=plan.stages[names.index(since) if since in names else 0 :])
+    closures, listings = openings.around(work.gateway, work.campaign, left, now=work.now)
+    stages = forecast.forecast(left, now=work.now, closures=closures, listings=listings)
+    return forecast.sentences(stages, {host.id: host.name for host in left.hosts})
 
 
 def expected(work: Work, hosts: list[Host]) -> dict[str, dict[StepKind, timedelta]]:
