@@ -141,6 +141,8 @@ class Host:
     """The last boot was not enough: something still waits for another one."""
     ping_offset: float = 0.0
     inventory_offset: float = 0.0
+    inventory_every: float | None = None
+    """None: as often as those of the world."""
 
     def sees_until(self) -> float:
         """Updates that the distribution published from this moment on are not in the release or snapshot of this host."""

@@ -132,29 +132,31 @@ class World:
     def last_inventory(self, host: Host, now: float) -> float | None:
         """When the host's software inventory last reached Inspector by `now`; None if it never did.
 
-        Every `inspector.inventory_every` seconds, at the host's own offset, while its agent is connected; a fault may make
-        Inspector late.
+        Every `inspector.inventory_every` seconds (or as its template says), at the host's own offset, while its agent is
+        connected; a fault may make Inspector late.
         """
         now -= self.faults.delay(Kind.INSPECTOR_LATE, host)
-        tick = now - (now - host.inventory_offset) % self._inventory_every
+        every = self._inventory_every(host)
+        tick = now - (now - host.inventory_offset) % every
         for began, ended in reversed(_silences(host)):
             if began <= tick < ended:
-                tick = began - ((began - host.inventory_offset) % self._inventory_every or self._inventory_every)
+                tick = began - ((began - host.inventory_offset) % every or every)
         return tick if host.registered is not None and tick >= host.registered else None
 
     def next_inventory(self, host: Host, after: float) -> float | None:
         """When the host's inventory reaches Inspector for the first time at or after a moment, as far as is known now."""
         if host.registered is None:
             return None
-        start = max(after, host.registered)
-        tick = start + (host.inventory_offset - start) % self._inventory_every
+        start, every = max(after, host.registered), self._inventory_every(host)
+        tick = start + (host.inventory_offset - start) % every
         for began, ended in _silences(host):
             if began <= tick < ended:
-                tick = ended + (host.inventory_offset - ended) % self._inventory_every
+                tick = ended + (host.inventory_offset - ended) % every
         return tick if tick < float("inf") else None
 
-    @property
-    def _inventory_every(self) -> float:
+    def _inventory_every(self, host: Host) -> float:
+        if host.inventory_every is not None:
+            return host.inventory_every
         return self.file.inspector.inventory_every if self.file else 1800.0
 
     def on_report(self, callback: Callable[[Host, PatchReport], None]) -> None:
@@ -669,6 +671,7 @@ class World:
             files={platform.lock_file: template.locked_to} if platform.lock_file and template.locked_to else {},
             ping_offset=chance.uniform(0, 300),
             inventory_offset=chance.uniform(0, 86_400),
+            inventory_every=template.inventory_every,
         )
 
     def newest_levels(self, platform: Platform, moment: float) -> dict[str, int]:

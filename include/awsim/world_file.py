@@ -157,6 +157,9 @@ class Template(_Part):
         default_factory=list, description="ids of the catalogue's findings that an OS patch cannot fix"
     )
     agent_version: str = "3.3.3050.0"
+    inventory_every: Annotated[float, Field(ge=60)] | None = Field(
+        None, description="seconds; None means inspector.inventory_every"
+    )
     locked_to: str | None = Field(
         None,
         description="the release (Amazon Linux 2023: `2023.6.20241010`) or snapshot (Ubuntu: `20241015T000000Z`) of the"

@@ -5,6 +5,7 @@ import json
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.simulator.conftest import FEW
 from tests.simulator.test_ssm_baselines import code
 
 
@@ -28,6 +29,10 @@ def entries(aws, host, kind, **request):
             return found
 
 
+def captured(aws, host):
+    return aws.ssm.list_inventory_entries(InstanceId=host, TypeName="AWS:Application")["CaptureTime"]
+
+
 def test_every_node_that_registered_has_instance_information(aws):
     """A node that never did has no entity; pages hold together."""
     found = entities(aws, size=2)
@@ -48,6 +53,18 @@ def test_applications_are_those_of_the_last_inventory(aws):
     (after,) = entries(aws, host, "AWS:Application", Filters=[{"Key": "Name", "Values": ["expat"]}])
     assert (after["Version"], after["Release"]) != (before["Version"], before["Release"])
     assert after["InstalledTime"] > before["InstalledTime"]
+
+
+def test_a_template_may_have_its_inventory_taken_at_other_times(start):
+    """Where everything else of a fast world may wait for hours."""
+    world = f"inspector: {{inventory_every: 86400}}\n{FEW}".replace(
+        "ubuntu: {os: ubuntu-24.04,", "ubuntu: {os: ubuntu-24.04, inventory_every: 600,"
+    )
+    aws = start(world)
+    late, soon = aws.hosts("web")[0], aws.hosts("odd")[4]
+    before = {host: captured(aws, host) for host in (late, soon)}
+    aws.advance(600)
+    assert {host: captured(aws, host) == before[host] for host in before} == {late: True, soon: False}
 
 
 def test_the_release_of_amazon_linux_2023_is_a_package(aws):
