@@ -138,7 +138,7 @@ def test_hosts_are_left_out_by_id_or_name(written: object) -> None:
         (["Perhaps"], {}, "'Perhaps'"),
         (None, None, "None"),
         ("Approve", {}, "allowed is one of"),
-        (["Defer"], {}, "no window to defer to"),
+        (["Defer"], {}, "cannot be deferred"),
         (["Approve"], {"without": "web-9"}, "'web-9': no such host in this stage"),
         (["Approve"], {"without": "web-1, web-2, db"}, "a yes without any host"),
         (["Approve"], {"without": 7}, "ids or names of hosts"),

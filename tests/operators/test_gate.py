@@ -431,7 +431,9 @@ def test_without_a_window_there_is_nothing_to_defer_to(desk: Desk, asked: list[A
 def test_a_deferral_lets_the_opening_pass_and_asks_again(desk: Desk, asked: list[Any], now: list[datetime]) -> None:
     """Neither a yes nor a no: the next task waits without a worker, then puts the question once more, with the reason."""
     gate = Gate(desk, asked, WINDOWED)
-    assert gate.ask(1)["options"] == ["Approve", "Reject", "Defer"]
+    request = gate.ask(1)
+    assert request["options"] == ["Approve", "Reject", "Defer"]
+    assert "## When, as far as is known now" in request["body"]
     assert gate.answer(1, "olga", "Defer", reason="quarter end")["verdict"] == "deferred"
     assert gate.verdicts == []
     with pytest.raises(TaskDeferred) as waits:

@@ -118,7 +118,7 @@ def read(
     choice = Choice(words[0])
     if choice is Choice.DEFER:
         if not may_defer:
-            return Misread(reason="there is no window to defer to; allowed is approve or reject")
+            return Misread(reason="this question cannot be deferred; allowed is approve or reject")
         return Vote(stage=stage, plan=plan, choice=choice, author=author, at=at, reason=reason)
     without = _hosts(fields.get("without"), hosts)
     if isinstance(without, Misread):

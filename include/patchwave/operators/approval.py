@@ -46,7 +46,7 @@ from patchwave.operators import stages
 from patchwave.operators.base import PLAN, Work
 from patchwave.operators.links import RunPageLink
 from patchwave.operators.notifications import tell
-from patchwave.operators.plan import fleet_now, made_of
+from patchwave.operators.plan import fleet_now, forecast_now, made_of
 from patchwave.triggers.watch import MomentTrigger
 
 NOBODY = "-"
@@ -336,7 +336,13 @@ class ApproveStageOperator(ApprovalOperator):
             f"{plan.campaign}: may stage {self.stage} be patched? {len(stage.hosts)} hosts, {stage.stage_places} at once{heard}"
         )
         notices = filter(None, (self._notice(work), self._so_far(work, found, stage)))
-        self.body = plans.markdown(plan, for_stage=self.stage, notice=" ".join(notices), difference=self._difference(work))
+        self.body = plans.markdown(
+            plan,
+            for_stage=self.stage,
+            notice=" ".join(notices),
+            difference=self._difference(work),
+            forecast=forecast_now(work, plan, since=self.stage),
+        )
         self.options = [self.APPROVE, self.REJECT, *([self.DEFER] if self._may_defer(stage) else [])]
         # Whom Airflow lets answer, and until when, is what the plan says: the file may have been edited meanwhile.
         self.assigned_users = _assigned(found.may)
@@ -498,11 +504,11 @@ def _form() -> dict[str, Param]:
     """What stands below the question. Nothing is compulsory: an empty field must not shut the buttons."""
     return {
         "reason": Param(
-            None, type=["null", "string"], title="Reason", format="multiline",
+            None, type=["null", "string"], title="Reason (kept beside your name)", format="multiline",
             description_md="Stands beside your name in the evidence.",
         ),
         "without": Param(
-            None, type=["null", "string"], title="Without these hosts", format="multiline",
+            None, type=["null", "string"], title="Without these hosts (ids or names; empty: all are patched)", format="multiline",
             description_md="Ids or names of hosts of this stage that you do not agree to, divided by blanks or commas. They are "
             "left out of this run; the others are patched. Empty: all of them.",
         ),
