@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchwave.campaign import report
+from patchwave.campaign import lockfile, report
 from patchwave.campaign.approval import Verdict
+from patchwave.campaign.lockfile import HostPatches, PatchRow
 from patchwave.campaign.report import CLASSES, COLUMNS
 from patchwave.campaign.rollout import IN_FLIGHT, TERMINAL, HostState
 from patchwave.ledger.store import RunOutcome, StageState
@@ -306,6 +309,71 @@ def test_a_journal_that_does_not_verify_is_said_in_plain_words():
 # --- Writing -----------------------------------------------------------------------------------------------------------------
 
 HOSTILE = '<script>alert("1")</script>\'"&'
+
+
+# --- what was promoted ---
+
+
+def a_lockfile() -> dict[str, Any]:
+    """As the ledger has it: of three packages one came in this run, and one had two versions."""
+    old, new = BEGAN - timedelta(days=40), BEGAN + timedelta(hours=1)
+    rows = {
+        "dev-1": [("kernel.x86_64:0:6.1.115-126", new), ("expat.x86_64:0:2.6.3-1", old), ("<b>.x86_64:0:1-1", old)],
+        "dev-2": [("kernel.x86_64:0:6.1.115-126", new), ("expat.x86_64:0:2.6.4-1", old)],
+    }
+    hosts = [
+        HostPatches(
+            host=host_id(number),
+            name=name,
+            platform="Amazon Linux 2023",
+            rows=tuple(
+                PatchRow(id=title.partition(":")[0], title=title, state="installed", installed_at=at) for title, at in some
+            ),
+        )
+        for number, (name, some) in enumerate(rows.items())
+    ]
+    made = lockfile.build(hosts, since=BEGAN)
+    return lockfile.envelope(made, lockfile.Origin(run=a_run().id, stage="dev", at=NOW))
+
+
+def test_what_was_promoted_is_told_by_platform_with_its_digest():
+    """And of each later stage how many hosts had something else."""
+    stored = a_lockfile()
+    after = {"lockfile": stored["digest"], "hosts": {host_id(3): [], host_id(4): ["kernel is newer"]}}
+    made = a_report(plan=a_plan(dev=[1]), lockfile=stored, **{"compared:prod": after})
+    assert made.promoted is not None
+    (platform,) = made.promoted.platforms
+    assert (made.promoted.digest, made.promoted.stage) == (stored["digest"], "dev")
+    assert (platform.patches, platform.received, platform.differs) == (3, 1, 1)
+    assert [(one.stage, one.hosts, one.drifted) for one in made.promoted.compared] == [("prod", 2, 1)]
+    page = report.to_html(made)
+    assert stored["digest"] in page
+    assert "1 had something else" in page
+
+
+def test_a_run_that_promotes_nothing_has_no_section_for_it():
+    """Nor has a report that was stored before there was one."""
+    stored = report.to_json(a_report(plan=a_plan(dev=[1])))
+    assert stored.pop("promoted") is None
+    assert "<h2>Promoted</h2>" not in report.to_html(stored)
+
+
+def test_a_run_that_was_patched_by_an_earlier_lockfile_says_so():
+    """It began behind the first stage."""
+    made = a_report(plan=a_plan(prod=[1]), **{"compared:prod": {"lockfile": "f" * 64, "hosts": {host_id(1): []}}})
+    page = report.to_html(made)
+    assert "patched by that of an earlier run" in page
+    assert "1 host compared with <code>ffffffffffffffff</code>, each had what is locked" in page
+
+
+def test_a_lockfile_that_was_changed_is_a_sentence_of_the_report_and_not_its_end():
+    """Whoever changed it did not do so unnoticed."""
+    stored = a_lockfile()
+    stored["lockfile"]["platforms"][0]["patches"][0]["version"] = "0:6.6.6-1"
+    made = a_report(plan=a_plan(dev=[1]), lockfile=stored)
+    assert made.promoted is not None
+    assert "changed after it was written" in made.promoted.problem
+    assert made.promoted.problem in html.unescape(report.to_html(made))
 
 
 def a_hostile_report() -> report.Report:

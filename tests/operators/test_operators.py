@@ -18,12 +18,14 @@ from airflow.sdk.exceptions import (
     TaskDeferred,
 )
 
+from patchwave.campaign import lockfile
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Verdict
 from patchwave.campaign.errors import AwsUnavailable, LedgerUnavailable, PatchwaveError
 from patchwave.campaign.fleet import Health, Ping
 from patchwave.campaign.rollout import HostState, Move
 from patchwave.campaign.values import HostId, StageName
+from patchwave.execution import promotion
 from patchwave.ledger.store import RunOutcome, StageState
 from patchwave.operators import findings
 from patchwave.operators.approval import ApproveStageOperator
@@ -553,6 +555,23 @@ def test_a_report_is_written_and_the_run_fails_when_a_stage_failed(desk: Desk, r
         report_and_outcome(desk)
     assert desk.ledger.run(RUN).outcome is RunOutcome.FAILED
     assert {path.name for path in runs.rglob("*") if path.is_file()} == {"report.html", "report.json", "hosts.csv"}
+
+
+def test_the_lockfile_lies_among_the_files_under_its_digest(desk: Desk, runs: Any) -> None:
+    """As it lies in the ledger; one that was changed there is none, and the report is made all the same."""
+    desk.planned()
+    desk.ti.states = {"scan_findings": "success"}
+    origin = lockfile.Origin(run=RUN, stage="dev", at=datetime.now(UTC))
+    stored = lockfile.envelope(lockfile.Lockfile(platforms=()), origin)
+    desk.ledger.put_document(RUN, promotion.DOCUMENT, stored, at=datetime.now(UTC))
+    ReportOperator(task_id="report").execute(desk.context())
+    (written,) = runs.rglob(f"{stored['digest']}.json")
+    assert lockfile.read(written) == (lockfile.Lockfile(platforms=()), origin)
+    written.unlink()
+    desk.ledger.put_document(RUN, promotion.DOCUMENT, {**stored, "digest": "0" * 64}, at=datetime.now(UTC))
+    ReportOperator(task_id="report").execute(desk.context())
+    assert {path.name for path in runs.rglob("*") if path.is_file()} == {"report.html", "report.json", "hosts.csv"}
+    assert "changed after it was written" in next(runs.rglob("report.html")).read_text()
 
 
 def test_a_halted_stage_fails_the_run_also_when_its_task_was_marked_by_hand(desk: Desk, runs: Any) -> None:

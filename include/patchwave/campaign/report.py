@@ -20,9 +20,9 @@ from typing import Any, Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from patchwave.campaign import evidence, exposure
+from patchwave.campaign import evidence, exposure, lockfile
 from patchwave.campaign.approval import Decision, Verdict
-from patchwave.campaign.errors import Permanent
+from patchwave.campaign.errors import InvalidFile, Permanent
 from patchwave.campaign.exposure import Exposure, Fate, Triaged
 from patchwave.campaign.findings import Severity
 from patchwave.campaign.rollout import IN_FLIGHT, SENTENCES, TERMINAL, DispatchRow, HostRow, HostState
@@ -279,6 +279,53 @@ class Pause:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Locked:
+    """What the lockfile has for one platform, in numbers.
+
+    Attributes:
+        received: of the patches those that came in this run; the others were there before.
+        differs: packages of which Dev's hosts had several versions; the newest is locked.
+        remarks: what is not known, a sentence each.
+    """
+
+    platform: str
+    patches: int
+    received: int
+    differs: int
+    release: str
+    snapshot: str
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compared:
+    """A stage that was compared with the lockfile whose digest this is."""
+
+    stage: str
+    digest: str
+    hosts: int
+    drifted: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Promoted:
+    """What went from the first stage to the later ones.
+
+    Attributes:
+        digest: of the lockfile that this run made; empty if it made none.
+        stage: whose hosts it was read from.
+        problem: why the ledger's document is no lockfile; empty if it is one.
+    """
+
+    digest: str
+    stage: str
+    at: datetime | None
+    platforms: tuple[Locked, ...]
+    compared: tuple[Compared, ...]
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """The report of one run.
 
@@ -291,6 +338,7 @@ class Report:
         deadlines: the most urgent first, `MOST_DEADLINES` at most.
         deadlines_left_out: so many lines more there would be; the triage in the ledger has every finding.
         catalogue: CISA's catalogue that deadlines went by; empty if none.
+        promoted: None if no stage was patched by a lockfile, and none was made.
         run_folder: where the files of the run lie; whoever writes them fills it in.
     """
 
@@ -334,11 +382,17 @@ class Report:
     journal_problems: tuple[str, ...]
     journal_head: str
     hosts: tuple[HostLine, ...]
+    promoted: Promoted | None = None
     run_folder: str = ""
 
 
 PLANS = "plans"
 """Among the documents that `build` is given: digests of all plans of the run by name, where a gate has changed the first."""
+
+LOCKFILE = "lockfile"
+"""Name of the document with the run's lockfile."""
+COMPARED = "compared:"
+"""How the names of the documents begin that say, a stage each, which hosts had what is locked."""
 
 
 # --- Building ---------------------------------------------------------------------------------------------------------------
@@ -436,6 +490,7 @@ def build(
         journal_problems=tuple(journal_problems),
         journal_head=journal_head,
         hosts=lines,
+        promoted=_promoted(documents),
         run_folder=run_folder,
     )
 
@@ -694,6 +749,44 @@ def _deadlines(findings: Iterable[Triaged], now: datetime) -> tuple[DeadlineLine
             hosts=tuple(sorted({one.host for one in group})),
         )
         for (vulnerability, severity, track, reason, because), group in groups.items()
+    )
+
+
+def _promoted(documents: Mapping[str, Any]) -> Promoted | None:
+    compared = tuple(
+        Compared(
+            stage=name.removeprefix(COMPARED),
+            digest=str(_mapping(content).get("lockfile") or ""),
+            hosts=len(said := _mapping(_mapping(content).get("hosts"))),
+            drifted=sum(bool(sentences) for sentences in said.values()),
+        )
+        for name, content in sorted(documents.items())
+        if name.startswith(COMPARED)
+    )
+    stored = documents.get(LOCKFILE)
+    if stored is None:
+        return Promoted(digest="", stage="", at=None, platforms=(), compared=compared) if compared else None
+    try:
+        made, origin = lockfile.opened(stored, file=f"the ledger's document {LOCKFILE}")
+    except InvalidFile as error:  # the report is made all the same
+        return Promoted(digest="", stage="", at=None, platforms=(), compared=compared, problem=str(error))
+    return Promoted(
+        digest=made.digest,
+        stage=origin.stage,
+        at=origin.at,
+        platforms=tuple(
+            Locked(
+                platform=one.platform,
+                patches=len(one.patches),
+                received=sum(patch.received for patch in one.patches),
+                differs=len(one.conflicts),
+                release=one.release or "",
+                snapshot=one.snapshot or "",
+                remarks=one.remarks,
+            )
+            for one in made.platforms
+        ),
+        compared=compared,
     )
 
 

@@ -16,10 +16,10 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from patchwave.campaign import evidence, report
+from patchwave.campaign import evidence, lockfile, report
 from patchwave.campaign import plan as plans
 from patchwave.campaign.definition import Event
-from patchwave.campaign.errors import Permanent
+from patchwave.campaign.errors import InvalidFile, Permanent
 from patchwave.campaign.folders import run_folder
 from patchwave.campaign.plan import Plan
 from patchwave.ledger.store import RunOutcome, StageState
@@ -28,6 +28,7 @@ from patchwave.operators.notifications import tell
 
 DOCUMENTS = (
     "plan", "plan.md", "triage", "compliance.before", "compliance.after", "compliance.final", "findings.after", "remedies",
+    report.LOCKFILE,
 )  # fmt: skip
 RUNS_VARIABLE = "PATCHWAVE_RUNS_DIR"
 LAST = frozenset({"report", "outcome"})
@@ -73,7 +74,7 @@ def judged(work: Work, states: Mapping[str, str]) -> tuple[RunOutcome, str]:
 
 
 class ReportOperator(CampaignOperator):
-    """Writes HTML, JSON and CSV into the run's folder and the report into the ledger."""
+    """Writes HTML, JSON and CSV into the run's folder, with them the lockfile if there is one, and the report into the ledger."""
 
     def work(self, work: Work) -> str:
         """Returns the run's folder."""
@@ -109,7 +110,8 @@ class ReportOperator(CampaignOperator):
             ledger.dispatches(run),
             ledger.calls(run),
             evidence.verify(journal),
-            {name: ledger.document(run, name) for name in DOCUMENTS if name in present} | _plans(work),
+            {name: ledger.document(run, name) for name in present if name in DOCUMENTS or name.startswith(report.COMPARED)}
+            | _plans(work),
             now=work.now,
             run_folder=str(folder),
             journal_head=journal[-1].hash if journal else "",
@@ -131,6 +133,12 @@ class ReportOperator(CampaignOperator):
             aside = folder / f".{name}.{datetime.now(UTC):%H%M%S%f}"
             aside.write_text(text, encoding="utf-8", newline="")
             aside.replace(folder / name)
+        if report.LOCKFILE in present:
+            try:
+                locked, origin = lockfile.opened(work.ledger.document(work.run_id, report.LOCKFILE), file="the ledger's lockfile")
+                lockfile.write(locked, origin, folder)
+            except InvalidFile as error:
+                self.log.error("The lockfile is not among the files: %s", error)
 
 
 def _plans(work: Work) -> dict[str, Any]:
