@@ -390,6 +390,18 @@ def test_votes_survive_the_journal(votes: list[Vote]) -> None:
     assert list(approval.from_records([*others, *records])) == votes
 
 
+def test_answers_from_before_a_deferral_count_no_more() -> None:
+    """Of that stage; other stages keep theirs."""
+    dev = a_vote("ana", stage=StageName("dev"))
+    before = [a_vote("olga"), dev, a_vote("ana", Choice.DEFER, minute=1)]
+    records = [ARecord(kind=approval.VOTE, at=one.at, data=approval.as_record(one)) for one in before]
+    records.append(ARecord(kind=approval.DEFERRED, at=NOW, data={"stage": STAGE}))
+    assert approval.from_records(records) == (dev,)
+    after = a_vote("ana", minute=9)
+    records.append(ARecord(kind=approval.VOTE, at=after.at, data=approval.as_record(after)))
+    assert approval.from_records(records) == (dev, after)
+
+
 @pytest.mark.parametrize("data", [{}, {"stage": "prod", "plan": PLAN, "choice": "perhaps", "author": "olga"}])
 def test_a_record_that_cannot_be_read_is_no_yes(data: Any) -> None:
     """Another version's, or a broken one."""

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from patchwave.campaign import audit, evidence
+from patchwave.campaign import approval, audit, evidence
 from patchwave.campaign import plan as plans
+from patchwave.campaign.approval import Choice, Vote
 from patchwave.campaign.audit import Rule, RunTrace
 from patchwave.campaign.plan import Plan
 from patchwave.campaign.rollout import HostState, StepKind
@@ -206,6 +207,25 @@ def approved_afterwards(doctor: Doctor) -> RunTrace:
     return doctor.done(records=relinked([*rest, *made]))
 
 
+def one_yes_of_two(doctor: Doctor) -> RunTrace:
+    """The plan asks for two people, and the ledger has the decision with one answer."""
+    return with_votes(doctor, "olga")
+
+
+def with_votes(doctor: Doctor, *people: str) -> RunTrace:
+    """As if two people had to agree, and these had."""
+    plan = doctor.trace.plan
+    assert plan is not None
+    asks = next(stage for stage in plan.stages if stage.approval_required)
+    strict = replace(asks, quorum=2, approvers=("olga", "ana"))
+    stages = tuple(strict if one is asks else one for one in plan.stages)
+    trace = with_plan(doctor.trace, replace(plan, stages=stages, requested_by="uma"))
+    for person in people:
+        vote = Vote(stage=asks.name, plan=plans.digest(trace.plan), choice=Choice.APPROVE, author=person, at=trace.records[0].at)
+        trace = Doctor(trace).noted(lambda one: one.kind == "decision.made", approval.VOTE, **approval.as_record(vote))
+    return trace
+
+
 def not_soaked(doctor: Doctor) -> RunTrace:
     """Staging's hosts were begun forty minutes earlier than the ledger says."""
     for line in doctor.lines:
@@ -350,6 +370,7 @@ def it_waited_without_a_word(doctor: Doctor) -> RunTrace:
         (installed_again, Rule.ONCE),
         (not_approved, Rule.ORDER),
         (approved_afterwards, Rule.ORDER),
+        (one_yes_of_two, Rule.ORDER),
         (not_soaked, Rule.ORDER),
         (a_stranger_is_scanned, Rule.PLAN),
         (it_was_a_dry_run, Rule.PLAN),
@@ -374,6 +395,11 @@ def test_a_broken_rule_is_seen_and_no_other(good: RunTrace, doctored: Callable[[
     found = audit.broken(doctored(Doctor(good)))
     assert {one.rule for one in found} == {rule}, [str(one) for one in found]
     assert all(one.subject and one.seen for one in found)
+
+
+def test_a_stage_that_as_many_have_agreed_to_as_it_needs_is_good(good: RunTrace) -> None:
+    """Or the rule would say nothing."""
+    assert audit.broken(with_votes(Doctor(good), "olga", "ana")) == audit.broken(good)
 
 
 def test_what_was_recorded_as_open_at_any_time_is(good: RunTrace) -> None:

@@ -285,6 +285,11 @@ def _without(votes: Iterable[Vote]) -> tuple[HostId, ...]:
     return tuple(sorted({host for vote in votes for host in vote.without}))
 
 
+def agreed_to_any(terms: Terms, *, stage: StageName, votes: Collection[Vote]) -> bool:
+    """Whether the quorum is there for any plan that people were shown: one with fewer hosts is approved by votes on the whole."""
+    return any(isinstance(standing(terms, stage=stage, plan=plan, votes=votes), Agreed) for plan in {vote.plan for vote in votes})
+
+
 # --- is what they agreed to still there? --------------------------------------------------------------------------------
 
 
@@ -388,6 +393,8 @@ def may_patch(
 
 VOTE = "vote.cast"
 """Kind of the journal's record of one person's answer."""
+DEFERRED = "approval.deferred"
+"""Kind of the journal's record of a question that somebody put off; the stage's answers before it count no more."""
 VOIDED = "approval.void"
 """Kind of the journal's record of an approval that no longer covers what is there."""
 
@@ -401,9 +408,12 @@ def as_record(vote: Vote) -> dict[str, Any]:
 
 
 def from_records(records: Iterable[Any]) -> tuple[Vote, ...]:
-    """The votes of a run's journal (records with kind, at and data); what cannot be read as one opens nothing."""
+    """The votes of a run's journal (records with kind, at and data, in order) that still count; what cannot be read as one opens
+    nothing."""
     found: list[Vote] = []
     for record in records:
+        if record.kind == DEFERRED:
+            found = [one for one in found if one.stage != record.data.get("stage")]
         if record.kind != VOTE:
             continue
         data = record.data

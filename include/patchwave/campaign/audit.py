@@ -22,7 +22,7 @@ from typing import Any
 
 from patchwave.campaign import approval, evidence, windows
 from patchwave.campaign import plan as plans
-from patchwave.campaign.approval import Closed, Decision
+from patchwave.campaign.approval import Closed, Decision, Terms
 from patchwave.campaign.plan import Plan, StagePlan
 from patchwave.campaign.report import StageFacts, WaitFacts
 from patchwave.campaign.rollout import (
@@ -518,6 +518,11 @@ def _approved(trace: RunTrace, stage: StagePlan, first: evidence.Linked) -> Iter
     if isinstance(answer, Closed):
         yield Broken(rule=Rule.ORDER, subject=stage.name, seen=f"it began, but {answer.reason}", where=(_record(first),))
         return
+    if stage.quorum > 1:
+        terms = Terms(approvers=stage.approvers, quorum=stage.quorum, requester=trace.plan.requested_by)
+        if not approval.agreed_to_any(terms, stage=stage.name, votes=approval.from_records(trace.records)):
+            seen = f"it began, but no {stage.quorum} of {', '.join(stage.approvers)} have said yes"
+            yield Broken(rule=Rule.ORDER, subject=stage.name, seen=seen, where=(_record(first),))
     noted = [
         one for one in trace.noted("decision.made", stage=stage.name)
         if one.data.get("plan") == digest and one.data.get("verdict") == "approved"

@@ -22,6 +22,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from patchwave.campaign import approval, difference
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import (
+    DEFERRED,
     VOIDED,
     VOTE,
     Agreed,
@@ -54,8 +55,6 @@ ROUNDS = 3
 """How often the people of a gate are asked at most where the stage's hosts change while they are."""
 ASKED = "approval.asked"
 """Kind of the journal's record of a question."""
-DEFERRED = "approval.deferred"
-"""Kind of the journal's record of a question that somebody put off; answers before it count no more."""
 RENEWED = "plan.renewed"
 """Kind of the journal's record of a plan that was out of date before anybody was asked about it."""
 LEAST_TIME = timedelta(minutes=1)
@@ -451,7 +450,7 @@ class ApproveStageOperator(ApprovalOperator):
         return Terms(approvers=stage.approvers, quorum=stage.quorum, requester=work.plan.requested_by)
 
     def _votes(self, work: Work) -> tuple[Vote, ...]:
-        return approval.from_records(self._since_deferred(work))
+        return approval.from_records(work.ledger.journal(work.run_id))
 
     def _since_deferred(self, work: Work) -> Sequence[Entry]:
         """The journal from the last time on that somebody deferred this gate."""
