@@ -341,6 +341,11 @@ def test_a_chosen_opening_shrinks_when_something_closes_it_meanwhile() -> None:
     incident = freeze("2026-12-15T22:00", "2026-12-15T23:00", "change calendar 'incident' is CLOSED")
     assert windows.remaining(night, [incident], at("2026-12-15T21:30")).closes == at("2026-12-15T22:00")
     assert windows.remaining(night, [incident], at("2026-12-15T22:30")) == Span(opens=at("2026-12-15T23:00"), closes=night.closes)
+    brief = freeze("2026-12-15T21:10", "2026-12-15T22:00")
+    assert windows.remaining(night, [brief], at("2026-12-15T21:05")).closes == at("2026-12-15T21:10")
+    needs = timedelta(minutes=20)
+    assert windows.remaining(night, [brief], at("2026-12-15T20:00"), least=needs).opens == at("2026-12-15T22:00")
+    assert windows.remaining(night, [], at("2026-12-16T00:50"), least=needs) == night
     endless = freeze("2026-12-15T22:00", None)
     assert windows.remaining(night, [endless], at("2026-12-15T22:30")).closes == at("2026-12-15T22:30")
     assert (

@@ -143,6 +143,25 @@ def test_a_calendar_that_is_closed_meanwhile_closes_the_opening_that_was_chosen(
     assert [one["closes"][11:16] for one in stage.told()] == ["14:00", "11:00", "14:00"]
 
 
+def test_what_cut_an_opening_may_be_taken_back(aws: Aws) -> None:
+    """The incident is over earlier than it was entered: the stage goes on in its opening, and not after the incident."""
+    stage = Asking(aws, window=NIGHTS, closed="calendars: [change-freeze]")
+    stage.write_calendar(event(1, "0900", "1300"))
+    assert stage.ask(anew=True) == Span(opens=at(13), closes=at(14))
+    aws.advance(3 * 3600)
+    stage.write_calendar()
+    assert stage.ask() == Span(opens=at(10), closes=at(14))
+
+
+def test_a_rest_that_is_too_short_is_passed_over_for_a_later_one(aws: Aws) -> None:
+    """Closed from 10:10 to 12:00: within ten minutes no host is through, and nobody is given up for them."""
+    stage = Asking(aws, window=NIGHTS, closed="calendars: [change-freeze]")
+    stage.write_calendar()
+    stage.ask(anew=True)
+    stage.write_calendar(event(1, "1010", "1200"))
+    assert stage.ask() == Span(opens=at(12), closes=at(14))
+
+
 def test_a_calendar_that_cannot_be_read_holds_the_stage_and_gives_nothing_up(aws: Aws) -> None:
     """Nothing is begun until it is asked again; the opening keeps its end, so no host is settled for it. Asked at each leg."""
     stage = Asking(aws, window=NIGHTS, closed="calendars: [change-freeze]")
@@ -222,6 +241,21 @@ def test_a_maintenance_window_that_is_changed_meanwhile_counts_as_it_is_now(aws:
     assert held is not None
     assert held.opens == stage.now + EVERY
     assert "switched off" in held.because
+
+
+def test_a_maintenance_window_that_is_moved_takes_the_stage_along(aws: Aws) -> None:
+    """The opening that was chosen is none any more; when one is over in time, nothing is chosen anew."""
+    stage = Asking(aws, window="window: {maintenance_window: dev-nights}, ")
+    made = aws.ssm.create_maintenance_window(
+        Name="dev-nights", Schedule="cron(0 10 ? * * *)", Duration=4, Cutoff=0, AllowUnassociatedTargets=False
+    )
+    assert stage.ask(anew=True) == Span(opens=at(10), closes=at(14))
+    aws.ssm.update_maintenance_window(WindowId=made["WindowId"], Schedule="cron(0 16 ? * * *)")
+    assert stage.ask() == Span(opens=at(16), closes=at(20))
+    aws.advance(13 * 3600)
+    over = stage.ask()
+    assert over is not None
+    assert over.closes <= stage.now
 
 
 def test_a_window_of_somebody_else_is_not_taken(aws: Aws) -> None:

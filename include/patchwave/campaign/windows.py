@@ -136,10 +136,12 @@ class Opening:
     Attributes:
         span: None if none is known: nothing may be begun, and `because` says why.
         because: why it is no earlier one, a sentence each; empty if nothing stood in the way.
+        whole: the opening of which `span` is left; None without a window.
     """
 
     span: Span | None
     because: tuple[str, ...] = ()
+    whole: Span | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -342,13 +344,19 @@ def parts(span: Span, closures: Iterable[Closure]) -> tuple[Span, ...]:
     return tuple(dict.fromkeys(left))
 
 
-def remaining(span: Span, closures: Sequence[Closure], now: datetime) -> Span:
-    """What is left of a span that was chosen earlier, if something closes it now that did not then: its first part that is
-    not over. With none left it is over, and closes before it opens or at `now`."""
-    for part in parts(span, closures):
-        if part.closes > now:
+def remaining(span: Span, closures: Sequence[Closure], now: datetime, *, least: timedelta = timedelta()) -> Span:
+    """What is left now of an opening that was chosen earlier, by what closes it now: its first part that is not over.
+
+    With none left it is over, and closes before it opens or at `now`.
+
+    Args:
+        least: how long a host takes; a part with less of it left is passed over where a later one is long enough.
+    """
+    left = [part for part in parts(span, closures) if part.closes > now]
+    for part in left:
+        if part.closes - max(part.opens, now) >= least:
             return part
-    return Span(opens=span.opens, closes=max(span.opens, min(now, span.closes)))
+    return left[0] if left else Span(opens=span.opens, closes=max(span.opens, min(now, span.closes)))
 
 
 def common(*lists: Sequence[Span]) -> tuple[Span, ...]:
@@ -400,10 +408,9 @@ def opening(
             if left[0] != span:
                 of = f"of the opening of {shown(span.opens, zone)} only {shown(left[0].opens, zone)} to"
                 why = _closing(span, closures, zone)
-                return Opening(
-                    span=left[0], because=(*_told(skipped, zone), f"{of} {shown(left[0].closes, zone)} is used: {why}")
-                )
-            return Opening(span=span, because=_told(skipped, zone))
+                told = (*_told(skipped, zone), f"{of} {shown(left[0].closes, zone)} is used: {why}")
+                return Opening(span=left[0], because=told, whole=span)
+            return Opening(span=span, because=_told(skipped, zone), whole=span)
         why = _closing(span, closures, zone)
         skipped.append((span, why or f"less than the {minutes(needed)} that a host takes are left of it"))
     if listed is not None and listed.because:

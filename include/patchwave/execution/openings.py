@@ -156,13 +156,16 @@ class Openings:
         if listed is not None:
             if listed.because:
                 return self._hold(now, (listed.because,), closes=whole.closes), True
-            whole = next(iter(windows.common([whole], listed.spans)), Span(opens=whole.opens, closes=max(whole.opens, now)))
+            common = windows.common([whole], listed.spans)
+            if not common and whole.closes > now:
+                return self._choose(now)  # it was moved to another time
+            whole = next(iter(common), whole)
         unknown = [one for one in closed if not one.known and one.begins <= now]
         if unknown:
             return self._hold(now, [one.told() for one in unknown], closes=whole.closes), True
-        left = windows.remaining(whole, closed, now)
+        left = windows.remaining(whole, closed, now, least=forecast.shortest(self.plan, self.stage))
         why = "; ".join(one.told() for one in closed if one.begins < whole.closes and (one.ends is None or one.ends > now))
-        return replace(left, because=why if left != whole else whole.because), False
+        return replace(left, because=why or whole.because), False
 
     def _choose(self, now: datetime) -> tuple[Span | None, bool]:
         try:
@@ -175,9 +178,10 @@ class Openings:
         if found.span is None:
             return self._hold(now, found.because), True
         span = replace(found.span, because="; ".join(found.because))
-        if self.stage.window is not None:
-            content = {"opens": span.opens.isoformat(), "closes": span.closes.isoformat(), "chosen": now.isoformat(),
-                       "because": span.because}  # fmt: skip
+        if found.whole is not None:
+            # All of it: what cuts it may be taken back.
+            content = {"opens": found.whole.opens.isoformat(), "closes": found.whole.closes.isoformat(),
+                       "chosen": now.isoformat(), "because": span.because}  # fmt: skip
             self.ledger.check(self.lease)
             self.ledger.put_document(self.lease.run, self._chosen_name, content, at=now)
         return span, False
