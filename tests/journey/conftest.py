@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -11,8 +12,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import boto3
 import pytest
 
+from patchwave.cli import ports
 from patchwave.cli.environment import Places
 from patchwave.cli.stack import Stack
 from tests.journey.runs import FollowedRun, Stage
@@ -21,6 +24,8 @@ from tests.ledger import postgres
 HERE = Path(__file__).parent
 SPEED = 300
 """Fast, and slow enough that stages defer while hosts install: what is shorter than a second is waited out in place."""
+LISTS = "journey-lists"
+"""The bucket in which hosts read what Dev received."""
 STAGE = pytest.StashKey[Stage]()
 
 
@@ -31,24 +36,37 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
         home = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="pw-journey-", ignore_cleanup_errors=True)))
         campaigns = home / "campaigns"
         shutil.copytree(HERE / "campaigns", campaigns)
+        awsim = ports.free()
         stack = ending.enter_context(
             Stack(
                 places=Places(home=home / "airflow", runs=home / "runs", campaigns=campaigns),
                 port=0,
-                awsim_port=0,
+                awsim_port=awsim,
                 world=HERE / "worlds" / "journeys.yaml",
                 speed=SPEED,
                 environment={
                     **_database(ending),
+                    "AIRFLOW_CONN_AWS_DEFAULT": _connection(f"http://{ports.HOST}:{awsim}"),
                     # Two cores start that many tasks at once quicker than more of them.
                     "AIRFLOW__CORE__PARALLELISM": "4",
                 },
                 tell=print,
             )
         )
+        s3 = boto3.client(
+            "s3", endpoint_url=stack.awsim.address, region_name="us-east-1", aws_access_key_id="awsim",
+            aws_secret_access_key="awsim",
+        )  # fmt: skip
+        s3.create_bucket(Bucket=LISTS)
         made = Stage(stack=stack, campaigns=campaigns)
         request.config.stash[STAGE] = made
         yield made
+
+
+def _connection(awsim: str) -> str:
+    """The AWS connection, with a bucket for lists of patches."""
+    extra = {"region_name": "eu-central-1", "endpoint_url": awsim, "patchwave_lists_bucket": LISTS}
+    return json.dumps({"conn_type": "aws", "login": "awsim", "password": "awsim", "extra": extra})
 
 
 def _database(ending: ExitStack) -> dict[str, str]:

@@ -27,6 +27,7 @@ class Record:
     Attributes:
         stage: the host's tag ``Environment`` at that moment.
         comment: of the command that caused it; empty if none did.
+        package: what was installed, as ``name:epoch:version-release``; empty for all other events.
     """
 
     at: datetime
@@ -37,6 +38,7 @@ class Record:
     comment: str
     automated: bool
     exit_code: int | None
+    package: str = ""
 
     @property
     def begins_install(self) -> bool:
@@ -71,6 +73,11 @@ class Journal:
     def installs(self) -> Mapping[str, int]:
         """How many Installs began on each host; hosts without one are not in it."""
         return Counter(one.host for one in self.records if one.begins_install)
+
+    @property
+    def packages(self) -> frozenset[str]:
+        """What was installed on any of the hosts, with its version."""
+        return frozenset(one.package for one in self.records if one.package)
 
     @property
     def touched(self) -> frozenset[str]:
@@ -138,4 +145,5 @@ def _records(lines: Iterable[Mapping[str, Any]], region: str) -> Iterable[Record
             comment=comment,
             automated=comment.startswith(REMEDY) or bool(cause.get("automation_id")),
             exit_code=line.get("exit_code"),
+            package=f"{line['package']}:{line['version']}" if "package" in line else "",
         )
