@@ -626,7 +626,13 @@ def summary(plan: Plan) -> str:
 
 
 def markdown(
-    plan: Plan, *, for_stage: str | None = None, notice: str = "", difference: str = "", forecast: Sequence[str] = ()
+    plan: Plan,
+    *,
+    for_stage: str | None = None,
+    notice: str = "",
+    difference: str = "",
+    forecast: Sequence[str] = (),
+    calls: str = "",
 ) -> str:
     """The plan as a person judges it: how many hosts, in which order, what for, what is excluded and why, how long.
 
@@ -635,6 +641,7 @@ def markdown(
         notice: a sentence to stand on top, e.g. that the campaign file has changed since.
         difference: a section that says what is new, before the tables.
         forecast: sentences of `forecast.sentences`: when each stage begins and ends, what it waits for, and who will not fit.
+        calls: section of `calls.markdown`: what a run would call, for a dry run.
     """
     lines = [f"# Plan of {plan.campaign}", ""]
     if notice:
@@ -680,6 +687,7 @@ def markdown(
         lines += ["", "## When, as far as is known now", "", *(f"- {_cell_text(sentence)}" for sentence in forecast)]
     for stage in plan.stages:
         lines += _stage_lines(stage)
+    lines += [calls] if calls else []
     lines += ["", f"## Excluded ({len(plan.exclusions)})", ""]
     if plan.exclusions:
         lines += ["| host | name | cell | why |", "|---|---|---|---|"]

@@ -1,4 +1,4 @@
-"""How do the ledger's values look on a page? Templates, their filters, and the plan's Markdown as safe HTML."""
+"""How do the ledger's values look on a page? Templates and their filters; the plan's Markdown is `campaign.page`'s."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markdown_it import MarkdownIt
-from markupsafe import Markup
 
+from patchwave.campaign.page import rendered
 from patchwave.campaign.report import CLASSES, MEANINGS, duration_text
 
 ASSETS = Path(__file__).parent / "assets"
@@ -48,16 +47,6 @@ def brief(data: Any) -> str:
 
 def _word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def rendered(markdown: str) -> Markup:
-    """Markdown as HTML: raw HTML stays text, and there are no links or images, for host names come from tags."""
-    return Markup(_markdown().render(markdown))  # noqa: S704  the renderer escapes everything that it does not make itself
-
-
-@lru_cache(maxsize=1)
-def _markdown() -> MarkdownIt:
-    return MarkdownIt("js-default", {"html": False, "linkify": False}).disable(["link", "autolink", "image", "reference"])
 
 
 @lru_cache(maxsize=1)

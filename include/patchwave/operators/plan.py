@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
+from patchwave.campaign import calls, forecast, rollout, windows
 from patchwave.campaign import fleet as fleets
-from patchwave.campaign import forecast, rollout, windows
 from patchwave.campaign import plan as plans
 from patchwave.campaign.compliance import Subject
+from patchwave.campaign.definition import Source
 from patchwave.campaign.fleet import Group, Host
 from patchwave.campaign.plan import Plan, Restriction
 from patchwave.campaign.policy import Reboot
@@ -35,7 +36,8 @@ class PlanOperator(CampaignOperator):
             plan = self._plan(work, hosts, groups)
         digest = work.ledger.put_document(work.run_id, PLAN, plans.to_json(plan), at=work.now)
         # What follows may be cut off at any line, and is done by the next try then.
-        text = plans.markdown(plan, forecast=forecast_now(work, plan))
+        section = _calls(work, plan) if plan.dry_run else ""
+        text = plans.markdown(plan, forecast=forecast_now(work, plan), calls=section)
         work.ledger.put_document(work.run_id, "plan.md", text, at=work.now)
         for name in plan.left_out:
             work.ledger.skip_stage(work.run_id, StageName(name), reason="not chosen for this run", at=work.now)
@@ -53,6 +55,14 @@ class PlanOperator(CampaignOperator):
         if not plan.hosts and not plan.dry_run:
             self.log.warning("The plan holds no host: %d instances of the scope, all excluded", len(hosts))
         return plan
+
+
+def _calls(work: Work, plan: Plan) -> str:
+    """What a run would call, stored for programs; the section of the plan that says it to people."""
+    by_lockfile = work.campaign.promotion.by is Source.LOCKFILE
+    found = calls.of(plan, rules=work.campaign.verify.config_rules, lockfile=by_lockfile)
+    work.ledger.put_document(work.run_id, calls.DOCUMENT, calls.to_json(found), at=work.now)
+    return calls.markdown(found)
 
 
 def fleet_now(work: Work) -> tuple[list[Host], list[Group]]:

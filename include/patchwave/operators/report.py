@@ -16,7 +16,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from patchwave.campaign import evidence, lockfile, report
+from patchwave.campaign import calls, evidence, lockfile, page, report
 from patchwave.campaign import plan as plans
 from patchwave.campaign.definition import Event
 from patchwave.campaign.errors import InvalidFile, Permanent
@@ -74,7 +74,7 @@ def judged(work: Work, states: Mapping[str, str]) -> tuple[RunOutcome, str]:
 
 
 class ReportOperator(CampaignOperator):
-    """Writes HTML, JSON and CSV into the run's folder, with them the lockfile if there is one, and the report into the ledger."""
+    """Writes HTML, JSON and CSV into the run's folder, plan and lockfile if there are any, and the report into the ledger."""
 
     def work(self, work: Work) -> str:
         """Returns the run's folder."""
@@ -127,7 +127,7 @@ class ReportOperator(CampaignOperator):
             "hosts.csv": report.to_csv(made),
         }
         if "plan.md" in present:
-            files["plan.md"] = str(work.ledger.document(work.run_id, "plan.md"))
+            files |= self._plan_files(work, made)
         for name, text in files.items():
             # Written aside and moved: a reader sees the whole file or none.
             aside = folder / f".{name}.{datetime.now(UTC):%H%M%S%f}"
@@ -139,6 +139,19 @@ class ReportOperator(CampaignOperator):
                 lockfile.write(locked, origin, folder)
             except InvalidFile as error:
                 self.log.error("The lockfile is not among the files: %s", error)
+
+    def _plan_files(self, work: Work, made: report.Report) -> dict[str, str]:
+        """The plan for people, as a page that can be sent, and for programs; of a dry run with what a run would call."""
+        text = str(work.ledger.document(work.run_id, "plan.md"))
+        plan = _plans(work).get(PLAN)
+        content = {"run": work.run_id, "digest": made.plan_digest, "plan": plan}
+        if calls.DOCUMENT in work.ledger.documents(work.run_id):
+            content["calls"] = work.ledger.document(work.run_id, calls.DOCUMENT)
+        return {
+            "plan.md": text,
+            "plan.html": page.to_html(text, title=f"Plan of {made.campaign}"),
+            "plan.json": json.dumps(content, indent=1, ensure_ascii=False) + "\n",
+        }
 
 
 def _plans(work: Work) -> dict[str, Any]:

@@ -1,0 +1,36 @@
+"""How does a plan's Markdown become a page? Safe HTML for the pages in the UI, and one file that can be sent.
+
+The Markdown is the plan's only wording; here nothing is added to it but a frame.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+
+def rendered(markdown: str) -> Markup:
+    """Markdown as HTML: raw HTML stays text, and there are no links or images, for host names come from tags."""
+    return Markup(_markdown().render(markdown))  # noqa: S704  the renderer escapes everything that it does not make itself
+
+
+def to_html(markdown: str, *, title: str) -> str:
+    """One file: no scripts, no foreign sources, everything from outside escaped."""
+    return _templates().get_template("plan.html.j2").render(title=title, body=rendered(markdown))
+
+
+@lru_cache(maxsize=1)
+def _markdown() -> MarkdownIt:
+    return MarkdownIt("js-default", {"html": False, "linkify": False}).disable(["link", "autolink", "image", "reference"])
+
+
+@lru_cache(maxsize=1)
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
