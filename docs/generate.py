@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "include"))
 
 from awsim import control, faults  # noqa: E402 (the path above comes first)
-from patchwave.campaign import deadlines, definition, policy, tables  # noqa: E402
+from patchwave.campaign import baselines, deadlines, definition, policy, tables  # noqa: E402
 from patchwave.campaign.document import Part, is_hidden  # noqa: E402
 from patchwave.campaign.values import Count, Share  # noqa: E402
 
@@ -46,6 +46,7 @@ WRITTEN: Mapping[Callable[..., Any], str] = {
     definition.clock_time: "a time of day in quotes, from `'00:00'` to `'23:59'`",
     definition.moment: "a day (`2026-12-19`), a local time (`2026-12-19T18:00`) or a moment (`2026-12-19T18:00+01:00`)",
     definition.local_time: "a local time without an offset (`2026-11-10T22:00`)",
+    baselines.day: "a day (`2026-12-31`)",
     deadlines.probability: "a number above 0 and at most 1 (`0.1`)",
     definition.error_budget: "a number of hosts, 0 or more (`2`), or a percentage above 0% and at most 100% (`5%`)",
 }

@@ -18,12 +18,16 @@ from jsonschema import Draft202012Validator
 
 from patchwave.campaign import catalogues, policy, tables
 from patchwave.campaign.errors import InvalidFile
+from tests.domain.test_baselines import SECTION
 from tests.domain.test_catalogues import a_file, an_entry
 from tests.domain.test_deadlines import DEPLOYER, FEDRAMP, TEXT
 
 POLICIES = Path(__file__).parents[2] / "include" / "policies"
 SHIPPED = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(POLICIES.glob("*.yaml"))}
-GOOD_POLICIES = [*SHIPPED.values(), {**TEXT, "deadlines": FEDRAMP}, {**TEXT, "deadlines": DEPLOYER}]
+GOOD_POLICIES = [
+    *SHIPPED.values(), {**TEXT, "deadlines": FEDRAMP}, {**TEXT, "deadlines": DEPLOYER},
+    {**SHIPPED["standard"], **yaml.safe_load(SECTION.replace("2026-12-31", "'2026-12-31'"))},
+]  # fmt: skip
 GOOD_TABLES = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted((POLICIES / "tables").glob("*.yaml"))]
 OF_POLICIES = Draft202012Validator(json.loads(policy.schema_text()))
 OF_TABLES = Draft202012Validator(json.loads(tables.schema_text()))

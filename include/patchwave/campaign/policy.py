@@ -2,7 +2,7 @@
 
 `severity.classify` applies it; the campaign names it; the ledger keeps the copy that a run works from. Everything that a
 change board would discuss is data here, none of it is in the code: the deadlines (what may stand there says `deadlines`), the
-rows of the patch decision matrix, which packages are a kernel.
+rows of the patch decision matrix, which packages are a kernel, what patch baselines should say (`baselines`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field, StrictBool, StrictStr, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictBool,
+    StrictStr,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
-from patchwave.campaign import deadlines, document, tables
+from patchwave.campaign import baselines, deadlines, document, tables
+from patchwave.campaign.baselines import PatchBaseline
 from patchwave.campaign.deadlines import ByTable, Deadlines
 from patchwave.campaign.definition import Broken, Line, Slug, Timeout
 from patchwave.campaign.document import FilePart, Misfit, Misplacement, Part
@@ -167,6 +177,18 @@ class Policy(FilePart):
         description="Whether a host reboots whose patches wait for it. Default if_needed: until then it is neither protected nor "
         "compliant. With never, such hosts end in the class pending_reboot, for somebody to reboot.",
     )] = Reboot.IF_NEEDED  # fmt: skip
+    baselines: Annotated[tuple[PatchBaseline, ...], Field(
+        description="What the patch baselines of the accounts should say, one for each operating system; the plan says where "
+        "they say something else. Nothing is changed there by it. Default: none, and nobody looks.",
+    )] = ()  # fmt: skip
+
+    @model_serializer(mode="wrap")
+    def _as_before_without_baselines(self, made: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A policy of earlier versions keeps its digest, by which gates tell whether it has changed since an approval.
+        content: dict[str, Any] = made(self)
+        if not self.baselines:
+            content.pop("baselines", None)
+        return content
 
     @field_validator("deadlines", mode="before")
     @classmethod
@@ -184,6 +206,7 @@ class Policy(FilePart):
             found.append(Misplacement(loc=("matrix", len(self.matrix) - 1),
                                       message="has conditions; allowed is a last row without any, so that no finding of an EC2 "
                                       "instance is left without a track"))  # fmt: skip
+        found += baselines.once_each(self.baselines)
         if found:
             raise Misfit(found)
         return self
