@@ -41,22 +41,21 @@ CHANGING = frozenset({SEND, PUT})
 PAGE: Mapping[str, int] = {
     "ssm:DescribeInstancePatchStates": 50,
     "ssm:DescribeInstanceInformation": 50,
-    "ssm:ListCommands": 50,
     "autoscaling:DescribeAutoScalingInstances": 50,
     "autoscaling:DescribeAutoScalingGroups": 100,
     "ec2:DescribeInstanceStatus": 100,
     "ec2:DescribeInstances": 1000,
 }
-"""Hosts (commands, groups) that one call tells of at most (botocore's models and the services' API references)."""
+"""Hosts (or groups) that one call tells of at most (botocore's models and the services' API references)."""
 
 ASSUMES = (
-    "Counted as if every host that answers now lacked patches that want a reboot, and the hosts of a wave went on together. A "
+    "Counted as if every host that answers now lacked patches that want a reboot, and the hosts of a wave went on together: a "
     "host that lacks nothing spares its Install, its reboot and its Scan after; one that needs no reboot spares that.",
     "Hosts that do not answer now are looked at when their stage begins, and counted no further.",
 )
 ON_TOP = (
-    "Looks while commands run: a ListCommands for each fifty of them, a few times a step; where the connection names a queue of "
-    "command events, ReceiveMessage and DeleteMessageBatch take their place.",
+    "Looks while commands run, a few a step: ListCommandInvocations of a single command, ListCommands for each fifty; where the "
+    "connection names a queue of command events, ReceiveMessage and DeleteMessageBatch take their place.",
     "Hosts of one wave that are through at different times go on in smaller commands, each with its own SendCommand and "
     "ListCommandInvocations.",
     "A host that was not heard of for five minutes is looked at before it is sent something; every quarter of an hour newcomers "
@@ -176,18 +175,12 @@ def _look(plan: Plan, stage: StagePlan) -> list[Called]:
 
 def _step(stage: StagePlan, step: StepKind, waves: Iterable[Sequence[PlannedHost]]) -> list[Called]:
     """A command for each fifty hosts of a cell and platform; its invocations after its end, and what the hosts reported."""
-    sent = listed = states = 0
-    for wave in waves:
-        commands: Counter[Cell] = Counter()
-        for (cell, _), hosts in Counter((host.cell, host.platform) for host in wave).items():
-            commands[cell] += math.ceil(hosts / LARGEST_DISPATCH)
-        sent += commands.total()
-        listed += sum(math.ceil(count / PAGE["ssm:ListCommands"]) for count in commands.values())
-        states += _pages(wave, "ssm:DescribeInstancePatchStates")
+    waves = list(waves)
+    sent = _commands(waves)
+    states = sum(_pages(wave, "ssm:DescribeInstancePatchStates") for wave in waves)
     name = step.value
     return [
         _made(stage, name, SEND, sent),
-        _made(stage, name, "ssm:ListCommands", listed),
         _made(stage, name, "ssm:ListCommandInvocations", sent),
         _made(stage, name, "ssm:DescribeInstancePatchStates", 0 if step is StepKind.REBOOT else states),
     ]
@@ -258,8 +251,9 @@ def markdown(forecast: CallForecast) -> str:
         "",
         "## What a run would call",
         "",
-        f"At least **{forecast.changing + forecast.reading} calls** to AWS: **{forecast.changing} that change something**, and "
-        f"{forecast.reading} that only read. This dry run has made none of the first kind.",
+        f"At least **{forecast.changing + forecast.reading} calls** to AWS, if every host that answers needs every step: "
+        f"**{forecast.changing} that change something**, and {forecast.reading} that only read. This dry run has made none "
+        "of the first kind.",
         "",
         *_table([*(f"`{name}`" for name in forecast.stages), "verification", "all"], _operations(forecast, columns)),
         "",

@@ -1,0 +1,110 @@
+"""Does a stage call what a dry run says it would? The forecast beside what the executor really asks of a simulated AWS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from awsim.server import Server, Simulator
+from patchwave.campaign import calls
+from patchwave.campaign.calls import HEALTH, LOOK
+from patchwave.campaign.rollout import Done, StepKind
+from patchwave.campaign.values import HostId
+from tests.domain.builders import CELL
+from tests.operators.stage import STAGE
+from tests.operators.test_surroundings import Around
+from tests.simulator.conftest import BASE, Aws
+
+WORLD = """
+name: counted
+accounts: [{id: "111111111111"}]
+regions: [eu-central-1]
+timings: {delivery: [1, 1], scan: [20, 20], install: [100, 100], reboot: [90, 90], status_check: [30, 30]}
+templates:
+  amazon: {os: amazon-linux-2023, missing: {count: [4, 6], always: [kernel]}}
+fleets:
+  - name: web
+    account: "111111111111"
+    region: eu-central-1
+    count: 4
+    zones: 1
+    template: amazon
+    tags: {PatchGroup: web}
+    auto_scaling_group: {name: web, min: 1, desired: 4, max: 9, health_check: EC2}
+    target_group: {name: shop, deregistration_delay: 10}
+  - {name: many, account: "111111111111", region: eu-central-1, count: 120, zones: 1, template: amazon, tags: {PatchGroup: many}}
+  - name: odd
+    account: "111111111111"
+    region: eu-central-1
+    count: 6
+    zones: 1
+    template: amazon
+    tags: {PatchGroup: odd}
+    exceptions:
+      - {host: 1, agent: connection_lost}
+      - {host: 2, state: stopped}
+      - {host: 3, compliant: true}
+      - {host: 4, install_fails: {exit_code: 1, times: 1}}
+"""
+BEGUN_AND_BROUGHT_TO_ITS_END = (LOOK, *(step.value for step in StepKind))
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Iterator[Callable[[str], Around]]:
+    """`planned("web")`: a stage of these patch groups, half of each domain at once."""
+    world = tmp_path / "world.yaml"
+    world.write_text(WORLD, encoding="utf-8")
+    server = Server(Simulator(world=world, speed=0, seed=1, base=BASE)).start()
+    yield lambda groups: Around(Aws(server), groups)
+    server.stop()
+
+
+def made(stage: Around) -> dict[str, int]:
+    """What carrying it out takes."""
+    stage.gateway.take_calls()
+    assert isinstance(stage.to_the_end(stage.executor("try-1")), Done)
+    return dict(stage.gateway.take_calls())
+
+
+@pytest.mark.parametrize("groups", ["web", "many"])
+def test_a_stage_calls_at_least_what_is_forecast_and_changes_exactly_that(planned: Callable[[str], Around], groups: str) -> None:
+    """Every host needs a reboot here, and hosts of a wave end together; what is called beyond that are looks."""
+    stage = planned(groups)
+    forecast = calls.of(stage.plan).by_operation(stage=STAGE, steps=BEGUN_AND_BROUGHT_TO_ITS_END)
+    really = made(stage)
+    assert {one: really.get(one, 0) for one in calls.CHANGING} == {one: forecast.get(one, 0) for one in calls.CHANGING}
+    assert {one: (count, really.get(one, 0)) for one, count in forecast.items() if really.get(one, 0) < count} == {}
+    assert really.keys() - forecast.keys() <= {"ssm:ListCommands"}
+
+
+def test_each_step_sends_as_many_commands_as_are_forecast_for_it(planned: Callable[[str], Around]) -> None:
+    """A hundred and twenty hosts, half of them at once: three Scans before, and twice two of everything else."""
+    stage = planned("many")
+    found = calls.of(stage.plan)
+    made(stage)
+    for step in StepKind:
+        sent = sum(row.step is step for row in stage.ledger.dispatches(stage.rules.run, STAGE))
+        forecast = found.by_operation(stage=STAGE, steps=(step.value,))[calls.SEND]
+        assert (step, sent) == (step, forecast) == (step, 3 if step is StepKind.SCAN else 4)
+
+
+def test_a_host_that_does_not_answer_is_sent_nothing_and_was_not_counted(planned: Callable[[str], Around]) -> None:
+    """It is looked at, as all are. A host that lacks nothing parts a wave, so that there may be more and smaller commands."""
+    stage = planned("odd")
+    found = calls.of(stage.plan)
+    really = made(stage)
+    scans = [row for row in stage.ledger.dispatches(stage.rules.run, STAGE) if row.step is StepKind.SCAN]
+    assert len(scans) == found.by_operation(stage=STAGE, steps=(StepKind.SCAN.value,))[calls.SEND] == 1
+    assert {host for row in scans for host in row.hosts} == {host.id for host in stage.stage.hosts if not host.note}
+    assert {one for one in really if one in calls.CHANGING} == {calls.SEND}
+
+
+def test_the_checks_of_a_stage_are_as_many_calls_as_are_forecast(planned: Callable[[str], Around]) -> None:
+    """Health is asked once if all is well."""
+    stage = planned("many")
+    forecast = calls.of(stage.plan).by_operation(stage=STAGE, steps=(HEALTH,))
+    stage.gateway.take_calls()
+    stage.gateway.health(CELL, [HostId(host) for host in stage.hosts], stage.stage.health_checks)
+    assert dict(stage.gateway.take_calls()) == forecast
