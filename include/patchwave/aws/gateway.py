@@ -7,6 +7,7 @@ nothing but clients and a count of calls. Against awsim it is the same gateway u
 from __future__ import annotations
 
 from patchwave.aws.automation import Automation
+from patchwave.aws.baselines import Baselines
 from patchwave.aws.calendars import ChangeCalendars
 from patchwave.aws.commands import Commands
 from patchwave.aws.config import ComplianceReads
@@ -35,5 +36,6 @@ class Gateway(
     Events,
     ChangeCalendars,
     MaintenanceWindows,
+    Baselines,
 ):
     """All services together; `calls.Calls` says how it is built."""

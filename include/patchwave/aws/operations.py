@@ -71,6 +71,14 @@ _TABLE = (
     Operation(service="ssm", name="DescribeMaintenanceWindowExecutions"),
     Operation(service="ssm", name="CreateMaintenanceWindow", effect=Effect.IDEMPOTENT),
     Operation(service="ssm", name="UpdateMaintenanceWindow", effect=Effect.GUARDED),  # to what is declared
+    # patch baselines, where a policy says what they should say
+    Operation(service="ssm", name="DescribePatchBaselines"),
+    Operation(service="ssm", name="DescribePatchGroups"),
+    Operation(service="ssm", name="GetPatchBaseline"),
+    Operation(service="ssm", name="GetPatchBaselineForPatchGroup"),
+    Operation(service="ssm", name="CreatePatchBaseline", effect=Effect.IDEMPOTENT),
+    Operation(service="ssm", name="UpdatePatchBaseline", effect=Effect.GUARDED),  # to what is declared
+    Operation(service="ssm", name="RegisterPatchBaselineForPatchGroup", effect=Effect.GUARDED),  # AlreadyExistsException
     # patch state and compliance
     Operation(service="ssm", name="DescribeInstancePatchStates"),
     Operation(service="ssm", name="DescribeInstancePatches"),
