@@ -716,6 +716,9 @@ def test_a_window_that_is_still_shut_is_waited_for() -> None:
     assert isinstance(wait, Wait)
     assert wait.until == later(30)
     assert "window opens" in wait.reason
+    shut = decide([a_row(1)], window=replace(a_span(30, 300), because="calendar change-freeze is closed"))
+    assert isinstance(shut, Wait)
+    assert shut.reason.endswith("UTC (calendar change-freeze is closed)")
     sent = sends_of(decide([a_row(1), a_row(2, S.TO_VERIFY)], window=a_span(30, 300)))
     assert [one.step for one in sent] == [StepKind.VERIFY]
 

@@ -97,7 +97,8 @@ SENTENCES: Mapping[HostState, str] = {
     HostState.UNREACHABLE: "Its agent did not answer, or the command was never delivered: look at agent, network and instance "
     "profile, and run the campaign for its stage again.",
     HostState.STOPPED: "The instance is stopped and comes back unpatched: start it and run the campaign for its stage again.",
-    HostState.EXCEPTED: "An exception that somebody granted leaves it out; it is looked at again when that ends.",
+    HostState.EXCEPTED: "It is left out, by an exception that somebody granted or since nobody has tried patches on its platform; the "
+    "reason says which, and the next run looks at it again.",
     HostState.OUT_OF_WINDOW: "It would not have been over before its window closed, so it was not begun: the next run takes it, "
     "or widen the window or the concurrency.",
     HostState.REPLACED: "Another instance stands in its place, and is settled itself.",
@@ -782,7 +783,7 @@ def decide(
         return Done(classes=Counter(row.state for row in rows))
     if rules.window is not None and now < rules.window.opens:
         return Wait(
-            reason=f"the stage's window opens at {rules.window.opens:%Y-%m-%d %H:%M} UTC",
+            reason=f"the stage's window opens at {rules.window.opens:%Y-%m-%d %H:%M} UTC{_because(rules.window)}",
             ends="the window opens",
             until=rules.window.opens,
         )
@@ -794,6 +795,11 @@ def decide(
             expected=timedelta(),
         )
     return _no_place(rules, rows, unhealthy, recovered)
+
+
+def _because(window: Span) -> str:
+    """Why it opens no earlier, if anything stood in the way: a freeze, a closed calendar."""
+    return f" ({window.because})" if window.because else ""
 
 
 _STILL: Mapping[HostState, tuple[StepKind, ...]] = {
