@@ -633,6 +633,7 @@ def markdown(
     difference: str = "",
     forecast: Sequence[str] = (),
     calls: str = "",
+    baselines: Sequence[str] = (),
 ) -> str:
     """The plan as a person judges it: how many hosts, in which order, what for, what is excluded and why, how long.
 
@@ -642,6 +643,7 @@ def markdown(
         difference: a section that says what is new, before the tables.
         forecast: sentences of `forecast.sentences`: when each stage begins and ends, what it waits for, and who will not fit.
         calls: section of `calls.markdown`: what a run would call, for a dry run.
+        baselines: how the accounts' patch baselines differ from what the policy wants, in sentences; none: nobody has looked.
     """
     lines = [f"# Plan of {plan.campaign}", ""]
     if notice:
@@ -685,6 +687,8 @@ def markdown(
         )
     if forecast:
         lines += ["", "## When, as far as is known now", "", *(f"- {_cell_text(sentence)}" for sentence in forecast)]
+    if baselines:
+        lines += ["", "## Patch baselines", "", *(f"- {_cell_text(sentence)}" for sentence in baselines)]
     for stage in plan.stages:
         lines += _stage_lines(stage)
     lines += [calls] if calls else []

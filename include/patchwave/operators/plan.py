@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from patchwave.campaign import calls, forecast, rollout, windows
+from patchwave.campaign import baselines, calls, forecast, rollout, windows
 from patchwave.campaign import fleet as fleets
 from patchwave.campaign import plan as plans
+from patchwave.campaign.baselines import Baseline, OperatingSystem
 from patchwave.campaign.compliance import Subject
 from patchwave.campaign.definition import Source
+from patchwave.campaign.errors import PatchwaveError
 from patchwave.campaign.fleet import Group, Host
 from patchwave.campaign.plan import Plan, Restriction
 from patchwave.campaign.policy import Reboot
 from patchwave.campaign.rollout import StepKind
-from patchwave.campaign.values import StageName
+from patchwave.campaign.values import Cell, StageName
 from patchwave.execution import openings
 from patchwave.operators.base import PLAN, CampaignOperator, Work
 from patchwave.operators.compliance import judge_now, store_judgement
@@ -37,7 +40,8 @@ class PlanOperator(CampaignOperator):
         digest = work.ledger.put_document(work.run_id, PLAN, plans.to_json(plan), at=work.now)
         # What follows may be cut off at any line, and is done by the next try then.
         section = _calls(work, plan) if plan.dry_run else ""
-        text = plans.markdown(plan, forecast=forecast_now(work, plan), calls=section)
+        drift = baselines_now(work, plan, hosts)
+        text = plans.markdown(plan, forecast=forecast_now(work, plan), calls=section, baselines=drift)
         work.ledger.put_document(work.run_id, "plan.md", text, at=work.now)
         for name in plan.left_out:
             work.ledger.skip_stage(work.run_id, StageName(name), reason="not chosen for this run", at=work.now)
@@ -89,6 +93,49 @@ def forecast_now(work: Work, plan: Plan, *, since: str | None = None) -> tuple[s
     closures, listings = openings.around(work.gateway, work.campaign, left, now=work.now)
     stages = forecast.forecast(left, now=work.now, closures=closures, listings=listings)
     return forecast.sentences(stages, {host.id: host.name for host in left.hosts})
+
+
+def baselines_now(work: Work, plan: Plan, hosts: Sequence[Host]) -> tuple[str, ...]:
+    """How the patch baselines that the plan's hosts get differ from what the policy wants, in sentences.
+
+    Args:
+        hosts: as they are now; those that the plan does not patch do not matter.
+
+    Returns:
+        Nothing if the policy wants none, and nothing is read then. What cannot be read is a sentence: it holds up no host.
+    """
+    wanted = {one.operating_system: one for one in baselines.wanted(work.policy.baselines, policy=work.policy.name)}
+    if not wanted:
+        return ()
+    groups: dict[tuple[Cell, str], set[str]] = {}
+    others: Counter[str] = Counter()
+    planned = {host.id for host in plan.hosts}
+    for host in (one for one in hosts if one.id in planned):
+        system = baselines.operating_system(host.platform)
+        if why := _without_baseline(host, system, wanted):
+            others[why] += 1
+        if system in wanted:
+            groups.setdefault((host.cell, system), set()).update({host.patch_group} if host.patch_group else ())
+    told = [f"{count} of the plan's hosts: {why}" for why, count in sorted(others.items())]
+    for (cell, name), its in sorted(groups.items()):
+        told += [f"{name} in {cell}: {sentence}" for sentence in _drift(work, cell, wanted[name], its)]
+    return (*told, "Nothing of this is changed by the run: until somebody does it, hosts get what their baselines approve today")
+
+
+def _without_baseline(host: Host, system: OperatingSystem | None, wanted: Mapping[str, Baseline]) -> str:
+    if system is None:
+        return f"their platform ({host.platform}) is none that Patch Manager has baselines for"
+    if system not in wanted:
+        return f"the policy wants no baseline for {system}"
+    return "" if host.patch_group else f"they carry no patch group, so the account's default for {system} patches them"
+
+
+def _drift(work: Work, cell: Cell, wanted: Baseline, groups: Iterable[str]) -> list[str]:
+    try:
+        drifts = baselines.drift(wanted, work.gateway.baselines_found(cell, wanted, groups))
+    except PatchwaveError as error:
+        return [f"cannot be read, so nobody knows how it differs from what the policy wants: {error}"]
+    return [one.sentence for one in drifts] or [f"baseline {wanted.name} is as the policy wants it, and patches every group"]
 
 
 def expected(work: Work, hosts: list[Host]) -> dict[str, dict[StepKind, timedelta]]:
