@@ -6,7 +6,9 @@ from collections import Counter
 
 import pytest
 
-from patchwave.campaign.rollout import TERMINAL
+from patchwave.campaign import calls
+from patchwave.campaign import plan as plans
+from patchwave.campaign.rollout import TERMINAL, StepKind
 from tests.journey.runs import FollowedRun
 
 CAMPAIGN, REGION = "happy", "eu-central-1"
@@ -108,3 +110,12 @@ def test_everything_of_the_run_lies_in_its_folder(journey: FollowedRun) -> None:
     files = {file.name: file.stat().st_size for file in journey.folder.iterdir()}
     assert {"plan.md", "report.html", "report.json", "hosts.csv"} <= set(files)
     assert all(files.values())
+
+
+def test_the_run_called_at_least_what_a_dry_run_of_its_plan_says(journey: FollowedRun) -> None:
+    """What does not depend on who lacked patches: the looks, the Scans before, health and verification."""
+    plan = plans.from_json(journey.ledger.document(journey.id, "plan"))
+    forecast = calls.of(plan, rules=journey.ledger.run(journey.id).definition["verify"]["config_rules"])
+    certain = forecast.by_operation(steps=(calls.LOOK, StepKind.SCAN.value, calls.HEALTH, calls.VERIFICATION))
+    made = journey.ledger.calls(journey.id)
+    assert {one: (count, made.get(one, 0)) for one, count in certain.items() if made.get(one, 0) < count} == {}
