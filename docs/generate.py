@@ -299,9 +299,48 @@ patches are approved, and after how many days, is decided by the patch baseline 
 maintenance windows yet: the track `kernel` is shown in plan and report, and holds nothing back.
 
 {_deadlines_by_table()}
+### Patch baselines
+
+What the patch baselines of the accounts should say, one for each operating system, in its own words:
+
+```yaml
+baselines:
+  - operating_system: AMAZON_LINUX_2023
+    rules:
+      - track: critical  # approved at once
+        filters: {{CLASSIFICATION: [Security], SEVERITY: [Critical, Important]}}
+      - track: standard  # approved seven days after release
+        filters: {{CLASSIFICATION: [Bugfix]}}
+    rejected_patches: ["docker*"]
+  - operating_system: UBUNTU
+    rules:
+      - track: critical
+        filters: {{PRIORITY: [Required, Important]}}
+```
+
+| operating system | filters and what they take; `*` matches everything |
+|---|---|
+{_baseline_words()}
+
+- The plan says, for each cell and the patch groups of its hosts, where the accounts' baselines say something else, and which
+  hosts none of these reaches. Without the section nobody looks. It needs the statement `ReadPatchBaselines` of
+  `docs/iam/patchwave-plan.json`.
+- A run changes no baseline and registers none: hosts get what theirs approve.
+- A rule of the track critical never waits. For Debian, Raspbian and Ubuntu no rule does: AWS does not support it, for their
+  packages tell no release date.
+
 ## Fields of a policy file
 
 {chr(10).join(fields(model) for model in of_policy)}"""
+
+
+def _baseline_words() -> str:
+    """Operating systems that have the same words share a row."""
+    rows: dict[str, list[str]] = {}
+    for system, filters in baselines.FILTERS.items():
+        told = "; ".join(f"`{name}`: {words.told.removesuffix(', *').removesuffix(', or *')}" for name, words in filters.items())
+        rows.setdefault(told, []).append(f"`{system}`")
+    return "\n".join(f"| {', '.join(systems)} | {told} |" for told, systems in rows.items()) + f"\n\nSource: {baselines.SOURCE}."
 
 
 def _deadlines_by_table() -> str:

@@ -122,7 +122,6 @@ def _named(like: str, example: str) -> Words:
     return Words(like=like, example=example)
 
 
-_FREE = _named("(?s).+", "'kernel'")
 _RPM = _words("Security", "Bugfix", "Enhancement", "Recommended", "Newpackage")
 _AMAZON = _words("Critical", "Important", "Medium", "Low")
 _RED_HAT = _words("Critical", "Important", "Moderate", "Medium", "Low", "None")
@@ -136,7 +135,7 @@ def _rpm(product: Words, severity: Words = _RED_HAT) -> Mapping[str, Words]:
 
 def _deb(product: Words) -> Mapping[str, Words]:
     # "Only the length of the key value is validated": PatchFilter on SECTION.
-    return {"PRODUCT": product, "PRIORITY": _PRIORITY, "SECTION": _FREE}
+    return {"PRODUCT": product, "PRIORITY": _PRIORITY, "SECTION": _named("(?s).+", "libs")}
 
 
 SOURCE = (
@@ -151,9 +150,9 @@ FILTERS: Mapping[OperatingSystem, Mapping[str, Words]] = {
     OperatingSystem.AMAZON_LINUX_2023: _rpm(_named(r"AmazonLinux2023.*", "AmazonLinux2023"), _AMAZON),
     OperatingSystem.CENTOS: _rpm(_named(r"CentOS.*", "CentOS7.9")),
     OperatingSystem.DEBIAN: _deb(_named(r"Debian.*", "Debian12")),
-    OperatingSystem.MACOS: {"PRODUCT": _named("(?s).+", "'macOS14'"), "CLASSIFICATION": _FREE},
+    OperatingSystem.MACOS: {"PRODUCT": _named("(?s).+", "macOS14"), "CLASSIFICATION": _named("(?s).+", "Security")},
     OperatingSystem.ORACLE_LINUX: _rpm(_named(r"OracleLinux.*", "OracleLinux9.3")),
-    OperatingSystem.RASPBIAN: _deb(_named(r"(?s).+", "'Raspbian11'")),
+    OperatingSystem.RASPBIAN: _deb(_named(r"(?s).+", "Raspbian11")),
     OperatingSystem.REDHAT_ENTERPRISE_LINUX: _rpm(_named(r"RedhatEnterpriseLinux.*", "RedhatEnterpriseLinux9.4")),
     OperatingSystem.ROCKY_LINUX: _rpm(_named(r"RockyLinux.*", "RockyLinux9.3")),
     OperatingSystem.SUSE: {
@@ -164,8 +163,8 @@ FILTERS: Mapping[OperatingSystem, Mapping[str, Words]] = {
     OperatingSystem.UBUNTU: _deb(_named(r"Ubuntu.*", "Ubuntu22.04")),
     OperatingSystem.WINDOWS: {
         "PATCH_SET": _words("OS", "APPLICATION"),
-        "PRODUCT": _named("(?s).+", "'WindowsServer2022'"),
-        "PRODUCT_FAMILY": _named("(?s).+", "'Windows'"),
+        "PRODUCT": _named("(?s).+", "WindowsServer2022"),
+        "PRODUCT_FAMILY": _named("(?s).+", "Windows"),
         "CLASSIFICATION": _words(
             "CriticalUpdates", "DefinitionUpdates", "Drivers", "FeaturePacks", "SecurityUpdates", "ServicePacks", "Tools",
             "UpdateRollups", "Updates", "Upgrades",
