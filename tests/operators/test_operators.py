@@ -574,6 +574,24 @@ def test_the_lockfile_lies_among_the_files_under_its_digest(desk: Desk, runs: An
     assert "changed after it was written" in next(runs.rglob("report.html")).read_text()
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_the_plan_lies_among_the_files_in_three_forms(desk: Desk, runs: Any, dry_run: bool) -> None:
+    """For people, as a page, for programs; what a run would call is a dry run's answer and nobody else's."""
+    context = desk.context(params={"dry_run": dry_run})
+    scan().execute(context)
+    ClassifyOperator(task_id="classify").execute(context)
+    digest = PlanOperator(task_id="plan").execute(context)
+    desk.ti.states = {"scan_findings": "success"}
+    ReportOperator(task_id="report").execute(context)
+    found = {path.name: path.read_text() for path in runs.rglob("plan.*")}
+    assert set(found) == {"plan.md", "plan.html", "plan.json"}
+    content = json.loads(found["plan.json"])
+    assert (content["digest"], content["plan"]) == (digest, desk.ledger.document(RUN, "plan"))
+    assert [("What a run would call" in found[name]) for name in ("plan.md", "plan.html")] == [dry_run, dry_run]
+    assert content.get("calls") == (desk.ledger.document(RUN, "calls") if dry_run else None)
+    assert not desk.gateway.send.called
+
+
 def test_a_halted_stage_fails_the_run_also_when_its_task_was_marked_by_hand(desk: Desk, runs: Any) -> None:
     """The ledger says how it went, not the colours of tasks."""
     desk.planned()
