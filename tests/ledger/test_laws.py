@@ -218,6 +218,17 @@ def test_each_lease_has_a_higher_fencing_number(ledger: Ledger):
             ledger.check(lost)
 
 
+def test_a_lease_by_an_old_reading_is_refused(ledger: Ledger):
+    """Whoever concludes from a stage that it may go on must not go on when the stage was taken, and perhaps halted, since."""
+    ledger.open_run(a_run(), [DEV])
+    seen = ledger.stage(RUN, DEV).fencing
+    ledger.acquire(RUN, DEV, "try-1", at=AT)
+    with pytest.raises(LeaseLost, match="try-1"):
+        ledger.acquire(RUN, DEV, "try-2", at=AT, seen=seen)
+    assert (ledger.stage(RUN, DEV).holder, ledger.stage(RUN, DEV).fencing) == ("try-1", 1)
+    assert ledger.acquire(RUN, DEV, "try-2", at=AT, seen=1).fencing == 2
+
+
 def test_a_lost_lease_writes_nothing(ledger: Ledger):
     """Every write that belongs to a stage is refused to a holder that was overtaken, and leaves no trace."""
     old = begun(ledger, A)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +16,8 @@ from patchwave.campaign.rollout import DispatchState, Done, StepKind, Wait
 from patchwave.campaign.rollout import HostState as S
 from patchwave.execution import stopping
 from patchwave.execution.executor import StageExecutor
-from patchwave.execution.stopping import Stopper, Try
-from patchwave.ledger.store import StageState, StopWish
+from patchwave.execution.stopping import STOPPER, StillHalted, Stopper, Try, refuse_unless_cleared
+from patchwave.ledger.store import StageRow, StageState, StopWish
 from patchwave.listeners import ended_by_hand
 from tests.operators.stage import RUN, STAGE, Killed, Stage, Watched
 from tests.simulator.conftest import Aws
@@ -425,3 +426,43 @@ def test_only_a_triggerer_looks_for_what_is_left(monkeypatch: pytest.MonkeyPatch
 def test_the_comment_says_whose_command_it_is() -> None:
     """So that a person in AWS's console knows whom to ask before cancelling it there."""
     assert comment_for("a" * 32, campaign="weekly-linux", stage="dev", step=StepKind.SCAN).split()[0] == "patchwave"
+
+
+# --- who may begin a halted stage again ---------------------------------------------------------------------------------------
+def a_halted_stage(holder: str) -> StageRow:
+    return StageRow(
+        run=RUN, stage=STAGE, position=0, state=StageState.HALTED, reason="error budget: 3 hosts failed", fencing=4, holder=holder
+    )
+
+
+@pytest.mark.parametrize("stopped", ["", STOPPER])
+def test_only_a_clear_opens_a_halted_stage_again(stopped: str) -> None:
+    """Airflow begins tasks again by itself, when it lost the end of a try; that is nobody's word that the errors are mended."""
+    before = a_halted_stage(stopped + str(Try(task_instance="b", most=60)))
+    refuse_unless_cleared(before, str(Try(task_instance="c", most=61)))
+    for same in ("b", "c"):
+        with pytest.raises(StillHalted, match=r"nobody has cleared its task since\. error budget: 3 hosts failed"):
+            refuse_unless_cleared(before, str(Try(task_instance=same, most=60)))
+
+
+def test_an_orphan_of_before_the_clear_does_not_pass_for_a_clear() -> None:
+    """The stage was cleared and has halted once more; a try that slept through all of that wakes up."""
+    with pytest.raises(StillHalted):
+        refuse_unless_cleared(a_halted_stage(str(Try(task_instance="c", most=61))), str(Try(task_instance="a", most=60)))
+
+
+def test_a_stage_that_is_not_halted_is_anybodys_to_go_on_with() -> None:
+    """A retry, a reset, a second triggerer: the lease decides between them."""
+    for state in set(StageState) - {StageState.HALTED}:
+        refuse_unless_cleared(replace(a_halted_stage("b#60"), state=state), "c#60")
+
+
+def test_a_halted_stage_is_not_taken_by_a_try_that_read_it_before(stage: Stage) -> None:
+    """Between reading and taking the stage was stopped: what was read is not true any more."""
+    installing(stage)
+    before = stage.ledger.stage(RUN, STAGE)
+    carry_out(stage, wish(stage))
+    with pytest.raises(LeaseLost, match="has been taken by"):
+        stage.ledger.acquire(RUN, STAGE, "try-9#60", at=stage.now, seen=before.fencing)
+    now = stage.ledger.stage(RUN, STAGE)
+    assert stage.ledger.acquire(RUN, STAGE, "try-9#61", at=stage.now, seen=now.fencing).fencing == now.fencing + 1

@@ -29,7 +29,7 @@ from patchwave.campaign.plan import Plan, StagePlan
 from patchwave.campaign.rollout import DispatchRow, DispatchState, Done, Halt, HostState, Invocation, Wait
 from patchwave.campaign.values import RunId, StageName
 from patchwave.execution.executor import StageExecutor
-from patchwave.execution.stopping import Stopper
+from patchwave.execution.stopping import Stopper, Try, refuse_unless_cleared
 from patchwave.execution.surroundings import Surroundings
 from patchwave.ledger.memory import MemoryLedger
 from patchwave.ledger.store import Run, StageState, WaitRow
@@ -177,6 +177,7 @@ class SeededCampaign:
         self.world = World(self.chance, seed=self.seed, calm=self.calm, fleets=self.fleets)
         self.processes: list[Process] = []
         self._tries = 0
+        self._most = 60
         rough = 0.0 if self.calm else self.chance.choice([0.0, 0.0, 0.01, 0.03, 0.08])
         self.kills, self.overtakes, self.stalls = (
             rough,
@@ -282,7 +283,7 @@ stages:{stages}
     ) -> Process:
         self._tries += holder is None
         process = Process(
-            holder=holder or f"try-{self._tries}",
+            holder=holder or str(Try(task_instance=f"try-{self._tries}", most=self._most)),
             stage=stage,
             skew=skew if skew is not None else (0.0 if self.calm else self.chance.uniform(-SKEW, SKEW)),
         )
@@ -316,7 +317,8 @@ stages:{stages}
             return Done(classes=Counter(row.state for row in ledger.hosts(RUN, name)))
         gateway = SeededGateway(self.world, lambda when, what: self.point(process, when, what), self._pass)
         told, looked = self._read_by_a_trigger(ledger.dispatches(RUN, name), gateway, now)
-        lease = ledger.acquire(RUN, name, process.holder, at=now())
+        refuse_unless_cleared(before, process.holder)
+        lease = ledger.acquire(RUN, name, process.holder, at=now(), seen=before.fencing)
         if before.state is not StageState.PATCHING:
             ledger.set_stage(lease, StageState.PATCHING, reason="", at=now())
         ledger.add_hosts(lease, plans.rows(self.plan, stage, now=now()))
@@ -426,7 +428,7 @@ stages:{stages}
                     halts.append(result.reason)
                     self.counts.clears += 1
                     self._pass(self.chance.uniform(60, 1800))
-                    self.say("a person clears the task")
+                    self._cleared_by_a_person()
                     process = self._begin(stage)
                 case Wait():
                     pause, said = (min(600.0, pause * 2), said) if result.reason == said else (20.0, result.reason)
@@ -436,7 +438,7 @@ stages:{stages}
                     if self.kills and self.chance.random() < 0.01:
                         process = self._stopped_by_hand(stage, process)
                     elif self.kills and self.chance.random() < 0.01:
-                        self.say("a person clears the task while it waits")
+                        self._cleared_by_a_person("while it waits")
                         self.counts.clears += 1
                         process = self._begin(stage)
                         process.cleared = True
@@ -448,7 +450,7 @@ stages:{stages}
                 case Permanent():
                     self.say(f"failed: {result}", process)
                     self._others_go_on_for(self.chance.uniform(60, 1800))
-                    self.say("a person clears the task")
+                    self._cleared_by_a_person()
                     process = self._begin(stage)
                 case _:
                     self.say(f"failed, will be retried: {type(result).__name__}: {result}", process)
@@ -467,8 +469,13 @@ stages:{stages}
             self.say(f"stopping it: {said}", sweeper)
             self._others_go_on_for(60.0)
         self._others_go_on_for(self.chance.uniform(30, 900))
-        self.say("a person clears the task")
+        self._cleared_by_a_person()
         return self._begin(stage)
+
+    def _cleared_by_a_person(self, when: str = "") -> None:
+        """Airflow allows the task more tries then, and only then."""
+        self._most += 1
+        self.say(f"a person clears the task {when}".rstrip())
 
     def _until_over(self, process: Process) -> Any:
         """Until the official process is over, or its successor is."""

@@ -288,7 +288,8 @@ class Promotion:
             rule=RULE,
             reason=f"{len(drifted)} hosts have not what Dev received: {'; '.join(sentences[:MOST_NAMED])}{more}",
             hosts=tuple(drifted),
-            advice="bring these hosts to the locked versions, then clear this task: they are compared again. An update that was withdrawn needs a run that begins with Dev",
+            advice="bring these hosts to the locked versions, then clear this task: they are compared again. An update that was "
+            "withdrawn needs a run that begins with Dev",
         )
 
     def _said(self, row: HostRow, host: HostPatches | None, began: datetime | None) -> list[str]:

@@ -17,13 +17,13 @@ from typing import Any
 
 from patchwave.aws.gateway import Gateway
 from patchwave.campaign import plan as plans
-from patchwave.campaign.errors import LeaseLost, PatchwaveError
+from patchwave.campaign.errors import LeaseLost, PatchwaveError, Permanent
 from patchwave.campaign.rollout import StageRules
 from patchwave.campaign.values import RunId, StageName
 from patchwave.execution import remedies
 from patchwave.execution.executor import SETTLING, STOPPED, Log, StageExecutor, Stopped
 from patchwave.ledger.changes import EXPLAINED, PLAN, explained
-from patchwave.ledger.store import Ledger, StageState, StopWish
+from patchwave.ledger.store import Ledger, StageRow, StageState, StopWish
 
 LOOKS = 10
 BETWEEN = 2.0
@@ -36,6 +36,10 @@ GO_ON = "clear the task to go on with the hosts that are not settled"
 
 _ENDED = frozenset({"failed", "success", "skipped", "removed", "upstream_failed"})
 """Airflow's states of a task that ended; a deferred task whose trigger merely moved is still deferred."""
+
+
+class StillHalted(Permanent):
+    """A stage was begun again that is halted, and no person had wanted that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +68,21 @@ def was_cleared(before: str | None, now: str) -> bool:
     """Whether a person cleared the task between the try that held the lease before and this one."""
     earlier = Try.parse((before or "").removeprefix(STOPPER))
     this = Try.parse(now)
-    return earlier is not None and this is not None and earlier.task_instance != this.task_instance and this.most != earlier.most
+    return earlier is not None and this is not None and earlier.task_instance != this.task_instance and this.most > earlier.most
+
+
+def refuse_unless_cleared(before: StageRow, holder: str) -> None:
+    """Nothing, unless the stage is halted and nobody has cleared the task since.
+
+    A halt is a person's to end. Airflow begins tasks again by itself, too: when the end of a try was lost, and an orphan may
+    come to its beginning after the stage was stopped under its successor.
+
+    Raises:
+        StillHalted: only a clear opens it again.
+    """
+    known = Try.parse((before.holder or "").removeprefix(STOPPER)) is not None and Try.parse(holder) is not None
+    if before.state is StageState.HALTED and known and not was_cleared(before.holder, holder):
+        raise StillHalted(f"Stage {before.stage} is halted, and nobody has cleared its task since. {before.reason}")
 
 
 def rules_of(ledger: Ledger, run: RunId, stage: StageName) -> tuple[StageRules, str]:

@@ -149,8 +149,17 @@ def check_lease(row: StageRow, lease: Lease) -> None:
         )
 
 
-def acquired(row: StageRow, holder: str) -> tuple[StageRow, Note | None]:
-    """A stage with a new lease; a holder that only renews its own makes no note."""
+def acquired(row: StageRow, holder: str, seen: int | None = None) -> tuple[StageRow, Note | None]:
+    """A stage with a new lease; a holder that only renews its own makes no note.
+
+    Args:
+        seen: the fencing number under which the holder has read the stage; None: it concluded nothing from it.
+
+    Raises:
+        LeaseLost: somebody has taken the stage since.
+    """
+    if seen is not None and row.fencing != seen:
+        raise LeaseLost(f"stage {row.stage} has been taken by {row.holder} since {holder} looked at it")
     after = replace(row, holder=holder, fencing=row.fencing + 1)
     if row.holder == holder:
         return after, None

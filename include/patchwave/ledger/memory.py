@@ -147,9 +147,9 @@ class MemoryLedger:
         with self._transaction():
             return self._stage(run, stage)
 
-    def acquire(self, run: RunId, stage: StageName, holder: str, *, at: datetime) -> Lease:
+    def acquire(self, run: RunId, stage: StageName, holder: str, *, at: datetime, seen: int | None = None) -> Lease:
         with self._transaction():
-            after, note = changes.acquired(self._stage(run, stage), holder)
+            after, note = changes.acquired(self._stage(run, stage), holder, seen)
             entries = self._linked(run, [note], at=at)
             self._stages[run, stage] = after
             self._append(run, entries)

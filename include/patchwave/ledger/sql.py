@@ -212,10 +212,10 @@ class SqlLedger:
     def stage(self, run: RunId, stage: StageName) -> StageRow:
         return self._read(lambda connection: _stage(connection, run, stage))
 
-    def acquire(self, run: RunId, stage: StageName, holder: str, *, at: datetime) -> Lease:
+    def acquire(self, run: RunId, stage: StageName, holder: str, *, at: datetime, seen: int | None = None) -> Lease:
         def work(connection: Connection) -> Lease:
             self._lock(connection, run)
-            after, note = changes.acquired(_stage(connection, run, stage), holder)
+            after, note = changes.acquired(_stage(connection, run, stage), holder, seen)
             _store_stage(connection, after)
             self._note(connection, run, [note], at=at)
             return Lease(run=run, stage=stage, holder=holder, fencing=after.fencing)

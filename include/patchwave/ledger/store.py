@@ -236,8 +236,15 @@ class Ledger(Protocol):
         """
         ...
 
-    def acquire(self, run: RunId, stage: StageName, holder: str, *, at: datetime) -> Lease:
-        """Take the stage over; whoever held it before gets `LeaseLost` at its next write. Never waits, never fails."""
+    def acquire(self, run: RunId, stage: StageName, holder: str, *, at: datetime, seen: int | None = None) -> Lease:
+        """Take the stage over; whoever held it before gets `LeaseLost` at its next write. Never waits.
+
+        Args:
+            seen: the stage's fencing number when it was read, if something was concluded from that.
+
+        Raises:
+            LeaseLost: somebody else has taken the stage since then, and what was read may not be true any more.
+        """
         ...
 
     def check(self, lease: Lease) -> None:

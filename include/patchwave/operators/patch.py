@@ -100,6 +100,8 @@ class PatchStageOperator(CampaignOperator):
         Raises:
             NotApproved: the ledger holds no approval of this plan.
             StageHalted: a rule stopped it; clearing the task goes on with the hosts that are not settled.
+            StillHalted: it is halted, and nobody has cleared the task.
+            LeaseLost: another process took the stage between our look at it and the lease.
         """
         stage = stages.reached(work, self.stage)
         self._check_gate(work, stage)
@@ -109,7 +111,8 @@ class PatchStageOperator(CampaignOperator):
             # A try that Airflow had given up wakes up late: opening the stage again would shut the next one.
             self.log.info("Stage %s is patched already", name)
             return dict(Counter(row.state.value for row in work.ledger.hosts(work.run_id, name)))
-        lease = work.ledger.acquire(work.run_id, name, work.holder, at=work.now)
+        stopping.refuse_unless_cleared(before, work.holder)
+        lease = work.ledger.acquire(work.run_id, name, work.holder, at=work.now, seen=before.fencing)
         if before.state is not StageState.PATCHING:
             work.ledger.set_stage(lease, StageState.PATCHING, reason="", at=work.now)
         work.ledger.add_hosts(lease, plans.rows(work.plan, stage, now=work.now))
