@@ -1,7 +1,7 @@
 # Patchwave: everything a person calls. `make help` lists it.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help venv demo awsim test test-moto test-moto-baseline check-seeds check-crashes check-moments bench-awsim bench-calls aws-cli lint docs up down test-compose lock clean
+.PHONY: help venv demo awsim test test-moto test-moto-baseline check-seeds check-crashes check-moments bench-awsim bench-calls bench-plan aws-cli lint docs up down test-compose lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -60,6 +60,9 @@ bench-awsim: $(STAMP) ## measure awsim with 10,000 and 100,000 hosts (HOSTS="100
 
 bench-calls: $(STAMP) ## count calls to AWS for 500 and 5,000 hosts, ours beside the stock operator's (HOSTS="500" for others)
 	@PYTHONPATH=include $(BIN)/python -m benchmarks.calls $(HOSTS)
+
+bench-plan: $(STAMP) ## measure classify and plan for 100,000 hosts and 1,000,000 findings, beside a plain group-by
+	@PYTHONPATH=include $(BIN)/python -m benchmarks.plan
 
 aws-cli: $(STAMP) ## the AWS CLI in var/aws-cli, for the test that types its commands (the test makes it, too)
 	@test -x var/aws-cli/bin/aws || $(BIN)/uv venv --quiet --python $(BIN)/python var/aws-cli

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
-from functools import cache, cached_property
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
@@ -212,14 +212,13 @@ class SeverityDays(Part):
     def due(self, finding: Finding, known: Known, memo: Memo | None = None) -> Due:
         """By the finding's severity alone."""
         del known, memo
-        within = self.of(finding.severity)
+        within, because = self._rows[finding.severity]
         at = None if within is None else finding.first_seen + within
-        return Due(at=at, within=within, because=_by_severity(finding.severity.value, within))
+        return Due(at=at, within=within, because=because)
 
-
-@cache
-def _by_severity(severity: str, within: timedelta | None) -> str:
-    return f"days by severity: {severity}, {_said(within)}"
+    @cached_property
+    def _rows(self) -> Mapping[Severity, tuple[timedelta | None, str]]:
+        return {one: (self.of(one), f"days by severity: {one.value}, {_said(self.of(one))}") for one in Severity}
 
 
 def _days_of(part: Part, name: str) -> timedelta | None:
@@ -257,8 +256,15 @@ class _Met:
 
 @dataclass(kw_only=True, slots=True)
 class Memo:
-    """What was answered before by the same `Known`: a million findings are of a few thousand vulnerabilities."""
+    """What was answered before by the same `Known`: a million findings are of a few thousand vulnerabilities.
 
+    Attributes:
+        once: equal answers are one object: that a host has no public address is said of 100,000 in the same words, and with an
+            answer of its own each of them would meet rows of its own.
+        rows: by the answers' identities.
+    """
+
+    once: dict[Answer, Answer] = field(default_factory=dict)
     answers: dict[tuple[Any, ...], Answer] = field(default_factory=dict)
     rows: dict[tuple[int, ...], _Met] = field(default_factory=dict)
 
@@ -684,7 +690,7 @@ class ByTable(Part):
                 constant = Answer(value=str(getattr(self, column)), because="the policy's answer for all")
                 answer = source.answer(finding, known) if source is not None else constant
                 if memo is not None:
-                    memo.answers[key] = answer
+                    answer = memo.answers[key] = memo.once.setdefault(answer, answer)
             found[column] = answer
         return found
 

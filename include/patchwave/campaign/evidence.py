@@ -60,17 +60,21 @@ def canonical(content: Any) -> bytes:
         raise NotJson(f"the content cannot be written as JSON: {problem}") from problem
 
 
+_NESTING = (dict, list, tuple)
+
+
 def _check_keys(content: Any, place: str) -> None:
-    waiting = [(content, place)]
+    waiting = [(content, place)] if isinstance(content, _NESTING) else []
     while waiting:
         value, where = waiting.pop()
         if isinstance(value, dict):
             for key, inner in value.items():
                 if not isinstance(key, str):
                     raise NotJson(f"{where} has the key {key!r}; keys of JSON are texts")
-                waiting.append((inner, f"{where}.{key}"))
-        elif isinstance(value, list | tuple):
-            waiting.extend((inner, f"{where}[{index}]") for index, inner in enumerate(value))
+                if isinstance(inner, _NESTING):
+                    waiting.append((inner, f"{where}.{key}"))
+        else:
+            waiting.extend((inner, f"{where}[{index}]") for index, inner in enumerate(value) if isinstance(inner, _NESTING))
         if len(where) > 10_000:
             raise NotJson("the content is nested too deeply, or contains itself")
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from patchwave.campaign import evidence, fleet, lockfile, rollout, waves
+from patchwave.campaign import evidence, fleet, lasting, lockfile, rollout, waves
 from patchwave.campaign.definition import Campaign, Source, Stage, written_duration, written_share
 from patchwave.campaign.fleet import Group, Host, Readiness
 from patchwave.campaign.policy import Track
@@ -204,11 +204,13 @@ def from_json(content: Any) -> Plan:
     return _adapter().validate_python(content)
 
 
+@lasting.made()
 def digest(plan: Plan) -> str:
     """sha256 of the plan's canonical JSON: what an approval is bound to."""
     return evidence.digest(to_json(plan))
 
 
+@lasting.made()
 def build(
     campaign: Campaign,
     hosts: Sequence[Host],
@@ -238,7 +240,7 @@ def build(
     """
     chosen: dict[str, list[Host]] = {stage.name: [] for stage in campaign.stages}
     exclusions: list[Exclusion] = []
-    needs = {host: tuple(one for one in its if one.wanted) for host, its in triage.by_host().items()}
+    needs = triage.wanted_by_host()
     for host in sorted(hosts, key=lambda one: (one.cell, one.id)):
         stage = campaign.stage_of(host.tags, host=host.id)
         reason = _why_excluded(host, stage, needs.get(host.id, ()), restriction)
@@ -332,8 +334,9 @@ def _stage_plan(
     serving = [host for host in hosts if fleet.readiness(host) is not Readiness.STOPPED]
     concurrency, remarks = _concurrency(stage, len(serving))
     allowed: dict[str, int] = {}
+    members = _members(serving, domains, everybody, groups)
     for domain in sorted({one for its in domains.values() for one in its} | {fleet.stage_domain(stage.name)}):
-        size = len(_members(domain, stage, serving, domains, everybody, groups))
+        size = len(members.get(domain, ()))
         group = groups.get(domain)
         allowed[domain] = waves.places(concurrency, size, minimum=group.minimum if group else 0)
         if group is not None:
@@ -412,24 +415,25 @@ def _approval_remark(stage: Stage) -> tuple[str, ...]:
 
 
 def _members(
-    domain: str,
-    stage: Stage,
-    serving: Sequence[Host],
-    domains: Mapping[HostId, Sequence[str]],
-    everybody: Sequence[Host],
-    groups: Mapping[str, Group],
-) -> frozenset[HostId]:
-    """Who serves in a failure domain: of a group also those whom this stage does not patch."""
-    members = {host.id for host in serving if domain in domains[host.id]}
-    if domain in groups:
-        return groups[domain].members | members
-    return frozenset(members) | {
-        host.id
-        for host in everybody
-        if host.id not in domains
-        and fleet.readiness(host) not in (Readiness.STOPPED, Readiness.TERMINATED)
-        and domain in fleet.failure_domains(host, stage="")  # "": a zone and a stage are this stage's hosts alone
-    }
+    serving: Iterable[Host], domains: Mapping[HostId, Sequence[str]], everybody: Iterable[Host], groups: Mapping[str, Group]
+) -> Mapping[str, Collection[HostId]]:
+    """Who serves in each failure domain: of a group also those whom this stage does not patch.
+
+    Each host is looked at once, however many domains there are: a company has thousands of groups.
+    """
+    found: dict[str, set[HostId]] = {domain: set(group.members) for domain, group in groups.items()}
+    for host in serving:
+        for domain in domains[host.id]:
+            found.setdefault(domain, set()).add(host.id)
+    for host in everybody:
+        if host.id in domains or not (host.group or host.target_groups):
+            continue  # a zone and a stage are this stage's hosts alone
+        if fleet.readiness(host) in (Readiness.STOPPED, Readiness.TERMINATED):
+            continue
+        for domain in fleet.failure_domains(host, stage=""):
+            if domain not in groups:  # of a group that is known, AWS has said who its members are
+                found.setdefault(domain, set()).add(host.id)
+    return found
 
 
 def _minimum_remark(group: Group, size: int, concurrency: Share | Count, places: int) -> tuple[str, ...]:
@@ -455,7 +459,7 @@ def _planned(host: Host, domains: tuple[str, ...], needs: Sequence[Assessment], 
         zone=host.zone,
         domains=domains,
         note=fleet.why_not(host),
-        findings=_words(Counter(need.severity for need in needs)),
+        findings=_words(Counter([need.severity for need in needs])),
         deadline=min(deadlines, default=None),
         covered=covered,
     )

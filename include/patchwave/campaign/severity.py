@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
@@ -17,7 +17,7 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from patchwave.campaign import catalogues, deadlines
+from patchwave.campaign import catalogues, deadlines, lasting
 from patchwave.campaign.catalogues import Catalogue, Known
 from patchwave.campaign.findings import Coverage, Finding, Severity, VulnerablePackage
 from patchwave.campaign.policy import Policy, Track
@@ -170,6 +170,14 @@ class Triage:
                 hosts.setdefault(one.host, []).append(one)
         return {host: tuple(its) for host, its in hosts.items()}
 
+    def wanted_by_host(self) -> Mapping[HostId, Sequence[Assessment]]:
+        """The selected ones of each host that an OS patch mends, most urgent first; hosts without any are not there."""
+        hosts: dict[HostId, list[Assessment]] = {}
+        for one in self.assessments:
+            if one.host is not None and one.not_selected is None and one.track in PATCHED_TRACKS:
+                hosts.setdefault(one.host, []).append(one)
+        return hosts
+
     def hosts_to_patch(self) -> frozenset[HostId]:
         """Hosts with at least one selected finding that an OS patch mends."""
         return frozenset(one.host for one in self.assessments if one.wanted and one.host is not None)
@@ -180,12 +188,12 @@ class Triage:
 
     def by_severity(self) -> Mapping[Severity, int]:
         """How many selected findings of each severity; all severities are there, in Inspector's order."""
-        counted = Counter(one.severity for one in self.assessments if one.selected)
+        counted = Counter([one.severity for one in self.assessments if one.selected])
         return {severity: counted[severity] for severity in Severity}
 
     def by_track(self) -> Mapping[Track, int]:
         """How many selected findings on each track; all tracks are there, in the matrix' order."""
-        counted = Counter(one.track for one in self.assessments if one.selected)
+        counted = Counter([one.track for one in self.assessments if one.selected])
         return {track: counted[track] for track in Track}
 
     def overdue(self) -> tuple[Assessment, ...]:
@@ -220,6 +228,7 @@ def _stored() -> TypeAdapter[Triage]:
     return TypeAdapter(Triage)
 
 
+@lasting.made()
 def classify(
     findings: Iterable[Finding],
     policy: Policy,
@@ -233,7 +242,7 @@ def classify(
     """The triage of all findings under a policy.
 
     Args:
-        findings: each once (`findings.deduplicated`).
+        findings: each once (`findings.deduplicated`); taken one at a time, and none of them is kept.
         now: aware; a deadline before it is overdue.
         coverage: Inspector's, of the scope's hosts.
         severities: narrows the run to these; None or empty does not.
@@ -345,12 +354,14 @@ def _urgency(assessment: Assessment) -> tuple[bool, float, int, str]:
 
 @dataclass(kw_only=True, slots=True)
 class _Judge:
-    """Judges findings one by one, and remembers what many of them have in common.
+    """Judges findings one by one, keeps none of them, and remembers what many of them have in common.
 
     Attributes:
-        said: each sentence once, however many findings it is about.
+        said: each text once, however many findings it is about: a page of Inspector's brings new copies of the same few thousand
+            ids, and a million of those are most of the triage's memory.
+        names: each combination of packages once.
         kernels: whether a package is a kernel.
-        rows: number of the row that findings of one kind match; None if none does.
+        rows: track and sentence of the row that findings of one kind match; None if none does.
     """
 
     policy: Policy
@@ -359,27 +370,31 @@ class _Judge:
     restriction: Restriction
     memo: deadlines.Memo = field(default_factory=deadlines.Memo)
     said: dict[str, str] = field(default_factory=dict)
+    names: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     kernels: dict[str, bool] = field(default_factory=dict)
-    rows: dict[tuple[str, bool, Severity, bool, timedelta | None], int | None] = field(default_factory=dict)
+    rows: dict[tuple[str, bool, Severity, bool, timedelta | None], tuple[Track, str] | None] = field(default_factory=dict)
 
     def assess(self, finding: Finding) -> Assessment:
         packages = mended_by_os(finding)
         due = self.policy.deadlines.due(finding, self.known, self.memo)
         track, reason = self._track(finding, packages, due.within)
+        once = self.said.setdefault
+        resource = once(finding.resource, finding.resource)
+        names = tuple([package.name for package in packages]) if track in PATCHED_TRACKS else ()
         return Assessment(
             finding=finding.arn,
             cell=finding.cell,
-            resource=finding.resource,
-            host=finding.host if finding.resource_type == EC2_INSTANCE else None,
-            vulnerability=finding.vulnerability,
+            resource=resource,
+            host=HostId(resource) if finding.resource_type == EC2_INSTANCE else None,
+            vulnerability=once(finding.vulnerability, finding.vulnerability),
             severity=finding.severity,
             track=track,
-            packages=tuple(package.name for package in packages) if track in PATCHED_TRACKS else (),
+            packages=self.names.setdefault(names, names),
             first_seen=finding.first_seen,
             deadline=due.at,
             overdue=due.at is not None and due.at < self.now,
-            reason=self.said.setdefault(reason, reason),
-            deadline_because=self.said.setdefault(due.because, due.because),
+            reason=once(reason, reason),
+            deadline_because=once(due.because, due.because),
             not_selected=self.restriction.refuses(finding),
         )
 
@@ -387,28 +402,27 @@ class _Judge:
         """The track, and the sentence that says why."""
         if finding.resource_type == EC2_INSTANCE and not packages:
             return Track.NOT_PATCHABLE, why_not_patchable(finding)
-        kernel = any(self._is_kernel(package.name) for package in packages)
+        kernel = any(map(self._is_kernel, [package.name for package in packages]))
         kind = (finding.resource_type, kernel, finding.severity, finding.exploit_known, within)
         if kind not in self.rows:
             self.rows[kind] = self._first_row(kind)
-        number = self.rows[kind]
-        if number is None:
+        row = self.rows[kind]
+        if row is None:
             return Track.NOT_PATCHABLE, why_not_patchable(finding)
-        row = self.policy.matrix[number]
         left_over = _left_over(finding, packages)
-        return row.track, f"row {number + 1} of policy {self.policy.name}: {row.because}{left_over}"
+        return (row[0], row[1] + left_over) if left_over else row
 
     def _is_kernel(self, package: str) -> bool:
         if package not in self.kernels:
             self.kernels[package] = self.policy.kernel.includes(package)
         return self.kernels[package]
 
-    def _first_row(self, kind: tuple[str, bool, Severity, bool, timedelta | None]) -> int | None:
+    def _first_row(self, kind: tuple[str, bool, Severity, bool, timedelta | None]) -> tuple[Track, str] | None:
         resource_type, kernel, severity, exploit_known, within = kind
         return next(
             (
-                number
-                for number, row in enumerate(self.policy.matrix)
+                (row.track, f"row {number} of policy {self.policy.name}: {row.because}")
+                for number, row in enumerate(self.policy.matrix, 1)
                 if row.matches(
                     resource_type=resource_type, kernel=kernel, severity=severity, exploit_known=exploit_known, within=within
                 )
@@ -429,7 +443,8 @@ def mended_by_os(finding: Finding) -> tuple[VulnerablePackage, ...]:
     """
     if finding.fix == "NO":
         return ()
-    return tuple(one for one in finding.packages if _is_os(one) and (one.fixed_in is not None or finding.fix == "YES"))
+    every = finding.fix == "YES"
+    return tuple([one for one in finding.packages if _is_os(one) and (every or one.fixed_in is not None)])
 
 
 def why_not_patchable(finding: Finding) -> str:
