@@ -276,8 +276,8 @@ stages:
     approval: {{approvers: [olga, ana]}}
 ```
 
-- A schedule is a `cron`, `patch_tuesday` or `weekly` (`weekly: {{on: [tuesday, thursday], at: "22:00", timezone: Europe/Berlin}}`),
-  exactly one of them. Moments that were missed stay missed.
+- A schedule is a `cron`, `patch_tuesday` or `weekly`, exactly one of them
+  (`weekly: {{on: [tuesday, thursday], at: "22:00", timezone: Europe/Berlin}}`). Moments that were missed stay missed.
 - A window is a `cron`, an `rrule` or a `maintenance_window`, exactly one of them. A maintenance window that is named is read, as
   AWS has it when the stage begins, in every cell where the stage has hosts; its cutoff counts as its end. One that is
   declared with `schedule`, `timezone`, `duration` and `cutoff` is created, and kept as it is declared.
@@ -295,8 +295,8 @@ stages:
 ```
 
 A host is rebooted when its patch report says that a reboot is pending, unless the policy says `reboot: never`. Which
-patches are approved, and after how many days, is decided by the patch baseline in Systems Manager. There are no
-maintenance windows yet: the track `kernel` is shown in plan and report, and holds nothing back.
+patches are approved, and after how many days, is decided by the patch baseline in Systems Manager. The track `kernel` is shown
+in plan and report and holds nothing back by itself: give the stage a `window`.
 
 {_deadlines_by_table()}
 ### Patch baselines

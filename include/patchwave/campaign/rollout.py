@@ -97,8 +97,8 @@ SENTENCES: Mapping[HostState, str] = {
     HostState.UNREACHABLE: "Its agent did not answer, or the command was never delivered: look at agent, network and instance "
     "profile, and run the campaign for its stage again.",
     HostState.STOPPED: "The instance is stopped and comes back unpatched: start it and run the campaign for its stage again.",
-    HostState.EXCEPTED: "It is left out, by an exception that somebody granted or since nobody has tried patches on its platform; "
-    "the reason says which, and the next run looks at it again.",
+    HostState.EXCEPTED: "It is left out, by an exception that somebody granted or since nobody has tried patches on its "
+    "platform; the reason says which, and the next run looks at it again.",
     HostState.OUT_OF_WINDOW: "It would not have been over before its window closed, so it was not begun: the next run takes it, "
     "or widen the window or the concurrency.",
     HostState.REPLACED: "Another instance stands in its place, and is settled itself.",
