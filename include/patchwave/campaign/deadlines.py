@@ -261,12 +261,15 @@ class Memo:
     Attributes:
         once: equal answers are one object: that a host has no public address is said of 100,000 in the same words, and with an
             answer of its own each of them would meet rows of its own.
+        answers: of a resource, and of a vulnerability, by column.
         rows: by the answers' identities.
+        without_catalogue: the same facts, as they were before CISA's catalogue took anything up, and what was answered by those.
     """
 
     once: dict[Answer, Answer] = field(default_factory=dict)
-    answers: dict[tuple[Any, ...], Answer] = field(default_factory=dict)
+    answers: dict[tuple[Any, ...], Mapping[str, Answer]] = field(default_factory=dict)
     rows: dict[tuple[int, ...], _Met] = field(default_factory=dict)
+    without_catalogue: tuple[Known, Memo] | None = None
 
 
 class Input(Protocol):
@@ -671,7 +674,7 @@ class ByTable(Part):
         at = None if met.within is None else finding.first_seen + met.within
         clock = ""
         if met.since is not None and met.since > finding.first_seen and met.within is not None:
-            before = self._met(self.answers(finding, _with_empty_catalogue(known)), None).within
+            before = self._before_listed(finding, known, memo)
             later = met.since + met.within
             at = later if before is None else min(later, finding.first_seen + before)
             clock = f"; counted from {met.since:%Y-%m-%d}" if at == later else "; not later than it was before that"
@@ -679,20 +682,36 @@ class ByTable(Part):
 
     def answers(self, finding: Finding, known: Known, memo: Memo | None = None) -> Mapping[str, Answer]:
         """The answer of each column."""
+        memo = memo if memo is not None else Memo()
+        resource = (finding.resource, finding.resource_type)
         about = (finding.vulnerability, finding.related, finding.severity, finding.exploit_known)
+        of_host = memo.answers.get(resource)
+        if of_host is None:
+            of_host = memo.answers[resource] = self._answered(finding, known, memo, of_host=True)
+        others = memo.answers.get(about)
+        if others is None:
+            others = memo.answers[about] = self._answered(finding, known, memo, of_host=False)
+        return {column: of_host.get(column) or others[column] for column in self.COLUMNS}
+
+    def _answered(self, finding: Finding, known: Known, memo: Memo, *, of_host: bool) -> Mapping[str, Answer]:
+        """The answers of those columns that depend on the resource, or of the others."""
         found: dict[str, Answer] = {}
         for column in self.COLUMNS:
             source = self.inputs.get(column)
-            of_host = source is not None and source.of_host
-            key = (column, finding.resource, finding.resource_type) if of_host else (column, about)
-            answer = memo.answers.get(key) if memo is not None else None
-            if answer is None:
-                constant = Answer(value=str(getattr(self, column)), because="the policy's answer for all")
-                answer = source.answer(finding, known) if source is not None else constant
-                if memo is not None:
-                    answer = memo.answers[key] = memo.once.setdefault(answer, answer)
-            found[column] = answer
+            if (source is not None and source.of_host) != of_host:
+                continue
+            constant = Answer(value=str(getattr(self, column)), because="the policy's answer for all")
+            answer = source.answer(finding, known) if source is not None else constant
+            found[column] = memo.once.setdefault(answer, answer)
         return found
+
+    def _before_listed(self, finding: Finding, known: Known, memo: Memo | None) -> timedelta | None:
+        """The time that the finding has if the catalogue does not list it."""
+        memo = memo if memo is not None else Memo()
+        if memo.without_catalogue is None:
+            memo.without_catalogue = _with_empty_catalogue(known), Memo()
+        unlisted, its = memo.without_catalogue
+        return self._met(self.answers(finding, unlisted, its), its).within
 
     def _met(self, answers: Mapping[str, Answer], memo: Memo | None) -> _Met:
         """The row that meets the answers, and the sentence."""
