@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from logging import Logger
@@ -47,6 +47,7 @@ TOO_LATE = timedelta(minutes=30)
 """A scheduled run that begins later than this after its moment is not carried out: its window may be over."""
 
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
+_FINDING: TypeAdapter[Finding] = TypeAdapter(Finding)
 _COVERAGE: TypeAdapter[tuple[Coverage, ...]] = TypeAdapter(tuple[Coverage, ...])
 _KNOWN: TypeAdapter[Known] = TypeAdapter(Known)
 _CATALOGUE: TypeAdapter[Catalogue] = TypeAdapter(Catalogue)
@@ -96,19 +97,28 @@ class ScanFindingsOperator(CampaignOperator):
         """Returns the digest of the findings' document."""
         self._refuse_late(work)
         self._freeze(work)
-        found: list[Finding] = []
         coverage: list[Coverage] = []
-        for cell in work.campaign.cells:
-            hosts = self._scope(work, cell)
-            seen = list(work.gateway.findings(cell))
-            mine = [finding for finding in seen if _in_scope(finding, hosts)]
-            found.extend(mine)
-            coverage.extend(one for one in work.gateway.coverage(cell) if hosts is None or one.host in hosts)
-            self.log.info("%s: %d active findings, %d of them in the scope", cell, len(seen), len(mine))
-        unique = finding_values.deduplicated(found)
+        unique = finding_values.deduplicated(self._found(work, coverage))
         self._look_up(work, unique)
         work.ledger.put_document(work.run_id, COVERAGE, _COVERAGE.dump_python(tuple(coverage), mode="json"), at=work.now)
         return work.ledger.put_document(work.run_id, FINDINGS, _FINDINGS.dump_python(unique, mode="json"), at=work.now)
+
+    def _found(self, work: Work, coverage: list[Coverage]) -> Iterator[Finding]:
+        """The scope's findings page by page, so that those of others and those that come twice are never kept.
+
+        Args:
+            coverage: takes the coverage of each cell whose findings are through.
+        """
+        for cell in work.campaign.cells:
+            hosts = self._scope(work, cell)
+            seen = mine = 0
+            for finding in work.gateway.findings(cell):
+                seen += 1
+                if _in_scope(finding, hosts):
+                    mine += 1
+                    yield finding
+            coverage.extend(one for one in work.gateway.coverage(cell) if hosts is None or one.host in hosts)
+            self.log.info("%s: %d active findings, %d of them in the scope", cell, seen, mine)
 
     def _look_up(self, work: Work, found: Sequence[Finding]) -> None:
         """Write down what the policy's deadlines want to know, for `classify` to judge by."""
@@ -308,7 +318,7 @@ class ClassifyOperator(CampaignOperator):
         """Returns the digest of the triage."""
         ledger = work.ledger
         triage = severity.classify(
-            _FINDINGS.validate_python(work.document(FINDINGS)),
+            (_FINDING.validate_python(row) for row in work.document(FINDINGS)),
             work.policy,
             now=work.now,
             coverage=_COVERAGE.validate_python(work.document(COVERAGE)),
