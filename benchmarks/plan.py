@@ -9,8 +9,9 @@ Each way is a process of its own, measured from outside (`os.wait4`):
   is done with `dict`s and by sqlite3; neither polars nor pandas is among our requirements.
 - the rows alone: what it costs to make them up, which every way pays.
 
-A Markdown table is printed, for `docs/benchmarks.md`. Ends with status 1 when a target is missed. Time is judged by processor
-time, which is what the wall would be on a machine with nothing else to do, for all of it is one thread.
+A Markdown table is printed, for `docs/benchmarks.md`. Ends with status 1 when a target is missed. Judged is processor time, which
+is what the wall would be on a machine with nothing else to do, for all of it is one thread; less that of the rows alone, which is
+this benchmark's own work.
 """
 
 from __future__ import annotations
@@ -68,11 +69,15 @@ class Measured:
         parts = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.parts.items())
         return f"| {WAYS[self.way]} | {self.wall:.1f} s | {self.processor:.1f} s | {self.memory:,.0f} MiB | {parts} |"
 
-    def missed(self) -> list[str]:
-        """Targets that are not kept, in sentences; a floor has none."""
+    def missed(self, rows: float) -> list[str]:
+        """Targets that are not kept, in sentences; a floor has none.
+
+        Args:
+            rows: seconds of processor time that the rows alone take.
+        """
         found = []
-        if self.way in JUDGED and self.processor > SECONDS:
-            found.append(f"{self.way}: {self.processor:.1f} s of processor time, wanted are {SECONDS:g} s")
+        if self.way in JUDGED and self.processor - rows > SECONDS:
+            found.append(f"{self.way}: {self.processor - rows:.1f} s of processor time beside the rows, wanted are {SECONDS:g} s")
         if self.way in JUDGED and self.memory > MEBIBYTES:
             found.append(f"{self.way}: {self.memory:,.0f} MiB, wanted are {MEBIBYTES:,.0f} MiB")
         return found
@@ -207,7 +212,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(results[-1].row(), flush=True)
     print()
     print("\n".join(f"{one.way}: {one.said}" for one in results))
-    broken = [sentence for one in results for sentence in one.missed()]
+    rows = next(one.processor for one in results if one.way == "rows")
+    broken = [sentence for one in results for sentence in one.missed(rows)]
     for sentence in broken:
         print(sentence, file=sys.stderr)
     return 1 if broken else 0

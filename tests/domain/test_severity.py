@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -332,6 +334,38 @@ def test_a_stored_triage_is_read_back_as_it_was(found: list[Finding]):
     again = Triage.from_json(result.to_json())
     assert again == result
     assert again.to_json() == result.to_json()
+
+
+@given(found=findings, by=st.sampled_from([STANDARD, STRICT]))
+def test_findings_that_come_one_at_a_time_are_judged_as_a_list_of_them_is(found: list[Finding], by: Policy):
+    """Whoever has a million of them need not hold them all."""
+    streamed = severity.classify((one for one in found), by, now=NOW, coverage=())
+    assert streamed == severity.classify(found, by, now=NOW, coverage=())
+
+
+def test_no_finding_is_kept_once_it_is_judged():
+    """The triage names findings; it does not hold them."""
+    alive = []
+
+    def stream() -> Iterator[Finding]:
+        for number in range(50):
+            yield finding(number=number)
+            alive.append(sum(isinstance(one, Finding) for one in gc.get_objects()))
+
+    result = severity.classify(stream(), STANDARD, now=NOW, coverage=())
+    assert len(result.assessments) == 50
+    assert max(alive) - min(alive) <= 1
+
+
+def test_a_triage_holds_each_text_once():
+    """Each page of Inspector's brings copies of the same ids and names; a million of them are most of the memory."""
+    copies = [finding(package("".join(["open", "ssl"])), number=1, resource="".join(["i-", HOST[2:]])) for _ in range(2)]
+    one, other = (replace(its, arn=str(number)) for number, its in enumerate(copies))
+    first, second = triage(one, other).assessments
+    assert first.resource is second.resource
+    assert first.vulnerability is second.vulnerability
+    assert first.packages is second.packages
+    assert first.reason is second.reason
 
 
 def test_a_hundred_thousand_findings_are_judged_and_stored_in_seconds():
