@@ -693,6 +693,7 @@ def markdown(
         lines += ["", "## When, as far as is known now", "", *(f"- {_cell_text(sentence)}" for sentence in forecast)]
     if baselines:
         lines += ["", "## Patch baselines", "", *(f"- {_cell_text(sentence)}" for sentence in baselines)]
+    lines += ["", "## Hosts, stage by stage"]
     for stage in plan.stages:
         lines += _stage_lines(stage)
     lines += [calls] if calls else []
