@@ -239,8 +239,9 @@ class Openings:
             "held": held,
         }
         self.ledger.check(self.lease)
-        self.ledger.put_document(self.lease.run, self._open_name, content, at=now)
+        # The record first: whoever is killed between the two leaves one too many, and none too few.
         self.ledger.record(self.lease.run, CHANGED, {"stage": self.stage.name, **content}, at=now)
+        self.ledger.put_document(self.lease.run, self._open_name, content, at=now)
         if span is None:
             self.log.info("Nothing closes stage %s: it acts at any time", self.stage.name)
         else:
