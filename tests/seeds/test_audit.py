@@ -17,7 +17,7 @@ from patchwave.campaign.audit import Rule, RunTrace
 from patchwave.campaign.plan import Plan
 from patchwave.campaign.rollout import HostState, StepKind
 from patchwave.campaign.windows import Closure, Window
-from patchwave.ledger.store import Entry, WaitRow
+from patchwave.ledger.store import Entry, StageState, WaitRow
 from tests.seeds.campaign import RUN, SeededCampaign
 from tests.seeds.world import ACCOUNT
 
@@ -400,6 +400,28 @@ def test_a_broken_rule_is_seen_and_no_other(good: RunTrace, doctored: Callable[[
 def test_a_stage_that_as_many_have_agreed_to_as_it_needs_is_good(good: RunTrace) -> None:
     """Or the rule would say nothing."""
     assert audit.broken(with_votes(Doctor(good), "olga", "ana")) == audit.broken(good)
+
+
+@pytest.mark.parametrize(
+    ("state", "by_a_person", "settled"),
+    [
+        (HostState.TO_VERIFY, True, True),
+        (HostState.NEEDS_REBOOT, True, True),
+        (HostState.INSTALLING, True, False),  # what it had in flight is not known to be over
+        (HostState.TO_VERIFY, False, False),  # a rule halts a stage when all that has begun is brought to its end
+    ],
+)
+def test_a_stage_that_a_person_stopped_may_leave_hosts_between_two_steps(
+    good: RunTrace, state: HostState, by_a_person: bool, settled: bool
+) -> None:
+    """Kill means stop: nothing is on its way there, and whoever clears the task goes on with them."""
+    doctor = Doctor(good)
+    host = doctor.hosts("staging")[0]
+    hosts = [replace(row, state=state) if row.host == host else row for row in good.hosts]
+    stages = [replace(row, state=StageState.HALTED) if row.stage == "staging" else row for row in good.stages]
+    noted = doctor.noted(begins(StepKind.INSTALL, "staging"), "stage.stopped" if by_a_person else "said", stage="staging")
+    found = list(audit.CHECKS[Rule.SETTLED](replace(noted, hosts=hosts, stages=stages)))
+    assert ([] if settled else [host]) == [one.subject for one in found if one.seen.startswith("stage staging stopped")]
 
 
 def test_what_was_recorded_as_open_at_any_time_is(good: RunTrace) -> None:

@@ -623,6 +623,10 @@ def _contains(data: Mapping[str, Any], moment: datetime, apart: timedelta) -> bo
 
 
 # --- settled ----------------------------------------------------------------------------------------------------------------
+_PAUSED = frozenset({HostState.NEEDS_REBOOT, HostState.TO_VERIFY})
+"""States between two steps: nothing of ours is on its way on such a host."""
+
+
 def _settled(trace: RunTrace) -> Iterator[Broken]:
     places = Counter(row.host for row in trace.hosts)
     for host, count in places.items():
@@ -636,8 +640,10 @@ def _settled(trace: RunTrace) -> Iterator[Broken]:
         if state == "patched":
             yield from _all_settled(stage, rows)
         elif state == "halted" or (state == "patching" and trace.ended):
+            # Where a person stopped it, hosts stay where they stood, with nothing on its way; whoever clears it goes on there.
+            left = _PAUSED if any(trace.noted("stage.stopped", stage=stage.name)) else frozenset()
             for row in rows:
-                if row.state in IN_FLIGHT or row.state is HostState.SCANNING:
+                if (row.state in IN_FLIGHT or row.state is HostState.SCANNING) and row.state not in left:
                     yield Broken(
                         rule=Rule.SETTLED, subject=row.host, seen=f"stage {stage.name} stopped with it {row.state.value}"
                     )
