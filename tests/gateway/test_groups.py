@@ -129,4 +129,6 @@ def test_hosts_of_a_tag_are_listed_by_ec2_alone(wire: Wire) -> None:
             "MaxResults": 1000,
         },
     )  # fmt: skip
-    assert wire.gateway.listed(CELL, {"Team": ("web*",)}) == {host(1): ({"Team": "web*"}, NOW)}
+    (found,) = wire.gateway.listed(CELL, {"Team": ("web*",)}).values()
+    assert (found.id, found.tags, found.launched) == (host(1), {"Team": "web*"}, NOW)
+    assert (found.state, found.ping, found.group) == (InstanceState.RUNNING, Ping.UNMANAGED, None)
