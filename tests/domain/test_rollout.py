@@ -723,6 +723,18 @@ def test_a_window_that_is_still_shut_is_waited_for() -> None:
     assert [one.step for one in sent] == [StepKind.VERIFY]
 
 
+def test_a_host_that_is_to_reboot_waits_for_the_window_and_not_for_its_install() -> None:
+    """A freeze began behind its Install, and whoever was to mark that as ended was killed: the wait lasts until the window
+    opens, and the stage is not looked at again and again meanwhile."""
+    install = a_dispatch(StepKind.INSTALL, 1)
+    row = a_row(1, S.NEEDS_REBOOT, token=install.token, since=later(-300))
+    wait = decide([row], dispatches={install.token: install}, window=a_span(600, 900))
+    assert isinstance(wait, Wait)
+    assert wait.until == later(600)
+    assert wait.tokens == ()
+    assert "1 waiting to reboot; the stage's window opens at" in wait.reason
+
+
 @pytest.mark.parametrize(
     ("state", "closes", "after"),
     [

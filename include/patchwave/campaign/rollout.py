@@ -783,7 +783,7 @@ def decide(
         return Done(classes=Counter(row.state for row in rows))
     if rules.window is not None and now < rules.window.opens:
         return Wait(
-            reason=f"the stage's window opens at {rules.window.opens:%Y-%m-%d %H:%M} UTC{_because(rules.window)}",
+            reason=_opens(rules.window),
             ends="the window opens",
             until=rules.window.opens,
         )
@@ -797,9 +797,10 @@ def decide(
     return _no_place(rules, rows, unhealthy, recovered)
 
 
-def _because(window: Span) -> str:
-    """Why it opens no earlier, if anything stood in the way: a freeze, a closed calendar."""
-    return f" ({window.because})" if window.because else ""
+def _opens(window: Span) -> str:
+    """When it opens, and why no earlier, if anything stood in the way: a freeze, a closed calendar."""
+    because = f" ({window.because})" if window.because else ""
+    return f"the stage's window opens at {window.opens:%Y-%m-%d %H:%M} UTC{because}"
 
 
 _STILL: Mapping[HostState, tuple[StepKind, ...]] = {
@@ -1064,18 +1065,26 @@ def _wait(
     counts = Counter(row.state for row in in_flight)
     doing = ", ".join(f"{count} {_DOING[state]}" for state, count in counts.items())
     before = f"{halt.reason}; nothing further is sent; " if halt else ""
+    running = [row for row in in_flight if row.state in RUNNING_STATE.values()]
+    # Of a host between two steps the dispatch says nothing: whoever was to mark it as ended may have been killed.
     open_ones = {
         row.token: dispatches[row.token]
-        for row in in_flight
+        for row in running
         if row.token and row.token in dispatches and dispatches[row.token].state in OPEN
     }
     busy = [row for row in in_flight if _is_busy(row)]
-    if busy and not any(row.state in RUNNING_STATE.values() for row in in_flight):
+    if busy and not running:
         return Wait(
             reason=f"{before}hosts: {doing}; another patch run is at work on {len(busy)} of them",
             ends="they are scanned again",
             until=max(now, min(row.since for row in busy) + BUSY_AGAIN),
             expected=BUSY_AGAIN,
+        )
+    if not running and rules.window is not None and now < rules.window.opens:
+        return Wait(
+            reason=f"{before}hosts: {doing}; {_opens(rules.window)}",
+            ends="the window opens",
+            until=rules.window.opens,
         )
     if not open_ones:
         return Wait(
@@ -1084,7 +1093,7 @@ def _wait(
             until=now + timedelta(minutes=1),
             expected=timedelta(seconds=30),
         )
-    limits = [_limit(rules, row, open_ones[row.token]) for row in in_flight if row.token and row.token in open_ones]
+    limits = [_limit(rules, row, open_ones[row.token]) for row in running if row.token and row.token in open_ones]
     return Wait(
         reason=f"{before}hosts: {doing}",
         ends="the commands in flight end",
