@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -35,6 +36,11 @@ os.environ.update(
     }
 )
 
+
+# `nohup`, and a shell's `&`, have us ignore what our tests and their processes are asked to stop by.
+for _number, _usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 # A machine that stalls for a moment breaks no law, and what is found once is found again.
 settings.register_profile("patchwave", deadline=None, derandomize=True)
