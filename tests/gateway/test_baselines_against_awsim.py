@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
+from datetime import UTC, datetime
 
 import pytest
 
 from patchwave.aws.gateway import Gateway
 from patchwave.campaign import baselines
 from patchwave.campaign.baselines import Baseline, PatchBaseline
-from tests.gateway.conftest import CELL, session_with_keys
+from tests.gateway.conftest import CELL
+from tests.gateway.simulated import Simulated, small_world
 
-ROOT = Path(__file__).parents[2]
+START = datetime(2026, 3, 3, 22, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[Gateway]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "awsim", "--world", str(ROOT / "include/worlds/small.yaml"), "--port", "0",
-         "--speed", "0", "--seed", "7"],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "include")}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("awsim ready: "), line
-        yield Gateway(session_with_keys, endpoint_url=line.split()[2])
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-        process.stdout.close()
+    with small_world(START) as url:
+        yield Simulated(url).gateway
 
 
 def declared(system: str, *rules: dict[str, object], **changed: object) -> Baseline:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from patchwave.aws.gateway import Gateway
 from patchwave.campaign import windows
 from patchwave.campaign.definition import MaintenanceWindow
 from patchwave.campaign.windows import Window
-from tests.gateway.conftest import CELL, session_with_keys
+from tests.gateway.conftest import CELL
+from tests.gateway.simulated import Simulated, small_world
 
-ROOT = Path(__file__).parents[2]
 START = datetime(2026, 3, 27, 12, tzinfo=UTC)
 """Two days before clocks go forward in Europe."""
 CALENDAR = """BEGIN:VCALENDAR
@@ -43,41 +36,16 @@ END:VCALENDAR
 """
 
 
-class Simulated:
-    """awsim with its clock standing still until a test moves it."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.gateway = Gateway(session_with_keys, endpoint_url=url)
-        self.ssm = self.gateway.client(CELL, "ssm")
-
-    def pass_time(self, time: timedelta) -> None:
-        body = json.dumps({"seconds": time.total_seconds()}).encode()
-        with urllib.request.urlopen(urllib.request.Request(f"{self.url}/_awsim/advance", body), timeout=30) as answer:
-            answer.read()
-
-    @property
-    def now(self) -> datetime:
-        with urllib.request.urlopen(f"{self.url}/_awsim/clock", timeout=30) as answer:
-            return datetime.fromtimestamp(json.load(answer)["epoch"], UTC)
+@pytest.fixture(scope="module")
+def aws() -> Iterator[Simulated]:
+    with small_world(START) as url:
+        yield Simulated(url)
 
 
 @pytest.fixture(scope="module")
-def aws() -> Iterator[Simulated]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "awsim", "--world", str(ROOT / "include/worlds/small.yaml"), "--port", "0",
-         "--speed", "0", "--seed", "7", "--base", START.replace(tzinfo=None).isoformat()],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "include")}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("awsim ready: "), line
-        yield Simulated(line.split()[2])
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-        process.stdout.close()
+def ssm(aws: Simulated) -> Any:
+    """Whoever else works in that account."""
+    return aws.gateway.client(CELL, "ssm")
 
 
 def declared(**changed: Any) -> MaintenanceWindow:
@@ -87,9 +55,9 @@ def declared(**changed: Any) -> MaintenanceWindow:
     )  # fmt: skip
 
 
-def test_a_window_waits_for_a_calendar_that_closes_it(aws: Simulated) -> None:
+def test_a_window_waits_for_a_calendar_that_closes_it(aws: Simulated, ssm: Any) -> None:
     """Of tonight only the hour before the release is open; Easter swallows the nights from the 1st, which it cuts, to the 6th."""
-    aws.ssm.create_document(Name="change-freeze", Content=CALENDAR, DocumentType="ChangeCalendar", DocumentFormat="TEXT")
+    ssm.create_document(Name="change-freeze", Content=CALENDAR, DocumentType="ChangeCalendar", DocumentFormat="TEXT")
     closures = aws.gateway.calendar_closures([CELL], ["change-freeze"], now=aws.now)
     assert [(f"{one.begins:%m-%dT%H}", f"{one.ends:%m-%dT%H}") for one in closures] == [
         ("03-27T22", "03-28T00"), ("04-01T22", "04-06T22"),
@@ -111,13 +79,13 @@ def test_a_calendar_that_is_not_there_closes_everything(aws: Simulated) -> None:
     assert "InvalidDocument" in closure.reason
 
 
-def test_a_declared_window_is_made_once_read_and_kept(aws: Simulated) -> None:
+def test_a_declared_window_is_made_once_read_and_kept(aws: Simulated, ssm: Any) -> None:
     """Created, found, put back after a change by hand; its openings follow local time over the change of clocks."""
     first = aws.gateway.ensure_window(CELL, declared(), campaign="weekly-linux", run="r1")
     assert first.created
     again = aws.gateway.ensure_window(CELL, declared(), campaign="weekly-linux", run="r2")
     assert (again.id, again.created, again.drift) == (first.id, False, ())
-    aws.ssm.update_maintenance_window(WindowId=first.id, Duration=8)
+    ssm.update_maintenance_window(WindowId=first.id, Duration=8)
     drifted = aws.gateway.ensure_window(CELL, declared(), campaign="weekly-linux", run="r2")
     assert drifted.drift == ("Duration was 8 and is 4 again",)
     listing = aws.gateway.window_openings([CELL], "declared-nights", now=aws.now)
@@ -128,7 +96,7 @@ def test_a_declared_window_is_made_once_read_and_kept(aws: Simulated) -> None:
     assert aws.gateway.window_openings([CELL], first.id, now=aws.now) == listing
 
 
-def test_the_opening_of_now_is_seen_and_a_window_that_is_switched_off_never_opens(aws: Simulated) -> None:
+def test_the_opening_of_now_is_seen_and_a_window_that_is_switched_off_never_opens(aws: Simulated, ssm: Any) -> None:
     """Asked in the middle of it; then somebody switches it off in the console, which is respected and not put back."""
     window = declared(name="open-now")
     made = aws.gateway.ensure_window(CELL, window, campaign="weekly-linux", run="r3")
@@ -137,7 +105,7 @@ def test_the_opening_of_now_is_seen_and_a_window_that_is_switched_off_never_open
     listing = aws.gateway.window_openings([CELL], "open-now", now=aws.now)
     assert listing.spans[0].opens == opens
     assert aws.now in windows.occurrence(Window(maintenance_window="open-now"), aws.now, listed=listing)
-    aws.ssm.update_maintenance_window(WindowId=made.id, Enabled=False)
+    ssm.update_maintenance_window(WindowId=made.id, Enabled=False)
     kept = aws.gateway.ensure_window(CELL, window, campaign="weekly-linux", run="r3")
     assert (kept.enabled, kept.drift) == (False, ())
     assert "switched off" in aws.gateway.window_openings([CELL], "open-now", now=aws.now).because
