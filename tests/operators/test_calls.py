@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from awsim.server import Server, Simulator
 from patchwave.campaign import calls
 from patchwave.campaign.calls import HEALTH, LOOK
 from patchwave.campaign.rollout import Done, StepKind
@@ -15,7 +13,7 @@ from patchwave.campaign.values import HostId
 from tests.domain.builders import CELL
 from tests.operators.stage import STAGE
 from tests.operators.test_surroundings import Around
-from tests.simulator.conftest import BASE, Aws
+from tests.simulator.conftest import Aws
 
 WORLD = """
 name: counted
@@ -52,13 +50,9 @@ BEGUN_AND_BROUGHT_TO_ITS_END = (LOOK, *(step.value for step in StepKind))
 
 
 @pytest.fixture
-def planned(tmp_path: Path) -> Iterator[Callable[[str], Around]]:
+def planned(start: Callable[..., Aws]) -> Callable[[str], Around]:
     """`planned("web")`: a stage of these patch groups, half of each domain at once."""
-    world = tmp_path / "world.yaml"
-    world.write_text(WORLD, encoding="utf-8")
-    server = Server(Simulator(world=world, speed=0, seed=1, base=BASE)).start()
-    yield lambda groups: Around(Aws(server), groups)
-    server.stop()
+    return lambda groups: Around(start(WORLD), groups)
 
 
 def made(stage: Around) -> dict[str, int]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 
-from awsim.server import Server, Simulator
 from patchwave.aws.gateway import Gateway
 from patchwave.campaign import definition, severity
 from patchwave.campaign import plan as plans
@@ -23,7 +23,7 @@ from tests.domain.builders import CELL
 from tests.domain.test_severity import STANDARD
 from tests.gateway.conftest import session_with_keys
 from tests.operators.stage import ONCE, RUN, STAGE, Stage
-from tests.simulator.conftest import BASE, Aws
+from tests.simulator.conftest import Aws
 
 S = HostState
 
@@ -61,12 +61,8 @@ stages:
 
 
 @pytest.fixture
-def aws(tmp_path: Any) -> Any:
-    world = tmp_path / "world.yaml"
-    world.write_text(WORLD, encoding="utf-8")
-    server = Server(Simulator(world=world, speed=0, seed=1, base=BASE)).start()
-    yield Aws(server)
-    server.stop()
+def aws(start: Callable[..., Aws]) -> Aws:
+    return start(WORLD)
 
 
 class Around(Stage):
