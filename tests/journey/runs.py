@@ -158,17 +158,45 @@ class FollowedRun:
 
     def question(self, task: str) -> Gate:
         """Wait until that task of a gate asks, and until an answer to it is safe."""
+        return self.until(partial(self.asks, task), f"{task} asks")  # type: ignore[return-value]
 
-        def asked() -> Gate | None:
-            if self.state in ("success", "failed"):
-                raise NeverCame(f"{self.id} ended as {self.state} before {task} asked\n{self.picture()}")
-            return next((one for one in self.gates.waiting() if one.task == task and self.gates.settled(one)), None)
+    def asks(self, task: str) -> Gate | None:
+        """The question of that task, if it asks and an answer to it is safe.
 
-        return self.until(asked, f"{task} asks")  # type: ignore[return-value]
+        Raises:
+            NeverCame: the run has ended, so it will not.
+        """
+        if self.state in ("success", "failed"):
+            raise NeverCame(f"{self.id} ended as {self.state} before {task} asked\n{self.picture()}")
+        return next((one for one in self.gates.waiting() if one.task == task and self.gates.settled(one)), None)
 
-    def say(self, task: str, option: str, *, user: str, **inputs: Any) -> None:
-        """Answer that question as somebody, with these fields of its form."""
-        self.user(user).answer(self.dag, self.run, task, option, inputs=inputs)
+    def say(
+        self, task: str, option: str, *, user: str, then: Callable[[], Found | None], what: str, **inputs: Any
+    ) -> tuple[Gate, Found]:
+        """Answer that question as somebody, and again if Airflow lost the answer before anything came of it: it tries a task
+        anew whose worker it missed, and that one has not heard of the answer.
+
+        Args:
+            then: what comes of the answer.
+            what: that in words.
+            inputs: fields of the form.
+
+        Returns:
+            The question that was answered, and what came of it.
+        """
+        while True:
+            gate = self.question(task)
+            self.user(user).answer(self.dag, self.run, task, option, inputs=inputs)
+            came: list[Found] = []
+
+            def became(gate: Gate = gate, came: list[Found] = came) -> bool:
+                if found := then():
+                    came.append(found)
+                return bool(came) or self._asks_anew(gate)
+
+            self.until(became, what)
+            if came:
+                return gate, came[0]
 
     def waits_for(self, words: str) -> bool:
         """Whether the ledger gives a reason with these words for a wait that lasts."""
@@ -191,8 +219,11 @@ class FollowedRun:
     def _what_became_of(self, gate: Gate, stage: str) -> str:
         if any(decided == stage for decided, _, _ in self.decisions):
             return "decided"
-        again = any(one.task == gate.task and one.attempt != gate.attempt for one in self.gates.waiting())
-        return "asks again" if again else ""
+        return "asks again" if self._asks_anew(gate) else ""
+
+    def _asks_anew(self, gate: Gate) -> bool:
+        """Whether another try of that task asks."""
+        return any(one.task == gate.task and one.attempt != gate.attempt for one in self.gates.waiting())
 
     def refused(self, stage: str, option: str, *, user: str, task: str = "") -> int:
         """Answer as somebody whom Airflow should refuse; the HTTP status of the refusal, 200 if there is none."""

@@ -15,22 +15,29 @@ pytestmark = pytest.mark.journey
 def drive(run: FollowedRun) -> None:
     """ana asks for the run; olga says something unclear, then yes; uma says yes to fewer hosts."""
     run.begin(dry_run=False)
-    first = run.gate("prod")
+    run.gate("prod")
     run.seen["refused first"] = {name: run.refused("prod", "Approve", user=name) for name in ("ana", "vic")}
-    run.say("prod.approve", "Approve", user="olga", without=["no-such-host"])
-    run.until(lambda: run.waits_for("decided nothing"), "the unclear answer is understood as none")
+    first, _ = run.say(
+        "prod.approve", "Approve", user="olga", without=["no-such-host"],
+        then=lambda: run.waits_for("decided nothing"), what="the unclear answer is understood as none",
+    )  # fmt: skip
     run.seen["decisions then"] = run.decisions
     run.look_anew()
     again = run.gate("prod")
     run.seen["same question"] = (first.attempt == again.attempt, first.body == again.body)
-    run.say("prod.approve", "Approve", user="olga", reason="tested on dev")
-    second = run.question("prod.approve_2")
+    _, second = run.say(
+        "prod.approve", "Approve", user="olga", reason="tested on dev",
+        then=lambda: run.asks("prod.approve_2"), what="the next task asks",
+    )  # fmt: skip
     run.seen["between"] = run.decisions
     run.seen["second"] = second
     run.seen["refused second"] = {
         name: run.refused("prod", "Approve", user=name, task="prod.approve_2") for name in ("ana", "olga")
     }
-    run.say("prod.approve_2", "Approve", user="uma", without=run.host(LEFT_OUT))
+    run.say(
+        "prod.approve_2", "Approve", user="uma", without=run.host(LEFT_OUT),
+        then=lambda: run.decisions, what="her answer is in the ledger",
+    )  # fmt: skip
     run.ended()
 
 

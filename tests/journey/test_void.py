@@ -24,10 +24,11 @@ def drive(run: FollowedRun) -> None:
     )  # fmt: skip
     ec2.terminate_instances(InstanceIds=[run.seen["gone"]])
     run.until(lambda: run.seen["gone"] not in run.alive, "the host is gone")
-    run.say("prod.approve", "Approve", user="olga")
-    run.seen["second"] = run.question("prod.approve_2")
+    _, run.seen["second"] = run.say(
+        "prod.approve", "Approve", user="olga", then=lambda: run.asks("prod.approve_2"), what="the next task asks"
+    )
     run.seen["between"] = (run.decisions, run.journal.touched)
-    run.say("prod.approve_2", "Approve", user="uma")
+    run.say("prod.approve_2", "Approve", user="uma", then=lambda: run.decisions, what="her answer is in the ledger")
     run.ended()
 
 
