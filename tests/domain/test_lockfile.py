@@ -212,7 +212,7 @@ def test_a_file_that_was_changed_afterwards_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", r"lock\.json:1: the file: is no JSON"),
+        ("{", r"lock\.json:1: the file: is no valid JSON"),
         ("[]", r"lock\.json: format: a lockfile begins with 'patchwave lockfile 1'"),
         ('{"format": "patchwave lockfile 9"}', "or of another version"),
         ('{"format": "patchwave lockfile 1", "digest": ""}', r"lock\.json: origin: is missing\n.*lockfile: is missing"),

@@ -2,7 +2,8 @@
 
 `build` makes the lockfile from what Patch Manager and the inventory say of the hosts that Dev patched; `override_list` writes
 it as the InstallOverrideList from which alone the later stages are patched; `compare` and `drift` say where a host differs
-from it. Who reads AWS is `patchwave.aws.patching`, who puts the list where AWS reads it is `patchwave.aws.lists`.
+from it, `judged` what it lacks by it. Who reads AWS is `patchwave.aws.patching`, who puts the list where AWS reads it is
+`patchwave.aws.lists`.
 
 Patch Manager tells a version only in the title of a row that the host's baseline approves. A package that it calls
 InstalledOther (the baseline of Prod waits seven days, or the update was withdrawn) has no title, and a Missing row names what
@@ -11,7 +12,6 @@ is newest, not what is there: then the software inventory decides, if it is youn
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -360,7 +360,7 @@ def _locked_as(row: PatchRow, host: HostPatches) -> tuple[str, str]:
     if versions.scheme_of(row.id) is Scheme.WINDOWS:
         return "", row.id
     version = host.packages.get(row.id, "")
-    if not version or (host.ended is not None and (host.captured is None or host.captured < host.ended)):
+    if not version or _stale(host):
         return "", ""
     # apt's titles have no epoch where it is zero.
     plain = version.removeprefix("0:") if versions.scheme_of(row.id) is Scheme.DEB else version
@@ -477,11 +477,7 @@ def read(path: Path) -> tuple[Lockfile, Origin]:
     Raises:
         InvalidFile: it cannot be read, is no JSON, or is no lockfile as it was written.
     """
-    try:
-        data = json.loads(document.text_of(path))
-    except json.JSONDecodeError as error:
-        raise InvalidFile((f"{path}:{error.lineno}: the file: is no JSON: {error.msg}",)) from error
-    return opened(data, file=str(path))
+    return opened(document.load_json(document.text_of(path), file=str(path)).data, file=str(path))
 
 
 # --- what it is for -----------------------------------------------------------------------------------------------------
@@ -701,6 +697,7 @@ def _on_linux(patch: LockedPatch, host: HostPatches, rows: Sequence[PatchRow]) -
 
 
 def _stale(host: HostPatches) -> bool:
+    """Whether its inventory is older than its Install, so that the versions in it prove nothing."""
     return host.ended is not None and (host.captured is None or host.captured < host.ended)
 
 
