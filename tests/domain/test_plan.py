@@ -494,6 +494,27 @@ def test_a_plan_without_quorum_and_tolerance_is_stored_as_it_always_was() -> Non
     assert plans.from_json(stored).stage("prod").quorum == 1
 
 
+@pytest.mark.parametrize(
+    ("window", "stored"),
+    [
+        ("{cron: '0 22 * * 2', duration: 4h, timezone: UTC}", {"cron", "duration", "timezone"}),
+        (
+            "{rrule: FREQ=WEEKLY;BYDAY=TU, starts: 2026-11-10T22:00, duration: 4h, timezone: UTC}",
+            {"cron", "duration", "timezone", "rrule", "starts"},
+        ),
+        ("{maintenance_window: prod-nights}", {"cron", "duration", "timezone", "maintenance_window"}),
+    ],
+)
+def test_a_window_is_stored_with_what_it_says_and_read_back(window: str, stored: set[str]) -> None:
+    """A window by cron has had its three facts ever since: its digest stays."""
+    text = CAMPAIGN.replace("concurrency: 50%", f"concurrency: 50%\n    window: {window}")
+    plan = a_plan([a_host(1, group_tag="linux-staging")], campaign=a_campaign(text))
+    content = plans.to_json(plan)
+    (found,) = [stage["window"] for stage in content["stages"] if stage["window"] is not None]
+    assert found.keys() == stored
+    assert plans.from_json(json.loads(json.dumps(content))) == plan
+
+
 def test_a_quorum_and_a_tolerance_are_part_of_what_was_approved() -> None:
     """They are stored, read back, and change the digest."""
     plan = strict_plan()

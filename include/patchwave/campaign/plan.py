@@ -2,7 +2,8 @@
 
 `build` makes the immutable plan of a run from the frozen campaign, the fleet and the triage; `digest` names it; `markdown`
 is what a person judges at a gate. Every host of the scope is either in exactly one stage of the plan or excluded with the
-reason: nobody is left out silently. The plan is built without touching anything; a dry run ends with it.
+reason: nobody is left out silently. The plan is built without touching anything; a dry run ends with it. Where a gate changes
+one stage (`without`, `renewed`), that is another plan with another digest, and `in_force` says which one holds for a stage.
 """
 
 from __future__ import annotations
@@ -189,10 +190,16 @@ def to_json(plan: Plan) -> Any:
     """
     content = _adapter().dump_python(plan, mode="json")
     for stage in content["stages"]:
-        for name, usual in (("quorum", 1), ("tolerance", None)):
-            if stage[name] == usual:
-                del stage[name]
+        _leave_out(stage, {"quorum": 1, "tolerance": None})
+        if stage["window"] is not None:
+            _leave_out(stage["window"], {"rrule": "", "starts": None, "maintenance_window": ""})
     return content
+
+
+def _leave_out(facts: dict[str, Any], usual: Mapping[str, Any]) -> None:
+    for name, value in usual.items():
+        if facts[name] == value:
+            del facts[name]
 
 
 def from_json(content: Any) -> Plan:
