@@ -97,18 +97,6 @@ class Remedy:
     token: str = ""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RemedyResult:
-    """How a remedy ended."""
-
-    host: HostId
-    stage: str
-    action: str
-    outcome: str  # succeeded, failed, stopped (by a person), not_tried
-    detail: str
-    execution: str = ""
-
-
 def choose(
     run: RunId,
     compliance: Judgement,
