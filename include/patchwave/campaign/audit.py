@@ -596,15 +596,18 @@ def _window(trace: RunTrace) -> Iterator[Broken]:
                 break
 
 
+def _opening(window: windows.Window | None, closures: Sequence[windows.Closure], at: datetime) -> windows.Span | None:
+    """The opening that `at` lies in, else the next one; a maintenance window closes nothing here."""
+    return windows.opening(None if window is None or window.maintenance_window else window, at, closures=closures).span
+
+
 def _is_open(window: windows.Window | None, closures: Sequence[windows.Closure], moment: datetime) -> bool:
-    known = None if window is None or window.maintenance_window else window
-    span = windows.opening(known, moment, closures=closures).span
+    span = _opening(window, closures, moment)
     return span is not None and moment in span
 
 
 def _opens_next(window: windows.Window | None, closures: Sequence[windows.Closure], at: datetime) -> str:
-    known = None if window is None or window.maintenance_window else window
-    span = windows.opening(known, at, closures=closures).span
+    span = _opening(window, closures, at)
     return f", which opens next at {span.opens:%Y-%m-%d %H:%M}" if span else ""
 
 
