@@ -253,7 +253,7 @@ class Answer:
     """A decision as the report shows it.
 
     Attributes:
-        fits: it was made on the plan that this run carried out.
+        fits: it was made on a plan of this run: the first one, or one that a gate made of it.
     """
 
     stage: str
