@@ -11,7 +11,7 @@ from datetime import UTC
 from typing import Any
 
 from patchwave.aws.calls import Calls
-from patchwave.campaign.findings import Coverage, Finding, Severity, VulnerablePackage
+from patchwave.campaign.findings import EC2_INSTANCE, Coverage, Finding, Severity, VulnerablePackage
 from patchwave.campaign.values import Cell, HostId
 
 LARGEST_FINDINGS_PAGE = 100
@@ -21,8 +21,7 @@ LARGEST_COVERAGE_PAGE = 200
 LARGEST_FILTER = 10
 """botocore model of inspector2: entries of one filter key, which are ORed."""
 
-EC2 = "AWS_EC2_INSTANCE"
-RESOURCE_TYPES = (EC2, "AWS_ECR_CONTAINER_IMAGE", "AWS_LAMBDA_FUNCTION")
+RESOURCE_TYPES = (EC2_INSTANCE, "AWS_ECR_CONTAINER_IMAGE", "AWS_LAMBDA_FUNCTION")
 """Resources with packages: those that we patch, and those whose findings go to the track of managed services."""
 
 
@@ -63,14 +62,14 @@ class Inspector(Calls):
         """For which hosts of the cell Inspector looks at packages; a host that is not listed is not covered either."""
         criteria = {
             "accountId": [_equals(cell.account)],
-            "resourceType": [_equals(EC2)],
+            "resourceType": [_equals(EC2_INSTANCE)],
             "scanType": [_equals("PACKAGE")],
         }
         for page in self.pages(
             cell, "inspector2:ListCoverage", cursor="nextToken", maxResults=LARGEST_COVERAGE_PAGE, filterCriteria=criteria
         ):
             for row in page.get("coveredResources", ()):
-                if row.get("resourceType") == EC2 and row.get("scanType") == "PACKAGE":
+                if row.get("resourceType") == EC2_INSTANCE and row.get("scanType") == "PACKAGE":
                     yield _coverage(cell, row)
 
 

@@ -12,6 +12,9 @@ from enum import StrEnum
 
 from patchwave.campaign.values import Cell, HostId
 
+EC2_INSTANCE = "AWS_EC2_INSTANCE"
+"""Inspector's type of the resources that are hosts."""
+
 
 class Severity(StrEnum):
     """Inspector's own words, most urgent first."""

@@ -19,11 +19,9 @@ from pydantic import TypeAdapter
 
 from patchwave.campaign import catalogues, deadlines, lasting
 from patchwave.campaign.catalogues import Catalogue, Known
-from patchwave.campaign.findings import Coverage, Finding, Severity, VulnerablePackage
+from patchwave.campaign.findings import EC2_INSTANCE, Coverage, Finding, Severity, VulnerablePackage
 from patchwave.campaign.policy import Policy, Track
 from patchwave.campaign.values import Cell, HostId
-
-EC2_INSTANCE = "AWS_EC2_INSTANCE"
 
 RANK: Mapping[Severity, int] = {
     # Untriaged stands beside high, as its deadline in the shipped policies: unknown is not harmless.

@@ -19,7 +19,7 @@ from patchwave.campaign.catalogues import Catalogue, Known
 from patchwave.campaign.deadlines import Wanted
 from patchwave.campaign.definition import Campaign, written_duration
 from patchwave.campaign.errors import PatchwaveError, Permanent
-from patchwave.campaign.findings import Coverage, Finding, Severity
+from patchwave.campaign.findings import EC2_INSTANCE, Coverage, Finding, Severity
 from patchwave.campaign.reachability import Reach
 from patchwave.campaign.values import Cell, HostId, StageName
 from patchwave.hooks import catalogues as sources
@@ -55,7 +55,7 @@ _CATALOGUE: TypeAdapter[Catalogue] = TypeAdapter(Catalogue)
 
 def _in_scope(finding: Finding, hosts: frozenset[HostId] | None) -> bool:
     """Whether a finding belongs to the campaign; what is no instance has no host's tags, so tags leave it out."""
-    return hosts is None or (finding.resource_type == severity.EC2_INSTANCE and finding.host in hosts)
+    return hosts is None or (finding.resource_type == EC2_INSTANCE and finding.host in hosts)
 
 
 def is_scheduled(dag_run: Any) -> bool:
@@ -208,7 +208,7 @@ def known_of(work: Work, found: Sequence[Finding], wanted: Wanted) -> Known:
 def _reach(work: Work, found: Sequence[Finding], wanted: Wanted) -> dict[HostId, Reach]:
     hosts: dict[Cell, set[HostId]] = {}
     for finding in found:
-        if finding.resource_type == severity.EC2_INSTANCE:
+        if finding.resource_type == EC2_INSTANCE:
             hosts.setdefault(finding.cell, set()).add(finding.host)
     reached: dict[HostId, Reach] = {}
     for cell, its in hosts.items():
