@@ -8,7 +8,6 @@ How people are asked, and where their answers are kept, is the operators' and th
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -312,9 +311,7 @@ class Void:
 
 def tolerated(tolerance: Share | int, size: int) -> int:
     """How many of `size` approved hosts may differ; a share rounds down: never more than was said."""
-    if isinstance(tolerance, int):
-        return tolerance
-    return math.floor(round(tolerance.value * size, 9))
+    return tolerance if isinstance(tolerance, int) else tolerance.at_most(size)
 
 
 def void(approved: Collection[HostId], now: Collection[HostId], tolerance: Share | int | None) -> Void | None:

@@ -12,22 +12,19 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
     Field,
-    PlainSerializer,
-    PlainValidator,
     StrictBool,
     StrictInt,
     StrictStr,
-    WithJsonSchema,
     model_validator,
 )
 
+from patchwave.campaign.definition import Day
 from patchwave.campaign.document import Misfit, Misplacement, Part, shown
 
 MOST_RULES, MOST_FILTERS, MOST_VALUES, MOST_PATCHES, LONGEST_NAME = 10, 4, 20, 50, 128
@@ -210,22 +207,6 @@ def operating_system(platform: str) -> OperatingSystem | None:
 # --- What a policy file says ------------------------------------------------------------------------------------------------
 
 
-def day(written: object) -> date:
-    """A day.
-
-    Raises:
-        ValueError: none.
-    """
-    if type(written) is date:
-        return written
-    if isinstance(written, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", written):
-        try:
-            return date.fromisoformat(written)
-        except ValueError:
-            pass
-    raise ValueError("allowed is a day such as 2026-12-31")
-
-
 def _short(longest: int) -> AfterValidator:
     def check(value: str) -> str:
         if not 1 <= len(value) <= longest or not value.isprintable():
@@ -235,12 +216,6 @@ def _short(longest: int) -> AfterValidator:
     return AfterValidator(check)
 
 
-Day = Annotated[
-    date,
-    PlainValidator(day),
-    PlainSerializer(date.isoformat, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$", "examples": ["2026-12-31"]}),
-]
 FilterValue = Annotated[StrictStr, _short(64)]
 PackageName = Annotated[StrictStr, _short(100)]
 Patches = Annotated[tuple[PackageName, ...], Field(max_length=MOST_PATCHES)]
@@ -396,7 +371,7 @@ class Approval:
     @property
     def what(self) -> str:
         """Which patches, in words."""
-        return " and ".join(f"{name} {', '.join(values)}" for name, values in self.filters) or "every patch"
+        return _filters(self.filters) or "every patch"
 
     @property
     def how(self) -> str:

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictInt, StrictStr, field_validator, model_validator
 
-from patchwave.campaign import document
+from patchwave.campaign import definition, document
 from patchwave.campaign.document import Misfit, Misplacement, shown
 from patchwave.campaign.errors import InvalidFile
 from patchwave.campaign.reachability import Reach
@@ -106,25 +106,16 @@ def _cve(value: str) -> str:
     return value
 
 
-def _day(value: object) -> date:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
-        try:
-            return date.fromisoformat(value)
-        except ValueError:
-            pass
-    raise ValueError("allowed is a day as YYYY-MM-DD")
-
-
 class _Entry(_Foreign):
     cve: Annotated[StrictStr, Field(alias="cveID", description=AN_ID)]
-    added: Annotated[date, Field(alias="dateAdded", description="the day on which it was taken up, as YYYY-MM-DD")]
-    due: Annotated[date, Field(alias="dueDate", description="a day as YYYY-MM-DD")]
+    added: Annotated[date, Field(alias="dateAdded", description="the day on which it was taken up, such as 2026-12-31")]
+    due: Annotated[date, Field(alias="dueDate", description="a day such as 2026-12-31")]
     vendor: Annotated[StrictStr, Field(alias="vendorProject", description="text")]
     product: Annotated[StrictStr, Field(description="text")]
     name: Annotated[StrictStr, Field(alias="vulnerabilityName", description="text")]
 
     _is_cve = field_validator("cve")(_cve)
-    _is_day = field_validator("added", "due", mode="before")(_day)
+    _is_day = field_validator("added", "due", mode="before")(definition.day)
 
 
 class _Exploited(_Foreign):

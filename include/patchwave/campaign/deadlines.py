@@ -31,16 +31,15 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from patchwave.campaign import definition, tables
-from patchwave.campaign.catalogues import CVE, Known
+from patchwave.campaign import catalogues, definition, tables
+from patchwave.campaign.catalogues import CVE, Known, Ssvc
 from patchwave.campaign.definition import TAGS_SCHEMA, Tags, Timeout, written_duration
 from patchwave.campaign.document import Misfit, Misplacement, Part, shown
 from patchwave.campaign.errors import InvalidFile
-from patchwave.campaign.findings import Finding, Severity
+from patchwave.campaign.findings import EC2_INSTANCE, Finding, Severity
 from patchwave.campaign.reachability import Reach, Sign
 from patchwave.campaign.tables import Table
 
-EC2_INSTANCE = "AWS_EC2_INSTANCE"
 WEEK = timedelta(days=7)
 
 
@@ -150,12 +149,12 @@ ADDRESS = r"https://[^\s/?#]+/\S*|http://(localhost|127\.0\.0\.1)(:[0-9]+)?/\S*"
 Days = Annotated[int | None, Field(strict=True, ge=0, le=3650)]
 LocalPath = Annotated[
     StrictStr,
-    definition._pattern(LOCAL, f"a path {ON_WORKER}"),
+    definition.matching(LOCAL, f"a path {ON_WORKER}"),
     AfterValidator(_without_way_out),
 ]
 Source = Annotated[
     StrictStr,
-    definition._pattern(
+    definition.matching(
         f"{ADDRESS}|{LOCAL}",
         f"an address that begins with https://, or a path {ON_WORKER}",
     ),
@@ -472,7 +471,7 @@ class TechnicalImpact(Part):
         return _unknown(self.if_unknown, _nobody_says(finding))
 
 
-def _ssvc(finding: Finding, known: Known) -> list[Any]:
+def _ssvc(finding: Finding, known: Known) -> list[Ssvc]:
     return [known.ssvc[cve] for cve in cve_ids(finding) if cve in known.ssvc]
 
 
@@ -532,7 +531,7 @@ class AdverseImpact(Part):
         return Answer(value=str(getattr(self, finding.severity.value)), because=f"severity {finding.severity.value}")
 
 
-_EXPLOITATION = ("none", "public poc", "active")
+_EXPLOITATION = tuple(one.value for one in catalogues.Exploitation)
 
 
 class Exploitation(Part):

@@ -8,8 +8,6 @@ here, so that readers see explicit values. When a schedule fires is the timetabl
 from __future__ import annotations
 
 import difflib
-import json
-import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -190,6 +188,22 @@ def moment(written: object) -> date | datetime:
                      "2026-12-19T18:00+01:00")  # fmt: skip
 
 
+def day(written: object) -> date:
+    """From ``2026-12-31``.
+
+    Raises:
+        ValueError: another text, a moment, or a day that the calendar does not have.
+    """
+    if type(written) is date:
+        return written
+    if isinstance(written, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", written):
+        try:
+            return date.fromisoformat(written)
+        except ValueError:
+            pass
+    raise ValueError("allowed is a day such as 2026-12-31")
+
+
 def local_time(written: object) -> datetime:
     """From ``2026-11-10T22:00``: a day and a time as clocks show them, without a zone.
 
@@ -218,7 +232,14 @@ def _tag_values(written: object) -> object:
     return [written] if isinstance(written, str) else written
 
 
-def _pattern(pattern: str, allowed: str, *, longest: int = 1000) -> AfterValidator:
+def matching(pattern: str, allowed: str, *, longest: int = 1000) -> AfterValidator:
+    """Text that the pattern matches as a whole.
+
+    Args:
+        allowed: what to write, for the message.
+        longest: characters.
+    """
+
     def check(value: str) -> str:
         if len(value) > longest or not re.fullmatch(pattern, value):
             raise ValueError(f"allowed is {allowed}")
@@ -272,6 +293,12 @@ Moment = Annotated[
     PlainSerializer(written_moment, return_type=str),
     WithJsonSchema({"type": "string", "examples": ["2026-12-19", "2026-12-19T18:00", "2026-12-19T18:00+01:00"]}),
 ]
+Day = Annotated[
+    date,
+    PlainValidator(day),
+    PlainSerializer(date.isoformat, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$", "examples": ["2026-12-31"]}),
+]
 LocalTime = Annotated[
     datetime,
     PlainValidator(local_time),
@@ -280,19 +307,19 @@ LocalTime = Annotated[
 ]
 Slug = Annotated[
     StrictStr,
-    _pattern(r"[a-z0-9]+(-[a-z0-9]+)*", "lower-case letters, digits and dashes, at most 100, such as 'weekly'", longest=100),
+    matching(r"[a-z0-9]+(-[a-z0-9]+)*", "lower-case letters, digits and dashes, at most 100, such as 'weekly'", longest=100),
     Field(json_schema_extra={"pattern": "^[a-z0-9]+(-[a-z0-9]+)*$", "maxLength": 100}),
 ]
 StageSlug = Annotated[
     StageName,
     Field(strict=True),
-    _pattern(r"[a-z0-9]+([_-][a-z0-9]+)*", "lower-case letters, digits, dashes or _, at most 40, such as 'dev'", longest=40),
+    matching(r"[a-z0-9]+([_-][a-z0-9]+)*", "lower-case letters, digits, dashes or _, at most 40, such as 'dev'", longest=40),
     Field(json_schema_extra={"pattern": "^[a-z0-9]+([_-][a-z0-9]+)*$", "maxLength": 40}),
 ]
-Line = Annotated[StrictStr, _pattern(r"\S(.*\S)?", "one line of text that is not empty")]
-Login = Annotated[StrictStr, _pattern(r"[^\s,;]{1,256}", "a login name without spaces")]
-TagKey = Annotated[StrictStr, _pattern(r"(?s).{1,128}", "a tag key of 1 to 128 characters")]
-TagValue = Annotated[StrictStr, _pattern(r"(?s).{0,256}", "a tag value of at most 256 characters")]
+Line = Annotated[StrictStr, matching(r"\S(.*\S)?", "one line of text that is not empty")]
+Login = Annotated[StrictStr, matching(r"[^\s,;]{1,256}", "a login name without spaces")]
+TagKey = Annotated[StrictStr, matching(r"(?s).{1,128}", "a tag key of 1 to 128 characters")]
+TagValue = Annotated[StrictStr, matching(r"(?s).{0,256}", "a tag value of at most 256 characters")]
 Tags = Mapping[
     TagKey,
     Annotated[tuple[TagValue, ...], BeforeValidator(_tag_values), AfterValidator(_named), AfterValidator(_unique)],
@@ -454,11 +481,11 @@ class MaintenanceWindow(Part):
 
     name: Annotated[
         StrictStr,
-        _pattern(r"[A-Za-z0-9_.-]{3,128}", "3 to 128 letters, digits and _ - ., or an id such as 'mw-0123456789abcdef0'"),
+        matching(r"[A-Za-z0-9_.-]{3,128}", "3 to 128 letters, digits and _ - ., or an id such as 'mw-0123456789abcdef0'"),
         Field(description="Its name in every cell where the stage has hosts, or its id. No default.", examples=["prod-nights"]),
     ]
     schedule: Annotated[
-        Annotated[StrictStr, _pattern(r"(cron|rate|at)\([^()]+\)", "cron(...), rate(...) or at(...) as Systems Manager reads it")]
+        Annotated[StrictStr, matching(r"(cron|rate|at)\([^()]+\)", "cron(...), rate(...) or at(...) as Systems Manager reads it")]
         | None,
         Field(
             description="When it opens, as Systems Manager writes it. Given here, the window is created and kept so; default: it "
@@ -594,11 +621,11 @@ class AccountCells(Part):
 
     account: Annotated[
         StrictStr,
-        _pattern(r"[0-9]{12}", "an AWS account id: twelve digits in quotes"),
+        matching(r"[0-9]{12}", "an AWS account id: twelve digits in quotes"),
         Field(description="AWS account id: twelve digits, in quotes (leading zeros count).", examples=["111111111111"]),
     ]
     regions: Annotated[
-        tuple[Annotated[StrictStr, _pattern(r"[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}", "a region such as 'eu-central-1'")], ...],
+        tuple[Annotated[StrictStr, matching(r"[a-z]{2,4}(-[a-z]+)+-[0-9]{1,2}", "a region such as 'eu-central-1'")], ...],
         AfterValidator(_named),
         Field(description="Regions of that account. No default: a region that nobody named is not patched.", min_length=1),
     ]
@@ -638,7 +665,7 @@ class Select(Part):
     """Which hosts belong to a stage: one of the patch groups (if any are named) and every tag (if any are named)."""
 
     patch_groups: Annotated[
-        tuple[Annotated[StrictStr, _pattern(r"(?s).{1,256}", "a patch group's name of 1 to 256 characters")], ...],
+        tuple[Annotated[StrictStr, matching(r"(?s).{1,256}", "a patch group's name of 1 to 256 characters")], ...],
         AfterValidator(_unique),
         Field(
             description="Values of the host's tag `PatchGroup` or `Patch Group`; one of them is enough. Default: none, for "
@@ -784,9 +811,7 @@ class Stage(Part):
 
     def errors_allowed(self, size: int) -> int:
         """How many of `size` hosts may fail; one more halts the stage. A share rounds down: never more than was said."""
-        if isinstance(self.error_budget, int):
-            return self.error_budget
-        return math.floor(round(self.error_budget.value * size, 9))
+        return self.error_budget if isinstance(self.error_budget, int) else self.error_budget.at_most(size)
 
     @property
     def is_production(self) -> bool:
@@ -808,7 +833,7 @@ class Verify(Part):
     """How the result is proven."""
 
     config_rules: Annotated[
-        tuple[Annotated[StrictStr, _pattern(r"[A-Za-z0-9_-]{1,128}", "the name of an AWS Config rule")], ...],
+        tuple[Annotated[StrictStr, matching(r"[A-Za-z0-9_-]{1,128}", "the name of an AWS Config rule")], ...],
         AfterValidator(_named),
         AfterValidator(_unique),
         Field(
@@ -852,7 +877,7 @@ class Notification(Part):
         description="Events to tell about.", min_length=1,
     )]  # fmt: skip
     email: Annotated[
-        Annotated[StrictStr, _pattern(r"[^\s@,;]+@[^\s@,;]+", "an e-mail address")] | None,
+        Annotated[StrictStr, matching(r"[^\s@,;]+@[^\s@,;]+", "an e-mail address")] | None,
         Field(description="Address to write to. Default: nobody."),
     ] = None
     log: Annotated[
@@ -968,7 +993,7 @@ class Campaign(FilePart):
         tuple[
             Annotated[
                 StrictStr,
-                _pattern(
+                matching(
                     r"[A-Za-z0-9_.-]{3,128}|arn:aws[a-z-]*:ssm:[a-z0-9-]+:[0-9]{12}:document/[A-Za-z0-9_.-]{3,128}",
                     "the name of a change calendar, or the ARN of one that is shared",
                 ),
@@ -1214,5 +1239,4 @@ def schema_text() -> str:
     schema = Campaign.model_json_schema(mode="validation")
     # Stage.approval has no default of its own: the campaign resolves it by the stage's place.
     schema["$defs"]["Stage"]["required"].remove("approval")
-    made = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+    return document.schema_text(schema)

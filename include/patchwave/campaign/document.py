@@ -1,8 +1,8 @@
-"""How does a YAML text become a model, with every problem placed on its line?
+"""How does the text of a file become a model, with every problem placed on its line?
 
-`definition` and `policy` call this for their files; what a field may hold is said by their models. The node tree is composed
-before any value is made, because only nodes know their lines; keys stay the text that was written (YAML 1.1 would turn ``on``
-into true).
+`definition`, `policy` and `tables` call this for their YAML files, `catalogues` for the JSON of others; what a field may hold is
+said by their models. Of YAML the node tree is composed before any value is made, because only nodes know their lines; keys stay
+the text that was written (YAML 1.1 would turn ``on`` into true).
 """
 
 from __future__ import annotations
@@ -73,11 +73,11 @@ class FilePart(Part):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Document:
-    """A YAML file as plain data, and the line of each of its fields.
+    """A file as plain data, and the line of each of its fields.
 
     Attributes:
         file: as people should read it in messages.
-        data: mappings, lists and scalars.
+        data: mappings, lists and scalars; of YAML a mapping, of JSON a mapping or a list.
         lines: 1-based line by path, e.g. ``("stages", 0, "soak")``.
     """
 
@@ -330,6 +330,23 @@ def fit(document: Document, model: type[ModelT], *, also: Sequence[Misplacement]
         found.sort(key=lambda one: document.line(one.loc))
         raise InvalidFile(tuple(document.problem(one.loc, one.message) for one in found))
     return made
+
+
+def called_like_its_file(path: Path, text: str, name: str) -> None:
+    """Nothing, if the `name` that a file's text gives is that by which others refer to the file.
+
+    Raises:
+        InvalidFile: it is another one.
+    """
+    if name != path.stem:
+        written = load(text, file=str(path))
+        raise InvalidFile((written.problem(("name",), f"found {name!r}; allowed is the name of the file, {path.stem!r}"),))
+
+
+def schema_text(schema: Mapping[str, Any]) -> str:
+    """A model's JSON schema as it is stored in docs/, for editors."""
+    made = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
 
 
 def misplaced(error: ValueError, model: type[BaseModel]) -> list[Misplacement]:

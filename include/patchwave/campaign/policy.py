@@ -8,7 +8,6 @@ rows of the patch decision matrix, which packages are a kernel, what patch basel
 from __future__ import annotations
 
 import fnmatch
-import json
 import re
 from collections.abc import Mapping
 from datetime import timedelta
@@ -34,7 +33,7 @@ from patchwave.campaign.deadlines import ByTable, Deadlines
 from patchwave.campaign.definition import Broken, Line, Slug, Timeout
 from patchwave.campaign.document import FilePart, Misfit, Misplacement, Part
 from patchwave.campaign.errors import InvalidFile
-from patchwave.campaign.findings import Severity
+from patchwave.campaign.findings import EC2_INSTANCE, Severity
 
 
 class Track(StrEnum):
@@ -76,7 +75,7 @@ class Row(Part):
     resource_types: Annotated[tuple[StrictStr, ...], Field(
         description="Inspector's types of resource, * for any characters ('AWS_LAMBDA_*'). Default: EC2 instances, the only "
         "ones that a campaign patches.",
-    )] = ("AWS_EC2_INSTANCE",)  # fmt: skip
+    )] = (EC2_INSTANCE,)  # fmt: skip
     kernel: Annotated[StrictBool | None, Field(
         description="Whether a package with a fix is a kernel (see `kernel`). Default: does not matter.",
     )] = None  # fmt: skip
@@ -105,7 +104,7 @@ class Row(Part):
         conditions = (
             self.kernel is not None, bool(self.severities), self.exploit_known is not None, self.due_within is not None,
         )  # fmt: skip
-        return not any(conditions) and self.concerns("AWS_EC2_INSTANCE")
+        return not any(conditions) and self.concerns(EC2_INSTANCE)
 
     def concerns(self, resource_type: str) -> bool:
         """Whether the row is about resources of this type."""
@@ -242,9 +241,7 @@ def read(path: Path) -> Policy:
     """
     text = document.text_of(path)
     policy = parse(text, file=str(path), folder=path.parent / "tables")
-    if policy.name != path.stem:
-        written = document.load(text, file=str(path))
-        raise InvalidFile((written.problem(("name",), f"found {policy.name!r}; allowed is the name of the file, {path.stem!r}"),))
+    document.called_like_its_file(path, text, policy.name)
     return policy
 
 
@@ -262,5 +259,4 @@ def read_all(folder: Path) -> tuple[tuple[Policy, ...], tuple[Broken, ...]]:
 
 def schema_text() -> str:
     """The JSON schema of a policy file for editors, as stored in docs/policy.schema.json."""
-    made = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Policy.model_json_schema(mode="validation")}
-    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+    return document.schema_text(Policy.model_json_schema(mode="validation"))

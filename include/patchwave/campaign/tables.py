@@ -7,20 +7,18 @@ when the run began. Which answers a finding gets is decided in `deadlines`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, StrictStr, WithJsonSchema, field_validator, model_validator
 
 from patchwave.campaign import document
 from patchwave.campaign.definition import Line, Slug, Timeout
 from patchwave.campaign.document import FilePart, Misfit, Misplacement, Part
-from patchwave.campaign.errors import InvalidFile
 
 SHIPPED = Path(__file__).resolve().parents[2] / "policies" / "tables"
 """The tables that come with Patchwave."""
@@ -157,9 +155,7 @@ def read(path: Path) -> Table:
     """
     text = document.text_of(path)
     table = parse(text, file=str(path))
-    if table.name != path.stem:
-        written = document.load(text, file=str(path))
-        raise InvalidFile((written.problem(("name",), f"found {table.name!r}; allowed is the name of the file, {path.stem!r}"),))
+    document.called_like_its_file(path, text, table.name)
     return table
 
 
@@ -175,5 +171,4 @@ def find(name: str, *, folder: Path | None = None) -> Table:
 
 def schema_text() -> str:
     """The JSON schema of a table's file for editors, as stored in docs/table.schema.json."""
-    made: dict[str, Any] = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Table.model_json_schema()}
-    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
+    return document.schema_text(Table.model_json_schema())

@@ -59,6 +59,10 @@ class Share:
         # 0.1 * 30 is 3.0000000000000004 in floating point: round off the noise before rounding up.
         return max(1, math.ceil(round(self.value * size, 9)))
 
+    def at_most(self, size: int) -> int:
+        """That part of `size`, rounded down: never more than was said, and of a few perhaps none."""
+        return math.floor(round(self.value * size, 9))
+
     def __str__(self) -> str:
         return f"{self.value * 100:g} %"
 
