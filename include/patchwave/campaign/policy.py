@@ -98,6 +98,13 @@ class Row(Part):
             raise ValueError("whether an OS patch mends a finding is a fact, not a row; allowed are the other tracks")
         return value
 
+    @model_serializer(mode="wrap")
+    def _as_before_without_due_within(self, made: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = made(self)  # as in `Policy`: what is not used changes no digest
+        if self.due_within is None:
+            content.pop("due_within", None)
+        return content
+
     @property
     def takes_what_is_left(self) -> bool:
         """Whether it matches every EC2 instance's finding."""
