@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,14 @@ def assert_told(error: InvalidFile, text: str, file: str) -> None:
         assert SAYS_WHAT.search(told["says"]), one
 
 
+def refusal(read: Callable[[], Any], text: str, file: str) -> tuple[str, ...]:
+    """The problems with which a text is refused, each told as it should be."""
+    with pytest.raises(InvalidFile) as refused:
+        read()
+    assert_told(refused.value, text, file)
+    return refused.value.problems
+
+
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 
 
@@ -104,9 +112,7 @@ quick = settings(deadline=None, suppress_health_check=[HealthCheck.filter_too_mu
 @given(text=malformed("policy"))
 def test_what_the_schema_of_policies_refuses_is_refused_with_line_field_and_what_is_allowed(text: str):
     """80 files that an editor would underline: never a policy, never a traceback."""
-    with pytest.raises(InvalidFile) as refused:
-        policy.parse(text, file="mine.yaml")
-    assert_told(refused.value, text, "mine.yaml")
+    assert refusal(lambda: policy.parse(text, file="mine.yaml"), text, "mine.yaml")
 
 
 @settings(quick, max_examples=60)
@@ -125,9 +131,7 @@ def test_a_policy_with_one_thing_changed_is_read_or_refused_with_a_sentence(text
 @given(text=malformed("table"))
 def test_what_the_schema_of_tables_refuses_is_refused_with_line_field_and_what_is_allowed(text: str):
     """40 files: a table that is not understood decides nothing."""
-    with pytest.raises(InvalidFile) as refused:
-        tables.parse(text, file="mine.yaml")
-    assert_told(refused.value, text, "mine.yaml")
+    assert refusal(lambda: tables.parse(text, file="mine.yaml"), text, "mine.yaml")
 
 
 KEV = json.loads(a_file(an_entry(), an_entry("CVE-2025-12345")))
@@ -150,10 +154,10 @@ def test_a_catalogue_without_one_of_cisas_fields_or_with_another_kind_of_value_i
         odd = kinds.get(field, st.sampled_from([None, 5.5, True, [], {}, ["2026.06.12"]]))
         holder[field] = data.draw(odd)
     text = json.dumps(made, indent=2)
-    with pytest.raises(InvalidFile) as refused:
-        catalogues.catalogue(text, file="kev.json", read_at=datetime(2026, 6, 13, tzinfo=UTC))
-    assert_told(refused.value, text, "kev.json")
-    assert any(field in one for one in refused.value.problems)
+    problems = refusal(
+        lambda: catalogues.catalogue(text, file="kev.json", read_at=datetime(2026, 6, 13, tzinfo=UTC)), text, "kev.json"
+    )
+    assert any(field in one for one in problems)
 
 
 @settings(quick, max_examples=60)
@@ -165,9 +169,7 @@ def test_whatever_is_sent_in_place_of_a_catalogue_is_refused_with_a_sentence(tex
         lambda: catalogues.catalogue(text, file="x", read_at=datetime(2026, 6, 13, tzinfo=UTC)),
         lambda: catalogues.epss(text, file="x"),
     ):
-        with pytest.raises(InvalidFile) as refused:
-            read()
-        assert_told(refused.value, text.replace("\r", "\n") + "\n", "x")
+        assert refusal(read, text.replace("\r", "\n") + "\n", "x")
 
 
 # --- By hand ----------------------------------------------------------------------------------------------------------------
@@ -222,10 +224,8 @@ def test_a_mistake_in_deadlines_by_table_is_refused_with_the_field_and_what_is_a
     """What people will get wrong, and the sentence from which they can mend it."""
     assert old in BOD
     text = BOD.replace(old, new, 1)
-    with pytest.raises(InvalidFile) as refused:
-        policy.parse(text, file="mine.yaml")
-    assert_told(refused.value, text, "mine.yaml")
-    (told,) = [one for one in refused.value.problems if PROBLEM.fullmatch(one)["field"] == field]  # type: ignore[index]
+    problems = refusal(lambda: policy.parse(text, file="mine.yaml"), text, "mine.yaml")
+    (told,) = [one for one in problems if PROBLEM.fullmatch(one)["field"] == field]  # type: ignore[index]
     assert message in told
 
 
