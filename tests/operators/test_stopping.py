@@ -135,6 +135,22 @@ def test_the_successor_of_a_stopper_that_was_killed_knows_which_hosts_had_begun(
     assert cancelled(stage) == ["install"]
 
 
+def test_a_try_that_took_the_stage_after_the_stopper_looked_keeps_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person marked the task and cleared it at once: the wish is of the try before, and whoever looks next says so."""
+    installing(stage)
+    one, second = wish(stage), str(Try(task_instance="try-2", most=6))
+
+    def taken_meanwhile(*_: Any) -> tuple[Any, str]:
+        stage.ledger.acquire(RUN, STAGE, second, at=stage.now)
+        return stage.rules, "weekly-linux"
+
+    monkeypatch.setattr(stopping, "rules_of", taken_meanwhile)
+    assert carry_out(stage, one) == ""
+    assert stage.ledger.stage(RUN, STAGE).holder == second
+    assert cancelled(stage) == []
+    assert carry_out(stage, one).startswith("another try has the stage since")
+
+
 def test_a_second_stop_does_not_tell_of_the_first_one(stage: Stage) -> None:
     """The stage was cleared in between: what had begun then is the first record's."""
     installing(stage)

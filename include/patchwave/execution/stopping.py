@@ -2,8 +2,9 @@
 
 Marking the task failed or success, or failing the run, leaves a wish in the ledger (the listener in the api-server writes
 it: it is only called for a person's action). Whoever notices first carries it out: the trigger that is told to stop, the
-worker's process that is, the api-server when neither did, or the next trigger that looks around. All of them may: the lease
-says who does. A cleared task needs no wish: its next try knows by its own number that it was cleared, and stops first.
+worker's process that is, the api-server when neither did, or a triggerer that sweeps (`listeners.ended_by_hand`). All of them
+may: the lease says who does. A cleared task needs no wish: its next try knows by its own number that it was cleared, and stops
+first.
 
 Nothing here trusts `on_kill` by itself: Airflow calls it when nobody acted, too (reference: triggers, on_kill).
 """
@@ -21,7 +22,8 @@ from patchwave.campaign.errors import LeaseLost, PatchwaveError, Permanent
 from patchwave.campaign.rollout import StageRules
 from patchwave.campaign.values import RunId, StageName
 from patchwave.execution import remedies
-from patchwave.execution.executor import SETTLING, STOPPED, Log, StageExecutor, Stopped
+from patchwave.execution.executor import SETTLING, STOPPED, StageExecutor, Stopped
+from patchwave.execution.log import Log
 from patchwave.ledger.changes import EXPLAINED, PLAN, explained
 from patchwave.ledger.store import Ledger, StageRow, StageState, StopWish
 
@@ -128,7 +130,8 @@ class Stopper:
         """Do what a wish asks for, and write what became of it; safe to be called by several at once.
 
         Returns:
-            What became of it, in one sentence; empty if somebody else is at it.
+            What became of it, in one sentence; empty if somebody else has taken the stage meanwhile: the wish stays open, for
+            whoever looks at it next.
 
         Raises:
             PatchwaveError: AWS or the ledger did not answer; the wish stays open.
@@ -144,14 +147,14 @@ class Stopper:
         if row.state is not StageState.PATCHING:
             return self._ended(wish, f"nothing was in flight: the stage was {row.state.value}")
         try:
-            return self._ended(wish, self._stop_stage(wish))
+            return self._ended(wish, self._stop_stage(wish, seen=row.fencing))
         except LeaseLost:
-            self.log.info("Somebody else stops stage %s", wish.stage)
+            self.log.info("Somebody else has stage %s since", wish.stage)
             return ""
 
-    def _stop_stage(self, wish: StopWish) -> str:
+    def _stop_stage(self, wish: StopWish, *, seen: int) -> str:
         rules, campaign = rules_of(self.ledger, wish.run, wish.stage)
-        lease = self.ledger.acquire(wish.run, wish.stage, STOPPER + wish.holder, at=self.now())
+        lease = self.ledger.acquire(wish.run, wish.stage, STOPPER + wish.holder, at=self.now(), seen=seen)
         executor = StageExecutor(
             ledger=self.ledger,
             gateway=self.gateway(),
@@ -217,6 +220,7 @@ class Stopper:
 
         Args:
             task_state: asks Airflow for the task's state; None where that is not possible.
+            patience: how often the wish is looked for, `BETWEEN` real seconds apart.
 
         Returns:
             What was done, in one sentence; empty if nothing.
