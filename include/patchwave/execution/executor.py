@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol, assert_never
+from typing import Any, assert_never
 
 from patchwave.aws.commands import command_for
 from patchwave.aws.gateway import Gateway
@@ -43,6 +43,7 @@ from patchwave.campaign.rollout import (
     Wait,
 )
 from patchwave.campaign.values import Cell, HostId
+from patchwave.execution.log import Log
 from patchwave.execution.promotion import Promotion, Witness
 from patchwave.execution.surroundings import Surroundings
 from patchwave.ledger.store import Lease, Ledger
@@ -87,14 +88,6 @@ class Stopped:
         return "; ".join(parts)
 
 
-class Log(Protocol):
-    """As much of a logger as is needed."""
-
-    def info(self, msg: str, *args: object) -> None:
-        """One line."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class StageExecutor:
     """Carries one stage out, under a lease.
@@ -109,7 +102,8 @@ class StageExecutor:
         promotion: the lockfile from which alone the stage is patched, or who writes down what the first stage lacked; None: each
             host gets what its baseline approves.
         told: invocations that a trigger has read a moment ago, by command id; the first look takes them and asks no second time.
-        looked: when each command that has nothing new to tell was looked at, by its id; the first look leaves them alone.
+        looked: when each command was looked at last, by its id. Those named at the beginning have nothing new to tell, and the
+            first look leaves them alone; each look of this executor is added.
     """
 
     ledger: Ledger

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from patchwave.aws.gateway import Gateway
 from patchwave.campaign import forecast, windows
@@ -19,20 +19,13 @@ from patchwave.campaign.errors import Transient
 from patchwave.campaign.plan import Plan, StagePlan
 from patchwave.campaign.values import Cell
 from patchwave.campaign.windows import Closure, Listing, Opening, Span, Window
+from patchwave.execution.log import Log
 from patchwave.ledger.store import Lease, Ledger
 
 CHANGED = "window.changed"
 """Kind of the record of a span: stage, opens, closes, and why."""
 KEPT = "window.kept"
 """Kind of the record of a maintenance window that was created or put back."""
-
-
-class Log(Protocol):
-    """As much of a logger as is needed."""
-
-    def info(self, msg: str, *args: object) -> None:
-        """One line."""
-        ...
 
 
 def closures(
@@ -107,8 +100,7 @@ class Openings:
     """The span of one stage, for one leg of its task.
 
     Attributes:
-        now: the campaign's time.
-        every: after so long what closes it is asked again.
+        every: what cannot be asked holds the stage for so long, in the campaign's time.
     """
 
     ledger: Ledger
@@ -197,9 +189,7 @@ class Openings:
         if declared is None:
             return
         for cell in cells_of(self.stage, self.campaign):
-            kept = self.gateway.ensure_window(
-                cell, declared, campaign=self.campaign.name, run=str(self.lease.run)
-            )  # fmt: skip
+            kept = self.gateway.ensure_window(cell, declared, campaign=self.campaign.name, run=str(self.lease.run))
             if kept.created or kept.drift:
                 what = "created" if kept.created else f"put back: {'; '.join(kept.drift)}"
                 self.log.info("Maintenance window %s (%s) of %s: %s", declared.name, kept.id, cell, what)

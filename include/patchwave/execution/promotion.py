@@ -33,8 +33,8 @@ DOCUMENT = "lockfile"
 UNKNOWN_PLATFORM = "unknown"
 """What a host's platform is called while Systems Manager does not know the host (`aws.inventory`)."""
 SOURCES = frozenset({HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.PENDING_REBOOT})
-"""Hosts of Dev whose patches are promoted: what failed there is the last thing that Prod should have."""
-COMPARED = SOURCES
+"""Hosts of Dev whose patches are promoted (what failed there is the last thing that Prod should have), and hosts of later stages
+that are compared with them."""
 RULE = "lockfile"
 """The rule of a halt for drift."""
 PATIENCE = timedelta(minutes=50)
@@ -268,7 +268,7 @@ class Promotion:
         What was found is stored; who was as locked is not read again by a later try, who drifted is.
         """
         known = self._known()
-        compared = [row for row in rows if row.state in COMPARED and self.lockfile.on(row.platform) is not None]
+        compared = [row for row in rows if row.state in SOURCES and self.lockfile.on(row.platform) is not None]
         open_ones = [row for row in compared if known.get(row.host) != []]
         installs = _installs(self.ledger.dispatches(self.lease.run, self.lease.stage))
         began = self.ledger.stage(self.lease.run, self.lease.stage).began_at

@@ -16,7 +16,7 @@ from patchwave.aws.gateway import Gateway
 from patchwave.campaign.errors import LeaseLost
 from patchwave.campaign.remediation import AutomationStatus, RemedyState
 from patchwave.campaign.values import Cell, RunId
-from patchwave.execution.executor import Log
+from patchwave.execution.log import Log
 from patchwave.ledger.store import Ledger
 
 TASK = "remediate"

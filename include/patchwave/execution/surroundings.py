@@ -5,7 +5,9 @@ which failed hosts serve again, who has appeared and who stands in the place of 
 stage may act, by `openings`. What is found is written to the ledger, so that a resume sees the same; what follows from it
 `rollout` decides.
 
-AWS is asked little: groups when a stage begins, afterwards only about those who were unhealthy; newcomers by EC2's word alone.
+AWS is asked little: all groups when a stage begins, afterwards those whose places may have changed (Auto Scaling groups of hosts
+that are not settled, target groups of hosts that hold a place, and groups that had an unhealthy member); newcomers by EC2's word
+alone.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from patchwave.aws.gateway import Gateway
 from patchwave.aws.groups import GROUP_TAG, groups_of
@@ -24,6 +26,7 @@ from patchwave.campaign.plan import Plan, StagePlan
 from patchwave.campaign.rollout import TERMINAL, Halt, HostRow, StageRules, Wait
 from patchwave.campaign.values import Cell, HostId
 from patchwave.campaign.windows import Span
+from patchwave.execution.log import Log
 from patchwave.execution.openings import Openings
 from patchwave.ledger.store import Lease, Ledger
 
@@ -33,14 +36,6 @@ hosts of a cell. Hosts are looked at before they are sent something, too, and be
 a place."""
 STARTING = timedelta(minutes=15)
 """How long the agent of a fresh instance may take to register; after that it counts as one that does not answer."""
-
-
-class Log(Protocol):
-    """As much of a logger as is needed."""
-
-    def info(self, msg: str, *args: object) -> None:
-        """One line."""
-        ...
 
 
 @dataclass(kw_only=True)
