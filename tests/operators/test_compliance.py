@@ -63,6 +63,15 @@ def test_of_a_host_that_nobody_scans_any_more_no_proof_is_waited_for(desk: Desk,
     assert counts["unknown"] >= 1
 
 
+def test_a_remedy_that_was_not_tried_brings_no_proof(desk: Desk) -> None:
+    """A host out of reach is named among the remedies, with the reason why nothing was begun on it."""
+    installed(desk, HostState.TO_VERIFY, HostState.UNREACHABLE)
+    hosts = [row.host for row in desk.ledger.hosts(RUN, DEV)]
+    left = [{"host": host, "outcome": "not_tried", "began_at": None, "ended_at": None} for host in hosts]
+    desk.ledger.put_document(RUN, "remedies", left, at=datetime.now(UTC))
+    assert verify(desk)["unknown"] >= 1
+
+
 def test_of_a_patched_host_the_report_is_waited_for(desk: Desk) -> None:
     """Its last Scan is over, so the report is on its way."""
     installed(desk, HostState.TO_VERIFY, HostState.FAILED)

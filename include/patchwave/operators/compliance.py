@@ -15,6 +15,7 @@ from patchwave.campaign import compliance
 from patchwave.campaign.compliance import HostCompliance, Judgement, RuleResult, Subject, Verdict
 from patchwave.campaign.rollout import HostState, PatchState, StepKind
 from patchwave.campaign.values import Cell, HostId
+from patchwave.execution import remedies
 from patchwave.operators.base import PLAN, TRIAGE, CampaignOperator, Work
 
 EVALUATE_AGAIN = timedelta(minutes=5)
@@ -103,7 +104,7 @@ class VerifyComplianceOperator(CampaignOperator):
 
     def _without_proof(self, work: Work) -> set[HostId]:
         """Hosts that nobody scans any more in this run: they stay unknown, and waiting for them would be for nothing."""
-        mended = {HostId(remedy["host"]) for remedy in _remedies(work)}
+        mended = {HostId(remedy["host"]) for remedy in remedies.rows_of(work.ledger, work.run_id) if remedy["ended_at"]}
         return {row.host for row in work.ledger.hosts(work.run_id) if row.state not in SCANNED_AFTER} - mended
 
     def _began(self, work: Work) -> datetime:
@@ -119,8 +120,8 @@ class VerifyComplianceOperator(CampaignOperator):
             if row.step in CHANGING and row.requested_at is not None:
                 for host in row.hosts:
                     changed[host] = max(row.requested_at, changed.get(host, row.requested_at))
-        for remedy in _remedies(work):
-            if remedy.get("ended_at"):
+        for remedy in remedies.rows_of(work.ledger, work.run_id):
+            if remedy["ended_at"]:
                 ended = datetime.fromisoformat(remedy["began_at"] or remedy["ended_at"])
                 host = HostId(remedy["host"])
                 changed[host] = max(ended, changed.get(host, ended))
@@ -184,10 +185,3 @@ class VerifyComplianceOperator(CampaignOperator):
             {"at": work.now.isoformat(), "open": still_open, "closed": closed, "unknown": unknown},
             at=work.now,
         )
-
-
-def _remedies(work: Work) -> list[dict[str, Any]]:
-    try:
-        return list(work.ledger.document(work.run_id, "remedies"))
-    except KeyError:
-        return []

@@ -46,7 +46,7 @@ class RemediateOperator(CampaignOperator):
         rows = self._taken_over(work, rows)
         self._advance(work, rows)
         self._write(work, rows)
-        running = [row for row in rows if row["outcome"] in ("intended", "running")]
+        running = [row for row in rows if row["outcome"] in remedies.OPEN]
         if running:
             first = min(row["intended_at"] for row in running)
             until = work.now + LOOK_AGAIN
