@@ -199,6 +199,23 @@ def test_of_the_only_command_its_invocations_are_read_and_handed_to_the_task(tim
     assert [_invocation(one) for one in its] == looks.invocations(CELL, "c-1", TOKEN)
 
 
+def test_invocations_that_were_read_before_more_of_their_hosts_ended_are_not_handed_over() -> None:
+    """A later look was one ListCommands for several commands: the task asks for the invocations that it needs itself."""
+    its = {**watched(), "hosts": 2, "token": TOKEN, "since": (NOW - timedelta(hours=1)).isoformat()}
+    news = pace.News(commands={"c-1": pace.Watched.of(its)}, patience=timedelta(seconds=20), fastest=timedelta(seconds=5))
+    half = news.read("c-1", [
+        Invocation(token=TOKEN, host=HostId(f"i-{how}"), outcome=how, details="", exit_code=None, ended=None)
+        for how in (RUNNING, SUCCEEDED)
+    ])  # fmt: skip
+    assert half is not None
+    news.saw({"c-1": half}, now=NOW)
+    assert set(news.told) == {"c-1"}
+    news.saw({"c-1": status("c-1", 1)}, now=NOW + timedelta(seconds=5))
+    assert set(news.told) == {"c-1"}
+    news.saw({"c-1": status("c-1", 2, complete=True)}, now=NOW + timedelta(seconds=10))
+    assert (news.told, news.new) == ({}, {"c-1"})
+
+
 def test_invocations_that_aws_does_not_list_are_no_end(time: Time, aws: Any) -> None:
     """The stock operator takes the listed ones for all: here the command itself is asked how it stands."""
     looks = aws(lambda count: {"c-1": None if count > 4 else 1})

@@ -167,6 +167,8 @@ class News:
         for command in self.commands.keys() & statuses.keys():
             status, watched = statuses[command], self.commands[command]
             self.looked[command] = now
+            if status.completed > _ended(self.told.get(command, ())):
+                self.told.pop(command, None)  # more has ended since its invocations were read
             self._due[command] = now + (watched.next_look(now, fastest=self.fastest) - now) * factor
             if status.complete:
                 self.over.add(command)
@@ -192,7 +194,7 @@ class News:
             None if all that AWS lists have ended and it does not list all: only ListCommands knows more then.
         """
         watched = self.commands[command]
-        ended = sum(1 for one in invocations if one.outcome is not Outcome.RUNNING)
+        ended = _ended(invocations)
         if not invocations or ended == len(invocations) < watched.hosts:
             return None
         self.told[command] = invocations
@@ -200,3 +202,7 @@ class News:
             id=command, status="", details="", complete=ended >= watched.hosts, requested_at=watched.since,
             targets=watched.hosts, completed=ended, errors=0,
         )  # fmt: skip
+
+
+def _ended(invocations: Iterable[Invocation]) -> int:
+    return sum(1 for one in invocations if one.outcome is not Outcome.RUNNING)

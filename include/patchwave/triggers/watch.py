@@ -129,7 +129,7 @@ class CommandsTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """One event, when there is news or the moment has come; it carries the calls that were made."""
+        """One event, when there is news or the moment has come; it carries what was read, and the calls that were made."""
         until = datetime.fromisoformat(self.until)
         await asyncio.sleep(first_look())
         from patchwave.hooks.aws import PatchwaveAwsHook  # boto3 costs a second: not while triggers start
