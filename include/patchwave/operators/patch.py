@@ -44,12 +44,11 @@ NOT_WORTH_DEFERRING = 2.0
 """Real seconds. A deferral costs a worker's start, about two seconds of a core; a wait that usually ends sooner than this is
 waited out in place. In real time no step is that short: this is for rehearsals, whose clock runs hundreds of times faster."""
 
-LOOK_EVERY = timedelta(minutes=15)
-"""How long a stage with commands in flight is left alone at most, in the campaign's time: hosts come and go without a word."""
 LOOK_WHILE_SHUT = timedelta(hours=1)
-"""The same, while nothing is in flight: before a window opens, for instance."""
+"""How long a stage is left alone at most while nothing is in flight, before a window opens, for instance, in the campaign's time;
+with commands in flight it is `EVERY`, for hosts come and go without a word."""
 LEAST_DEFERRAL = timedelta(seconds=20)
-"""Real seconds: in a rehearsal `LOOK_EVERY` passes in a moment, and each wake costs a worker's start."""
+"""Real seconds: in a rehearsal `EVERY` passes in a moment, and each wake costs a worker's start."""
 
 TOGETHER = 20.0
 """Campaign seconds that a command that is over waits for the others that were sent with it."""
@@ -293,9 +292,9 @@ def _invocation(told: Mapping[str, Any]) -> Invocation:
 
 
 def _look_within(wait: Wait) -> timedelta:
-    """How long the stage is left alone at most: `LOOK_EVERY` or `LOOK_WHILE_SHUT`."""
+    """How long the stage is left alone at most: `EVERY` or `LOOK_WHILE_SHUT`."""
     busy = bool(wait.tokens) or wait.expected is not None
-    return max(LOOK_EVERY if busy else LOOK_WHILE_SHUT, LEAST_DEFERRAL * clock.speed())
+    return max(EVERY if busy else LOOK_WHILE_SHUT, LEAST_DEFERRAL * clock.speed())
 
 
 class _Patience:
