@@ -73,27 +73,10 @@ def test_a_report_carries_every_count_that_compliance_hangs_on(wire: Wire) -> No
     assert found[HostId(host(2))].compliant
 
 
-def test_patches_of_every_state_that_is_not_compliant_are_told(wire: Wire) -> None:
-    """The wire writes the states otherwise than the model does; both spellings count."""
-    wire.expects(
-        "ssm", "describe_instance_patches",
-        {"Patches": [patch("openssl", "Missing", CVEIds="CVE-2026-1, CVE-2026-2"), patch("bash", "Installed")], "NextToken": "n"},
-        {"InstanceId": host(1), "MaxResults": 100},
-    )  # fmt: skip
-    wire.expects(
-        "ssm", "describe_instance_patches",
-        {"Patches": [patch("kernel", "INSTALLED_PENDING_REBOOT"), patch("vim", "InstalledOther"), patch("curl", "Failed")]},
-        {"InstanceId": host(1), "MaxResults": 100, "NextToken": "n"},
-    )  # fmt: skip
-    found = wire.gateway.missing_patches(CELL, HostId(host(1)))
-    assert [one.title for one in found] == ["openssl", "kernel", "curl"]
-    assert found[0].vulnerabilities == ("CVE-2026-1", "CVE-2026-2")
-
-
 def test_a_host_that_aws_does_not_know_lists_no_patches(wire: Wire) -> None:
     """It may have been terminated between two calls."""
     wire.refuses("ssm", "describe_instance_patches", "InvalidInstanceId")
-    assert wire.gateway.missing_patches(CELL, HostId(host(1))) == ()
+    assert wire.gateway.patches(CELL, HostId(host(1))) == ()
 
 
 # --- what is on a host, for a lockfile ---
@@ -130,7 +113,7 @@ def lock(*patches: LockedPatch) -> PlatformLock:
 def test_every_page_of_a_hosts_patches_is_read_and_what_is_not_applicable_is_not_asked_for(wire: Wire) -> None:
     """Of 1,100 rows 670 are NotApplicable in AWS's own example."""
     expects_rows(wire, titled("openssl", "1:3.0.8-1", "INSTALLED_PENDING_REBOOT"), token="n")
-    expects_rows(wire, titled("curl", "0:8.5-1", "Missing", CVEIds="CVE-1,CVE-2", InstalledTime=0), after="n")
+    expects_rows(wire, titled("curl", "0:8.5-1", "Missing", CVEIds="CVE-1, CVE-2", InstalledTime=0), after="n")
     one, two = wire.gateway.patches(CELL, HOST)
     assert (one.id, one.version, one.state, one.installed_at) == ("openssl.x86_64", "1:3.0.8-1", "installedpendingreboot", NOW)
     assert (two.state, two.installed_at, two.vulnerabilities) == ("missing", None, ("CVE-1", "CVE-2"))

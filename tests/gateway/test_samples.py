@@ -50,10 +50,10 @@ def test_patch_states(server: Server) -> None:
     assert not state.compliant
 
 
-def test_missing_patches(server: Server) -> None:
+def test_patches(server: Server) -> None:
     """The wire's spelling of the states."""
     gateway = told(server, "ssm/describe-instance-patches/02.output.repaired.json")
-    assert {one.state for one in gateway.missing_patches(CELL, HostId("i-1"))} == {"Missing"}
+    assert {one.state for one in gateway.patches(CELL, HostId("i-1"))} == {"missing"}
 
 
 def test_rule_results(server: Server) -> None:

@@ -8,8 +8,9 @@ freeze that nobody can see is still a freeze.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
+from patchwave.aws import moments
 from patchwave.aws.calls import Calls
 from patchwave.campaign.errors import PatchwaveError
 from patchwave.campaign.values import Cell
@@ -48,8 +49,8 @@ class ChangeCalendars(Calls):
         at = now
         for _ in range(MOST_CHANGES):
             try:
-                answer = self.call(cell, "ssm:GetCalendarState", CalendarNames=[name], AtTime=_written(at))
-                following = _moment(answer.get("NextTransitionTime"))
+                answer = self.call(cell, "ssm:GetCalendarState", CalendarNames=[name], AtTime=moments.written(at))
+                following = moments.parsed(text) if (text := answer.get("NextTransitionTime")) else None
             except (PatchwaveError, ValueError) as error:
                 yield Closure(
                     begins=at, ends=None, known=False, reason=f"{calendar} cannot be read, so nothing is begun: {error}"
@@ -72,19 +73,3 @@ def _asked(cells: Sequence[Cell], name: str) -> Sequence[Cell]:
         return cells
     region = name.split(":")[3]
     return [cell for cell in cells if cell.region == region][:1]
-
-
-def _written(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-def _moment(text: str | None) -> datetime | None:
-    """AWS gives these as text; without an offset it is UTC.
-
-    Raises:
-        ValueError: it is no moment.
-    """
-    if not text:
-        return None
-    found = datetime.fromisoformat(text)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)

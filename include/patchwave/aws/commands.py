@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from patchwave.aws import moments
 from patchwave.aws.calls import Calls, chunks
 from patchwave.aws.errors import code_of
 from patchwave.aws.lists import LONGEST_ADDRESS
@@ -235,7 +236,7 @@ class Commands(Calls):
             token: the dispatch's, as it stands in the Comment.
             since: when it was intended.
         """
-        earliest = (since - CLOCKS_APART).astimezone(UTC)
+        earliest = since - CLOCKS_APART
         # A row from before is left out, whatever the filter made of the time.
         found = [
             _sent(row)
@@ -243,7 +244,7 @@ class Commands(Calls):
                 cell,
                 "ssm:ListCommands",
                 MaxResults=LARGEST_PAGE,
-                Filters=[{"key": "InvokedAfter", "value": f"{earliest:%Y-%m-%dT%H:%M:%SZ}"}],
+                Filters=[{"key": "InvokedAfter", "value": moments.written(earliest)}],
             )
             for row in page.get("Commands", ())
             if token_in(row.get("Comment", "")) == token

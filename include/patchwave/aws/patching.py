@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from patchwave.aws import moments
 from patchwave.aws.calls import Calls, chunks
 from patchwave.aws.errors import code_of
 from patchwave.campaign import lockfile, versions
@@ -33,26 +34,6 @@ LARGEST_PATCH_FILTER = 20
 """Values of one filter of DescribeInstancePatches; the model sets no limit, and this is what other filters of ssm take."""
 THERE = ("Installed", "InstalledOther", "InstalledPendingReboot", "InstalledRejected", "Missing", "Failed")
 """What is worth reading; NotApplicable rows are the most by far, and say nothing about what is on the host."""
-WRONG = frozenset({"missing", "failed", "installedrejected", "installedpendingreboot"})
-"""Patch states that are not compliant, as `_spelled` writes them (AWS: patch compliance states)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WantingPatch:
-    """A patch that is not as it should be on a host.
-
-    Attributes:
-        id: on Linux ``name.arch``, on Windows the KB number.
-        state: AWS's word: ``Missing``, ``Failed``, ``InstalledPendingReboot``, ``InstalledRejected``.
-        vulnerabilities: CVE ids that it mends, where AWS says them.
-    """
-
-    id: str
-    title: str
-    severity: str
-    classification: str
-    state: str
-    vulnerabilities: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,23 +62,6 @@ class Patching(Calls):
             for page in self.pages(cell, "ssm:DescribeInstancePatchStates", InstanceIds=list(some), MaxResults=LARGEST_PAGE)
             for row in page.get("InstancePatchStates", ())
         }
-
-    def missing_patches(self, cell: Cell, host: HostId) -> tuple[WantingPatch, ...]:
-        """What is missing, failed, rejected or waiting for a reboot on a host; nothing if AWS does not know the host.
-
-        All states are read and chosen here: the wire spells them otherwise than the model does.
-        """
-        try:
-            return tuple(
-                _wanting(row)
-                for page in self.pages(cell, "ssm:DescribeInstancePatches", InstanceId=host, MaxResults=LARGEST_PAGE)
-                for row in page.get("Patches", ())
-                if _spelled(row.get("State", "")) in WRONG
-            )
-        except (HostsRefused, InvalidRequest) as error:
-            if code_of(error) == "InvalidInstanceId":
-                return ()
-            raise
 
     def patches(
         self, cell: Cell, host: HostId, *, states: Sequence[str] = THERE, ids: Iterable[str] | None = None
@@ -144,7 +108,7 @@ class Patching(Calls):
                     Filters=[{"Key": "Name", "Values": list(some), "Type": "Equal"}],
                     MaxResults=LARGEST_INVENTORY_PAGE,
                 ):
-                    captured = _moment(page.get("CaptureTime")) or captured
+                    captured = moments.parsed(text) if (text := page.get("CaptureTime")) else captured
                     for row in page.get("Entries", ()):
                         patch = f"{row.get('Name', '')}.{row.get('Architecture', '')}"
                         found.setdefault(patch, []).append(_version(row))
@@ -221,10 +185,6 @@ def _name(patch: str) -> str:
     return patch.rpartition(".")[0] or patch
 
 
-def _moment(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text).astimezone(UTC) if text else None
-
-
 def _version(row: Mapping[str, Any]) -> str:
     """Of dpkg the version has it all; of rpm epoch and release stand beside it."""
     release = f"-{row['Release']}" if row.get("Release") else ""
@@ -272,17 +232,6 @@ def _state(row: Mapping[str, Any]) -> PatchState:
         rejected=row.get("InstalledRejectedCount", 0),
         critical_missing=row.get("CriticalNonCompliantCount", 0),
         security_missing=row.get("SecurityNonCompliantCount", 0),
-    )
-
-
-def _wanting(row: Mapping[str, Any]) -> WantingPatch:
-    return WantingPatch(
-        id=row.get("KBId", ""),
-        title=row.get("Title", ""),
-        severity=row.get("Severity", ""),
-        classification=row.get("Classification", ""),
-        state=row.get("State", ""),
-        vulnerabilities=_cves(row),
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from patchwave.aws import moments
 from patchwave.aws.calendars import AHEAD
 from patchwave.aws.calls import Calls
 from patchwave.aws.errors import code_of
@@ -123,7 +124,7 @@ class MaintenanceWindows(Calls):
         window, lasts = about["WindowId"], (int(about["Duration"]) - int(about["Cutoff"])) * HOUR
         opens = self._begun(cell, window, now - lasts)
         for page in self.pages(cell, "ssm:DescribeMaintenanceWindowSchedule", WindowId=window, MaxResults=50):
-            coming = [_moment(row["ExecutionTime"]) for row in page.get("ScheduledWindowExecutions", ())]
+            coming = [moments.parsed(row["ExecutionTime"]) for row in page.get("ScheduledWindowExecutions", ())]
             opens += coming
             if any(one > until for one in coming):
                 break
@@ -133,7 +134,7 @@ class MaintenanceWindows(Calls):
 
     def _begun(self, cell: Cell, window: str, since: datetime) -> list[datetime]:
         """Its openings that have begun: the schedule names the coming ones only. Without tasks it opens as well."""
-        after = [{"Key": "ExecutedAfter", "Values": [f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"]}]
+        after = [{"Key": "ExecutedAfter", "Values": [moments.written(since)]}]
         return [
             # AWS begins some seconds after the minute that the schedule names.
             row["StartTime"].astimezone(UTC).replace(second=0, microsecond=0)
@@ -182,13 +183,3 @@ def _wanted(declared: MaintenanceWindow, campaign: str) -> dict[str, Any]:
         "Duration": declared.duration // HOUR,
         "Cutoff": (declared.cutoff or timedelta()) // HOUR,
     }
-
-
-def _moment(text: str) -> datetime:
-    """AWS gives these as text; without an offset it is UTC.
-
-    Raises:
-        ValueError: it is no moment.
-    """
-    found = datetime.fromisoformat(text)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
