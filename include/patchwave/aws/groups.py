@@ -7,7 +7,7 @@ target groups and one for each of those that hold instances.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -56,25 +56,33 @@ class Groups(Inventory):
         """
         if names is not None and not names:
             return ()
-        found = []
+        return tuple(
+            self._group_of(cell, row)
+            for row in self._target_groups(cell)
+            if row.get("TargetType", "instance") == "instance" and (names is None or row["TargetGroupName"] in names)
+        )
+
+    def _target_groups(self, cell: Cell) -> Iterator[Mapping[str, Any]]:
+        """Every target group of the cell, of whatever type."""
         for page in self.pages(
             cell, "elbv2:DescribeTargetGroups", cursor="Marker", following="NextMarker", PageSize=LARGEST_TARGET_GROUPS
         ):
-            for row in page.get("TargetGroups", ()):
-                if row.get("TargetType", "instance") != "instance" or (names is not None and row["TargetGroupName"] not in names):
-                    continue
-                found.append(self._targets(cell, row))
-        return tuple(found)
+            yield from page.get("TargetGroups", ())
 
-    def _targets(self, cell: Cell, row: Mapping[str, Any]) -> Group:
+    def _targets(self, cell: Cell, group: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """The targets of a target group with their health; none if it has gone meanwhile."""
         try:
-            rows = self.call(cell, "elbv2:DescribeTargetHealth", TargetGroupArn=row["TargetGroupArn"])
+            answer = self.call(cell, "elbv2:DescribeTargetHealth", TargetGroupArn=group["TargetGroupArn"])
         except InvalidRequest as error:
             if code_of(error) not in {"TargetGroupNotFound", "TargetGroupNotFoundException"}:
                 raise
-            rows = {}
+            return ()
+        targets: Sequence[Mapping[str, Any]] = answer.get("TargetHealthDescriptions", ())
+        return targets
+
+    def _group_of(self, cell: Cell, row: Mapping[str, Any]) -> Group:
         states: dict[HostId, set[str]] = {}  # an instance may be registered under several ports
-        for one in rows.get("TargetHealthDescriptions", ()):
+        for one in self._targets(cell, row):
             states.setdefault(HostId(one["Target"]["Id"]), set()).add(one.get("TargetHealth", {}).get("State", "unavailable"))
         members = {host for host, said in states.items() if said - _LEFT}
         return Group(

@@ -11,20 +11,19 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from patchwave.aws.calls import chunks
-from patchwave.aws.errors import code_of
-from patchwave.aws.inventory import LARGEST_FILTER, Inventory
-from patchwave.campaign.errors import InvalidRequest
+from patchwave.aws.groups import Groups
+from patchwave.aws.inventory import LARGEST_FILTER
 from patchwave.campaign.reachability import Reach
 from patchwave.campaign.values import Cell, HostId
 
 LARGEST_BALANCERS = 400
-"""ELBv2 API reference, DescribeLoadBalancers and DescribeTargetGroups: PageSize at most 400."""
+"""ELBv2 API reference, DescribeLoadBalancers: PageSize at most 400."""
 
 INTERNET_FACING = "internet-facing"
 """ELBv2 API reference, LoadBalancer.Scheme."""
 
 
-class Reachability(Inventory):
+class Reachability(Groups):
     """How hosts can be reached."""
 
     def reach(
@@ -59,13 +58,7 @@ class Reachability(Inventory):
             for row in page.get("LoadBalancers", ())
             if row.get("Scheme") == INTERNET_FACING
         }
-        groups = [
-            row
-            for page in self.pages(
-                cell, "elbv2:DescribeTargetGroups", cursor="Marker", following="NextMarker", PageSize=LARGEST_BALANCERS
-            )
-            for row in page.get("TargetGroups", ())
-        ]
+        groups = list(self._target_groups(cell))
         # A network load balancer may stand in front of an application load balancer, which then faces the internet, too.
         for row in groups:
             names = [facing[arn] for arn in row.get("LoadBalancerArns", ()) if arn in facing]
@@ -81,13 +74,7 @@ class Reachability(Inventory):
 
     def _target_ids(self, cell: Cell, group: Mapping[str, Any]) -> set[str]:
         """Whoever is registered, in whatever state: what is unhealthy now may be served again in a minute."""
-        try:
-            rows = self.call(cell, "elbv2:DescribeTargetHealth", TargetGroupArn=group["TargetGroupArn"])
-        except InvalidRequest as error:
-            if code_of(error) not in {"TargetGroupNotFound", "TargetGroupNotFoundException"}:
-                raise
-            return set()
-        return {one["Target"]["Id"] for one in rows.get("TargetHealthDescriptions", ())}
+        return {one["Target"]["Id"] for one in self._targets(cell, group)}
 
 
 def _public(row: Mapping[str, Any]) -> set[str]:
