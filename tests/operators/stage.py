@@ -133,6 +133,15 @@ class Stage:
             self.aws.advance(LOOK)
         raise AssertionError(f"no {step.value} was ever sent")
 
+    def until_over(self, step: StepKind) -> None:
+        """Let time pass until AWS calls every command of that step complete; nobody of ours looks meanwhile."""
+        ids = [str(row.command) for row in self.ledger.dispatches(RUN, STAGE) if row.step is step and row.command]
+        for _ in range(50):
+            if all(one.complete for one in self.gateway.commands(CELL, ids).values()):
+                return
+            self.aws.advance(LOOK)
+        raise AssertionError(f"the {step.value} has no end")
+
     @property
     def states(self) -> dict[HostId, HostState]:
         rows = {row.host: row.state for row in self.ledger.hosts(RUN, STAGE)}

@@ -192,7 +192,7 @@ def test_nothing_is_decided_on_half_of_the_facts(aws: Aws, operation: tuple[str,
     executor = stage.executor("try-1")
     if operation[1] == "ListCommandInvocations":
         stage.until_step(executor, StepKind.INSTALL)
-        aws.advance(3 * LOOK)
+        stage.until_over(StepKind.INSTALL)
     before, journal = stage.states, len(aws.journal())
     service, name = operation
     aws.control("faults", {"kind": "error", "service": service, "operation": name, "code": "InternalServerError"})
@@ -410,7 +410,7 @@ def test_what_a_trigger_has_read_is_not_asked_for_again(aws: Aws) -> None:
     stage = Stage(aws, "web")
     stage.until_step(stage.executor("try-1"), StepKind.INSTALL)
     (row,) = [row for row in stage.ledger.dispatches(RUN, STAGE) if row.step is StepKind.INSTALL]
-    aws.advance(1200)  # an Install lasts no longer in this world
+    stage.until_over(StepKind.INSTALL)
     told = {row.command: stage.gateway.invocations(CELL, row.command, row.token)}
     stage.gateway.take_calls()
     stage.executor("try-1", told=told).advance()
@@ -490,7 +490,7 @@ def test_a_short_wait_is_looked_at_again_in_place(aws: Aws) -> None:
 
 
 def test_a_wait_names_the_commands_that_a_trigger_watches(aws: Aws) -> None:
-    """By cell, and only what AWS has."""
+    """By cell, and only what AWS has: of what has ended nothing is left to watch."""
     stage = Stage(aws, "web")
     wait = stage.executor("try-1").advance()
     assert isinstance(wait, Wait)
@@ -499,7 +499,10 @@ def test_a_wait_names_the_commands_that_a_trigger_watches(aws: Aws) -> None:
     assert {cell: {command: one["known"] for command, one in its.items()} for cell, its in watched.items()} == {
         "111111111111/eu-central-1": {row.command: 0}
     }
-    aws.advance(LOOK)
-    stage.executor("try-1").advance()
-    later = wait_for(wait, stage.ledger.dispatches(RUN, STAGE), stage.ledger.hosts(RUN, STAGE))
-    assert all(row.command not in ids for ids in later.values())
+    stage.until_over(StepKind.SCAN)
+    later = stage.executor("try-1").advance()
+    assert isinstance(later, Wait)
+    scan, install = stage.ledger.dispatches(RUN, STAGE)
+    for one, open_ones in ((wait, set()), (later, {install.command})):
+        watched = wait_for(one, [scan, install], stage.ledger.hosts(RUN, STAGE))
+        assert {command for ids in watched.values() for command in ids} == open_ones
