@@ -46,7 +46,7 @@ WRITTEN: Mapping[Callable[..., Any], str] = {
     definition.clock_time: "a time of day in quotes, from `'00:00'` to `'23:59'`",
     definition.moment: "a day (`2026-12-19`), a local time (`2026-12-19T18:00`) or a moment (`2026-12-19T18:00+01:00`)",
     definition.local_time: "a local time without an offset (`2026-11-10T22:00`)",
-    baselines.day: "a day (`2026-12-31`)",
+    definition.day: "a day (`2026-12-31`)",
     deadlines.probability: "a number above 0 and at most 1 (`0.1`)",
     definition.error_budget: "a number of hosts, 0 or more (`2`), or a percentage above 0% and at most 100% (`5%`)",
 }
@@ -112,7 +112,7 @@ def _by_validator(metadata: tuple[Any, ...]) -> str | None:
     for one in metadata:
         if isinstance(one, PlainValidator) and one.func in WRITTEN:
             return WRITTEN[one.func] + (", more than zero" if _has(metadata, "_lasting") else "")
-        if isinstance(one, AfterValidator) and one.func.__qualname__.startswith("_pattern."):
+        if isinstance(one, AfterValidator) and one.func.__qualname__.startswith("matching."):
             return str(inspect.getclosurevars(one.func).nonlocals["allowed"])
         if isinstance(one, AfterValidator) and one.func is policy._package_pattern:
             return "a package name in which * stands for any characters"

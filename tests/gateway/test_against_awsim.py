@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from patchwave.aws import automation, commands
-from patchwave.aws.gateway import Gateway
 from patchwave.campaign import errors
 from patchwave.campaign.compliance import Evaluation
 from patchwave.campaign.fleet import Host, Readiness, readiness
 from patchwave.campaign.remediation import RUNBOOK, RemedyState
 from patchwave.campaign.rollout import Dispatch, Invocation, Outcome, StepKind
 from patchwave.campaign.values import Cell, HostId
-from tests.gateway.conftest import CELL, session_with_keys
+from tests.gateway.conftest import CELL
+from tests.gateway.simulated import Simulated, small_world
 
-ROOT = Path(__file__).parents[2]
 RULE = "ec2-managedinstance-patch-compliance-status-check"
 START = datetime(2026, 3, 3, 22, tzinfo=UTC)
 
 
-class Simulated:
-    """awsim with its clock standing still until a test moves it."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.gateway = Gateway(session_with_keys, endpoint_url=url)
-
-    def control(self, path: str, **body: Any) -> Any:
-        request = urllib.request.Request(f"{self.url}/_awsim/{path}", json.dumps(body).encode() if body else None)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    def pass_time(self, time: timedelta) -> None:
-        self.control("advance", seconds=time.total_seconds())
-
-    @property
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.control("clock")["epoch"], UTC)
+class Campaigning(Simulated):
+    """A world in which steps are carried out as a campaign does."""
 
     def carry_out(self, step: StepKind, host: Host, *, snapshot: str = "") -> tuple[str, Invocation]:
         """Send a step to one host and let time pass until AWS calls the command complete."""
@@ -71,24 +47,12 @@ class Simulated:
 
 
 @pytest.fixture(scope="module")
-def aws() -> Iterator[Simulated]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "awsim", "--world", str(ROOT / "include/worlds/small.yaml"), "--port", "0",
-         "--speed", "0", "--seed", "7", "--base", START.replace(tzinfo=None).isoformat()],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "include")}, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        assert line.startswith("awsim ready: "), line
-        yield Simulated(line.split()[2])
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-        process.stdout.close()
+def aws() -> Iterator[Campaigning]:
+    with small_world(START) as url:
+        yield Campaigning(url)
 
 
-def staging(aws: Simulated) -> list[Host]:
+def staging(aws: Campaigning) -> list[Host]:
     return [
         one
         for one in aws.gateway.fleet(CELL, {"Patch Group": ("linux-staging",)})
@@ -96,12 +60,12 @@ def staging(aws: Simulated) -> list[Host]:
     ]
 
 
-def test_we_are_in_the_account_of_the_cell(aws: Simulated) -> None:
+def test_we_are_in_the_account_of_the_cell(aws: Campaigning) -> None:
     """Otherwise every call would be made in another account's name."""
     assert aws.gateway.caller(CELL).account == CELL.account
 
 
-def test_the_fleet_has_every_host_with_its_platform_and_group(aws: Simulated) -> None:
+def test_the_fleet_has_every_host_with_its_platform_and_group(aws: Campaigning) -> None:
     """The world file says how many there are."""
     prod = aws.gateway.fleet(CELL, {"Patch Group": ("linux-prod",)})
     assert len(prod) == 50
@@ -113,7 +77,7 @@ def test_the_fleet_has_every_host_with_its_platform_and_group(aws: Simulated) ->
     assert Readiness.STOPPED in {readiness(one) for one in aws.gateway.fleet(abroad, {"PatchGroup": ("linux-dev",)})}
 
 
-def test_a_vanished_id_is_absent(aws: Simulated) -> None:
+def test_a_vanished_id_is_absent(aws: Campaigning) -> None:
     """And the others are still told."""
     (first, *_) = staging(aws)
     found = aws.gateway.hosts(CELL, [first.id, HostId("i-0fffffffffffffff0")])
@@ -122,7 +86,7 @@ def test_a_vanished_id_is_absent(aws: Simulated) -> None:
     assert [one.healthy for one in health] == [True, False]
 
 
-def test_a_host_goes_its_whole_way(aws: Simulated) -> None:
+def test_a_host_goes_its_whole_way(aws: Campaigning) -> None:
     """Scan, Install without reboot, reboot by our script, Scan: the report of each step is the one of that step."""
     host = staging(aws)[0]
     _, scan = aws.carry_out(StepKind.SCAN, host)
@@ -146,7 +110,7 @@ def test_a_host_goes_its_whole_way(aws: Simulated) -> None:
     assert command in aws.gateway.commands(CELL, [command, str(uuid.uuid4())])
 
 
-def test_a_host_that_aws_does_not_manage_refuses_the_whole_command(aws: Simulated) -> None:
+def test_a_host_that_aws_does_not_manage_refuses_the_whole_command(aws: Campaigning) -> None:
     """And nothing is sent to the others."""
     first, *_ = staging(aws)
     since = aws.now
@@ -158,7 +122,7 @@ def test_a_host_that_aws_does_not_manage_refuses_the_whole_command(aws: Simulate
     assert aws.gateway.find_command(CELL, "0" * 32, since=since) is None
 
 
-def test_inspector_tells_findings_and_whom_it_does_not_cover(aws: Simulated) -> None:
+def test_inspector_tells_findings_and_whom_it_does_not_cover(aws: Campaigning) -> None:
     """Both are read to the last page."""
     found = list(aws.gateway.findings(CELL))
     hosts = {one.id for one in aws.gateway.fleet(CELL, {})}
@@ -170,7 +134,7 @@ def test_inspector_tells_findings_and_whom_it_does_not_cover(aws: Simulated) -> 
     assert {one.host for one in prod} < {one.host for one in found}
 
 
-def test_config_evaluates_once_and_then_later(aws: Simulated) -> None:
+def test_config_evaluates_once_and_then_later(aws: Campaigning) -> None:
     """The second wish within a minute is refused, which is no error."""
     asked = aws.now
     assert aws.gateway.evaluate(CELL, [RULE, "absent"]) == {RULE: Evaluation.STARTED, "absent": Evaluation.NO_RULE}
@@ -185,7 +149,7 @@ def test_config_evaluates_once_and_then_later(aws: Simulated) -> None:
     assert aws.gateway.rule_compliance(CELL, "absent") is None
 
 
-def test_systems_manager_agrees_with_the_reports(aws: Simulated) -> None:
+def test_systems_manager_agrees_with_the_reports(aws: Campaigning) -> None:
     """Two views of the same run of the agent."""
     hosts = [one.id for one in aws.gateway.fleet(CELL, {})]
     states = aws.gateway.patch_states(CELL, hosts)
@@ -193,7 +157,7 @@ def test_systems_manager_agrees_with_the_reports(aws: Simulated) -> None:
     assert {host: one.compliant for host, one in compliance.items()} == {host: one.compliant for host, one in states.items()}
 
 
-def test_a_remedy_is_started_once_and_leaves_the_host_compliant(aws: Simulated) -> None:
+def test_a_remedy_is_started_once_and_leaves_the_host_compliant(aws: Campaigning) -> None:
     """The same token names the same execution, also when it is asked for again."""
     host = staging(aws)[1]
     for _ in range(2):

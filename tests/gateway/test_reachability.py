@@ -7,7 +7,8 @@ from typing import Any
 from patchwave.campaign.reachability import Reach
 from patchwave.campaign.values import HostId
 from tests.gateway.conftest import CELL, Wire, host, session_with_keys
-from tests.gateway.test_against_awsim import Simulated, aws, staging  # noqa: F401 - aws is a fixture
+from tests.gateway.simulated import Simulated
+from tests.gateway.test_against_awsim import aws, staging  # noqa: F401 - aws is a fixture
 
 ELB = "arn:aws:elasticloadbalancing:eu-central-1:111111111111"
 ONE, TWO = HostId(host(1)), HostId(host(2))
