@@ -44,17 +44,17 @@ pytestmark = pytest.mark.journey
 
 
 def drive(run: FollowedRun) -> None:
-    """By awsim's clock: the window opens in 6 hours, the freeze ends in 14, the calendar is closed from then until the 18th."""
+    """By awsim's clock: the window opens in 8 hours, the freeze ends in 18, the calendar is closed from the 17th to the 22nd."""
     now = datetime.fromtimestamp(run.stage.stack.awsim.get("/clock")["epoch"], UTC).replace(second=0, microsecond=0)
     hour = timedelta(hours=1)
     ssm = boto3.client(
         "ssm", region_name=REGION, endpoint_url=run.stage.stack.awsim.address, aws_access_key_id="awsim",
         aws_secret_access_key="awsim",
     )  # fmt: skip
-    run.seen["open"] = now + 18 * hour
-    calendar = CALENDAR.format(begins=now + 13 * hour, ends=run.seen["open"])
+    run.seen["open"] = now + 22 * hour
+    calendar = CALENDAR.format(begins=now + 17 * hour, ends=run.seen["open"])
     ssm.create_document(Name="change-freeze", Content=calendar, DocumentType="ChangeCalendar", DocumentFormat="TEXT")
-    text = FILE.format(freeze_begins=now - 24 * hour, freeze_ends=now + 14 * hour, opens=now + 6 * hour)
+    text = FILE.format(freeze_begins=now - 24 * hour, freeze_ends=now + 18 * hour, opens=now + 8 * hour)
     (run.stage.campaigns / f"{CAMPAIGN}.yaml").write_text(text)
     run.begin(dry_run=False)
     run.until(lambda: run.waits_for("window opens at"), "the stage waits for its window")
