@@ -259,6 +259,13 @@ def test_the_page_shows_whatever_a_person_has_to_know() -> None:
         assert words in text, words
 
 
+def test_the_plan_says_that_the_requesters_own_yes_does_not_count() -> None:
+    """Where the list of those who may approve names them; else it would read as if they could."""
+    assert "requested by:** olga, whose own yes does not count (staging, prod)" in plans.markdown(a_plan([a_host(1)]))
+    assert "does not count" not in plans.markdown(a_plan([a_host(1)], requested_by="uma"))
+    assert "does not count" not in plans.markdown(a_plan([a_host(1)], requested_by=None))
+
+
 def test_a_dry_run_and_a_notice_stand_on_top() -> None:
     """Nobody takes a rehearsal for the real thing, nor an old campaign file for the newest."""
     text = plans.markdown(a_plan([a_host(1)], dry_run=True), notice="The campaign file has changed")

@@ -317,6 +317,16 @@ def test_fewer_hosts_in_one_stage_leave_what_was_approved_for_another(desk: Desk
     assert plans.digest(Work(desk.context(), aws_conn_id="a", ledger_conn_id="l").plan) == plans.digest(gate.plan)
 
 
+def test_the_page_of_a_changed_plan_says_when_each_stage_begins(desk: Desk, asked: list[Any]) -> None:
+    """As that of the first plan does."""
+    gate = Gate(desk, asked, "approvers: [olga]", [*HOSTS, staging(5)])
+    gate.ask(1)
+    gate.answer(1, "olga", without="stg-5")
+    text = desk.ledger.document(RUN, "plan.md")
+    assert plans.digest(gate.plan) in text
+    assert "## When, as far as is known now" in text
+
+
 # --- void ---------------------------------------------------------------------------------------------------------------
 TOLERANT = "approvers: [olga, ana], tolerance: 1"
 

@@ -671,7 +671,7 @@ def markdown(
     lines += [
         f"- **What for:** {_counts(plan.severities)} active findings",
         f"- **Hosts:** {len(plan.hosts)} in {len(plan.stages)} stages, {len(plan.exclusions)} excluded",
-        f"- **Policy:** {plan.policy}; **requested by:** {_cell_text(plan.requested_by or 'the schedule')}",
+        f"- **Policy:** {plan.policy}; **requested by:** {_cell_text(plan.requested_by or 'the schedule')}{_own_yes(plan)}",
         f"- **Made at:** {plan.created:%Y-%m-%d %H:%M} UTC; **run:** `{_cell_text(plan.run)}`",
         f"- **Digest:** `{digest(plan)}` (an approval holds for this plan and no other)",
     ]
@@ -724,6 +724,12 @@ def markdown(
     else:
         lines.append("Nothing: every active finding has an OS patch.")
     return "\n".join(lines) + "\n"
+
+
+def _own_yes(plan: Plan) -> str:
+    """That whoever asked for the run does not count, where a stage names them among those who may approve."""
+    named = [one.name for one in plan.stages if one.approval_required and plan.requested_by in one.approvers]
+    return f", whose own yes does not count ({', '.join(named)})" if named else ""
 
 
 def _stage_lines(stage: StagePlan) -> list[str]:

@@ -47,7 +47,7 @@ from patchwave.operators import stages
 from patchwave.operators.base import PLAN, Work
 from patchwave.operators.links import RunPageLink
 from patchwave.operators.notifications import tell
-from patchwave.operators.plan import baselines_now, fleet_now, forecast_now, made_of
+from patchwave.operators.plan import baselines_now, fleet_now, forecast_now, made_of, text_now
 from patchwave.triggers.watch import MomentTrigger
 
 NOBODY = "-"
@@ -267,7 +267,7 @@ class ApproveStageOperator(ApprovalOperator):
             }  # fmt: skip
             work.ledger.record(work.run_id, VOIDED, record, at=work.now)
             self.log.warning("%s; it is asked again", gone)
-            work.change_plan(renewed, stage=self.stage)
+            self._change_plan(work, renewed)
             return self._next_question(Undecided(yes=(), missing=stage.quorum, may=()))
         digest, less = plans.digest(plan), None
         if found.without:
@@ -276,7 +276,7 @@ class ApproveStageOperator(ApprovalOperator):
             digest = plans.digest(less)
         result = self._record(work, Verdict.APPROVED, author=found.yes[-1].author, comment=_said(found), plan=digest)
         if less is not None and result.plan == digest:
-            work.change_plan(less, stage=self.stage)
+            self._change_plan(work, less)
         return self._carry_out(work, result)
 
     def _changed(self, work: Work, plan: Plan, stage: StagePlan) -> tuple[approval.Void, Plan] | None:
@@ -289,6 +289,10 @@ class ApproveStageOperator(ApprovalOperator):
         now = [host.id for host in renewed.stage(self.stage).hosts]
         gone = approval.void([host.id for host in stage.hosts], now, stage.tolerance)
         return None if gone is None else (gone, renewed)
+
+    def _change_plan(self, work: Work, plan: Plan) -> None:
+        hosts = fleet_now(work)[0] if work.policy.baselines else []
+        work.change_plan(plan, stage=self.stage, text=text_now(work, plan, hosts))
 
     def _decide(self, work: Work, verdict: Verdict, *, author: str, comment: str) -> Any:
         decision = self._record(work, verdict, author=author, comment=comment, plan=plans.digest(work.plan))
@@ -373,7 +377,7 @@ class ApproveStageOperator(ApprovalOperator):
             gone, renewed = changed
             record = {"stage": self.stage, "plan": plans.digest(plan), "added": list(gone.added), "removed": list(gone.removed)}
             work.ledger.record(work.run_id, RENEWED, record, at=work.now)
-            work.change_plan(renewed, stage=self.stage)
+            self._change_plan(work, renewed)
 
     def _difference(self, work: Work) -> str:
         """What is new, as sections: in this run, and since the plan that was approved before."""

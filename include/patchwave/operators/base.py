@@ -115,15 +115,18 @@ class Work:
         name = plans.in_force(self.ledger.documents(self.run_id), [one.name for one in first.stages], stage=stage)
         return first if name == PLAN else plans.from_json(self.ledger.document(self.run_id, name))
 
-    def change_plan(self, plan: Plan, *, stage: str) -> str:
+    def change_plan(self, plan: Plan, *, stage: str, text: str) -> str:
         """Store another plan for a stage that has not begun, which holds from here on; the one before stays in the ledger.
+
+        Args:
+            text: the plan for people (`operators.plan.text_now`).
 
         Returns:
             Its digest.
         """
         name = plans.changed_name(self.ledger.documents(self.run_id), stage)
         digest = self.ledger.put_document(self.run_id, name, plans.to_json(plan), at=self.now)
-        self.ledger.put_document(self.run_id, "plan.md", plans.markdown(plan), at=self.now)
+        self.ledger.put_document(self.run_id, "plan.md", text, at=self.now)
         self._plan = plan
         return digest
 

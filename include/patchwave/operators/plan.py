@@ -40,8 +40,7 @@ class PlanOperator(CampaignOperator):
         digest = work.ledger.put_document(work.run_id, PLAN, plans.to_json(plan), at=work.now)
         # What follows may be cut off at any line, and is done by the next try then.
         section = _calls(work, plan) if plan.dry_run else ""
-        drift = baselines_now(work, plan, hosts)
-        text = plans.markdown(plan, forecast=forecast_now(work, plan), calls=section, baselines=drift)
+        text = text_now(work, plan, hosts, calls=section)
         work.ledger.put_document(work.run_id, "plan.md", text, at=work.now)
         for name in plan.left_out:
             work.ledger.skip_stage(work.run_id, StageName(name), reason="not chosen for this run", at=work.now)
@@ -80,6 +79,17 @@ def fleet_now(work: Work) -> tuple[list[Host], list[Group]]:
         hosts.extend(found)
         groups.extend(around)
     return hosts, groups
+
+
+def text_now(work: Work, plan: Plan, hosts: Sequence[Host], *, calls: str = "") -> str:
+    """The plan for people, with what is known now of its times and of the accounts' baselines.
+
+    Args:
+        hosts: of the scope, as they are now.
+        calls: what a dry run says it would call.
+    """
+    drift = baselines_now(work, plan, hosts)
+    return plans.markdown(plan, forecast=forecast_now(work, plan), calls=calls, baselines=drift)
 
 
 def forecast_now(work: Work, plan: Plan, *, since: str | None = None) -> tuple[str, ...]:
