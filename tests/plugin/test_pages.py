@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patchwave.campaign import calls, evidence, report
 from patchwave.campaign.errors import LedgerUnavailable
 from patchwave.campaign.rollout import HostState
 from patchwave.campaign.values import RunId
@@ -39,6 +40,8 @@ from tests.plugin.builders import (
 
 DAG = "weekly-linux"
 ROUTES = [route for route in create_app().routes if isinstance(route, APIRoute)]
+SHOWN = ("runs", "live", "files/report.html", "files/plan.html")
+"""What a person looks at in the browser."""
 HOSTILE = '<script>alert("1")</script><img src=x onerror=alert(1)>'
 
 
@@ -140,7 +143,7 @@ def test_names_from_tags_and_words_of_people_cannot_become_markup():
     ledger.record(run.id, HOSTILE, {HOSTILE: HOSTILE}, at=NOW)
     with_report(ledger, run)
     page = client(ledger)
-    for path in ("/", "/live", *(run_path(kind, run.dag_run_id) for kind in ("runs", "live", "files/report.html"))):
+    for path in ("/", "/live", *(run_path(kind, run.dag_run_id) for kind in SHOWN)):
         text = page.get(path).text
         assert "alert(" in text
         assert not re.search(r"<script(?! src=)|<img", text)
@@ -188,7 +191,7 @@ def test_run_ids_with_odd_characters_find_their_run(dag_run_id):
     page = client(ledger)
     text = page.get(run_path("runs", dag_run_id)).text
     links = re.findall(r'(?:href|data-live)="(/(?:live|files|report)/[^"]+)"', text)
-    assert len(links) == 5
+    assert len(links) == 8
     for link in links:
         assert page.get(link).status_code == 200
     waits = page.get(run_path("api/runs", dag_run_id) + "/waits").json()
@@ -386,6 +389,47 @@ def test_the_files_are_those_of_the_report_in_the_ledger():
     assert len(rows) == 1 + 19
     assert page.get(run_path("files/report.json", run.dag_run_id)).json() == ledger.document(run.id, "report")
     assert page.get(run_path("files/passwd", run.dag_run_id)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "content_type"),
+    [("plan.html", "text/html; charset=utf-8"), ("plan.md", "text/plain; charset=utf-8"), ("plan.json", "application/json"),
+     ("lockfile.json", "application/json")],
+)  # fmt: skip
+def test_the_plan_and_the_lockfile_can_be_taken_along(name, content_type):
+    """What a dry run found goes to those who may not open this page, in the words of the run's folder, and runs nothing."""
+    ledger = MemoryLedger()
+    run = a_busy_run(ledger)
+    ledger.put_document(run.id, report.LOCKFILE, {"format": "patchwave lockfile 1"}, at=NOW)
+    page = client(ledger)
+    answer = page.get(run_path(f"files/{name}", run.dag_run_id) + "?download=1")
+    assert answer.headers["content-type"] == content_type
+    assert answer.headers["Content-Disposition"].endswith(f'-{name}"')
+    assert "script-src" not in answer.headers["Content-Security-Policy"]
+    assert "<script" not in answer.text
+    assert f"/files/{name}/" in page.get(run_path("live", run.dag_run_id)).text
+
+
+def test_a_run_without_lockfile_offers_none():
+    """Most campaigns have none: a link to a file that is not there would be a dead end."""
+    ledger = MemoryLedger()
+    run = a_busy_run(ledger)
+    page = client(ledger)
+    assert "lockfile.json" not in page.get(run_path("live", run.dag_run_id)).text
+    assert page.get(run_path("files/lockfile.json", run.dag_run_id)).json() == {"detail": "This run has no lockfile yet."}
+
+
+def test_the_plan_for_programs_is_the_one_in_force():
+    """A gate may have changed a stage since: the digest is that of the plan that was approved last, with its calls."""
+    ledger = MemoryLedger()
+    run = a_busy_run(ledger)
+    changed = a_plan(dev=[1], staging=[11], prod=[21])
+    ledger.put_document(run.id, "plan.2.staging", changed, at=NOW)
+    ledger.put_document(run.id, calls.DOCUMENT, {"total": 7}, at=NOW)
+    page = client(ledger)
+    got = page.get(run_path("files/plan.json", run.dag_run_id)).json()
+    assert got == {"run": run.id, "digest": evidence.digest(changed), "plan": changed, "calls": {"total": 7}}
+    assert page.get(run_path("api/runs", run.dag_run_id) + "/plan").json() == changed
 
 
 def test_the_json_uses_the_words_of_the_report():

@@ -144,8 +144,8 @@ def report_page(request: Request, dag_id: str, dag_run_id: str) -> Response:
 @routes.get("/files/{name}/{dag_id}/{dag_run_id:path}")
 def file(name: str, dag_id: str, dag_run_id: str, ledger: Annotated[Any, Depends(open_ledger)],
          download: bool = False) -> Response:  # fmt: skip
-    """``report.html``, ``report.json``, ``hosts.csv`` or ``plan.md`` of a run, from the ledger's documents."""
-    from patchwave.campaign import folders, report
+    """A file of a run, from the ledger's documents; the same as in the run's folder."""
+    from patchwave.campaign import folders, page, report
     from patchwave.dashboard import queries
 
     run = _run_id(dag_id, dag_run_id)
@@ -154,6 +154,9 @@ def file(name: str, dag_id: str, dag_run_id: str, ledger: Annotated[Any, Depends
         "report.json": ("report", lambda content: JSONResponse(content)),
         "hosts.csv": ("report", lambda content: Response(report.to_csv(content), media_type="text/csv; charset=utf-8")),
         "plan.md": ("plan.md", lambda content: PlainTextResponse(content)),
+        "plan.html": ("plan.md", lambda content: HTMLResponse(page.to_html(content, title=queries.plan_title(ledger, run)))),
+        "plan.json": ("plan", lambda _: JSONResponse(queries.plan_file(ledger, run))),
+        "lockfile.json": (report.LOCKFILE, lambda content: JSONResponse(content)),
     }
     if name not in makers:
         raise HTTPException(404, f"There is no file {name}; there are {', '.join(makers)}.")
@@ -227,7 +230,7 @@ def api_part(dag_id: str, dag_run_id: str, part: str, ledger: Annotated[Any, Dep
         case "journal":
             content = ledger.journal(run)
         case _:
-            content = queries.document(ledger, run, part)
+            content = queries.plan_in_force(ledger, run) if part == "plan" else queries.document(ledger, run, part)
             if content is None:
                 raise HTTPException(404, f"This run has no {part} yet.")
     return _json(content)

@@ -16,11 +16,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from patchwave.campaign import definition, evidence
+from patchwave.campaign import calls, definition, evidence, page
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Decision
 from patchwave.campaign.errors import InvalidFile
-from patchwave.campaign.report import CLASSES, NOT_STARTED, UNFINISHED
+from patchwave.campaign.report import CLASSES, LOCKFILE, NOT_STARTED, UNFINISHED
 from patchwave.campaign.rollout import ERRORS, IN_FLIGHT, TERMINAL, HostRow
 from patchwave.campaign.values import RunId
 from patchwave.ledger.changes import EXPLAINED
@@ -124,6 +124,7 @@ class RunView:
     journal_length: int
     headline: str
     has_report: bool
+    has_lockfile: bool
 
 
 def halts(ledger: Ledger, run: RunId) -> list[dict[str, Any]]:
@@ -151,7 +152,7 @@ def of_run(ledger: Ledger, run: RunId, *, stage: str = "", task: str = "", campa
     """
     found = known(ledger, run)
     documents = ledger.documents(run)
-    plan = _plan(ledger, run) or {}
+    plan = plan_in_force(ledger, run) or {}
     plan_text = _document(ledger, run, "plan.md")
     hosts = hosts_of(ledger, run, plan=plan)
     stages = _stages(ledger.stages(run), hosts, plan)
@@ -178,6 +179,7 @@ def of_run(ledger: Ledger, run: RunId, *, stage: str = "", task: str = "", campa
         journal_length=len(journal),
         headline=str(report.get("headline") or "") if isinstance(report, Mapping) else "",
         has_report=isinstance(report, Mapping),
+        has_lockfile=LOCKFILE in documents,
     )
 
 
@@ -208,6 +210,16 @@ def document(ledger: Ledger, run: RunId, name: str) -> Any:
     return _document(ledger, run, name)
 
 
+def plan_title(ledger: Ledger, run: RunId) -> str:
+    """Title of the plan's page."""
+    return f"Plan of {ledger.run(run).campaign}"
+
+
+def plan_file(ledger: Ledger, run: RunId) -> dict[str, Any]:
+    """The plan for programs, with every stage as a gate has changed it last; of a dry run with what a run would call."""
+    return page.to_json(plan_in_force(ledger, run), run=run, calls=_document(ledger, run, calls.DOCUMENT))
+
+
 def _document(ledger: Ledger, run: RunId, name: str) -> Any:
     try:
         return ledger.document(run, name)
@@ -221,7 +233,7 @@ def _document(ledger: Ledger, run: RunId, name: str) -> Any:
 def hosts_of(ledger: Ledger, run: RunId, *, plan: Mapping[str, Any] | None = None) -> tuple[HostView, ...]:
     """Every host of the run, once: those of the plan, and late joiners that only the ledger's rows know."""
     rows = {str(row.host): row for row in ledger.hosts(run)}
-    planned = _planned(plan if plan is not None else _plan(ledger, run))
+    planned = _planned(plan if plan is not None else plan_in_force(ledger, run) or {})
     late: dict[str, tuple[str, Mapping[str, Any]]] = {
         host: (str(row.stage), {}) for host, row in rows.items() if host not in planned
     }
@@ -294,10 +306,10 @@ def _stage_of(task: str, stages: Sequence[str]) -> str:
     return next((one for one in stages if one == group or task.endswith(f"_{one}")), "")
 
 
-def _plan(ledger: Ledger, run: RunId) -> Any:
-    """With every stage as a gate has changed it last."""
+def plan_in_force(ledger: Ledger, run: RunId) -> Any:
+    """With every stage as a gate has changed it last; None before there is one."""
     names = plans.plan_names(ledger.documents(run))
-    return _document(ledger, run, names[-1]) if names else {}
+    return _document(ledger, run, names[-1]) if names else None
 
 
 def _decisions(decisions: Sequence[Decision], digests: Collection[str]) -> tuple[DecisionView, ...]:

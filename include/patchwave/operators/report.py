@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from patchwave.campaign import calls, evidence, lockfile, page, report
 from patchwave.campaign import plan as plans
 from patchwave.campaign.definition import Event
-from patchwave.campaign.errors import InvalidFile, Permanent
+from patchwave.campaign.errors import InvalidFile
 from patchwave.campaign.folders import run_folder
 from patchwave.campaign.plan import Plan
 from patchwave.ledger.store import RunOutcome, StageState
@@ -32,10 +32,6 @@ DOCUMENTS = (
 )  # fmt: skip
 RUNS_VARIABLE = "PATCHWAVE_RUNS_DIR"
 LAST = frozenset({"report", "outcome"})
-
-
-class RunFailed(Permanent):
-    """The run did not do what its plan says."""
 
 
 def runs_root() -> Path:
@@ -143,10 +139,10 @@ class ReportOperator(CampaignOperator):
     def _plan_files(self, work: Work, made: report.Report) -> dict[str, str]:
         """The plan for people, as a page that can be sent, and for programs; of a dry run with what a run would call."""
         text = str(work.ledger.document(work.run_id, "plan.md"))
-        plan = _plans(work).get(PLAN)
-        content = {"run": work.run_id, "digest": made.plan_digest, "plan": plan}
+        would_call = None
         if calls.DOCUMENT in work.ledger.documents(work.run_id):
-            content["calls"] = work.ledger.document(work.run_id, calls.DOCUMENT)
+            would_call = work.ledger.document(work.run_id, calls.DOCUMENT)
+        content = page.to_json(_plans(work)[PLAN], run=work.run_id, calls=would_call)
         return {
             "plan.md": text,
             "plan.html": page.to_html(text, title=f"Plan of {made.campaign}"),
