@@ -147,7 +147,9 @@ class Fault(BaseModel):
     zone: str | None = Field(None, description="of zone_lost, e.g. eu-central-1b")
     group: str | None = Field(None, description="of group_*: name of the Auto Scaling group")
     number: Annotated[int, Field(ge=1)] = Field(1, description="of group_*: how many instances")
-    advisory: str | None = Field(None, description="of update_withdrawn, e.g. ALAS2023-2024-766")
+    advisory: str | None = Field(
+        None, description="of update_withdrawn, e.g. ALAS2023-2024-766; with an account or region only there"
+    )
     alarm: str | None = Field(None, description="of alarm_fires: its name")
     id: int | None = Field(None, description="given by awsim")
     struck: int = Field(0, description="counted by awsim")

@@ -86,7 +86,7 @@ def approved_level(world: "World", host: Host, package: str, run: Run) -> tuple[
     seen = host.sees_until()
     for update in reversed(host.platform.packages[package].updates):
         released = world.released(update)
-        if released > run.approved_at or update.advisory in world.withdrawn or update.released >= seen:
+        if released > run.approved_at or world.withdrawn(update, host) or update.released >= seen:
             continue
         level = run.baseline.approval(update, host.platform, released=released, at=run.approved_at)
         if level is not None:
@@ -110,7 +110,7 @@ def _wanted_level(world: "World", host: Host, package: str, run: Run) -> int:
     What the repositories do not have (any more) is no candidate: the run installs the rest, and calls itself a success.
     """
     for update in reversed(host.platform.packages[package].updates):
-        if world.available(update) and update.released < host.sees_until() and _listed(update, run.wanted or ()):
+        if world.available(update, host) and update.released < host.sees_until() and _listed(update, run.wanted or ()):
             return update.level
     return 0
 

@@ -52,8 +52,8 @@ class World:
         self.journal = Journal()
         self.faults = Faults(self.random, lambda: self.agenda.now)
         self.throttles = Throttles(virtual=lambda: self.agenda.now, real=clock.real_now)
-        self.withdrawn: dict[str, float] = {}
-        """Advisory -> since when its updates are gone from the repositories."""
+        self._withdrawn: set[tuple[str, str | None, str | None]] = set()
+        """Advisories whose updates are gone from the repositories, with the account and region where; None: everywhere."""
         self.cells: dict[Cell, dict[str, Host]] = {}
         self.networks: dict[Cell, estate.Network] = {}
         self.default_account = file.accounts[0].id if file else estate.DEFAULT_ACCOUNT_ID
@@ -124,10 +124,17 @@ class World:
         appears = self.file.catalogue.appears.get(update.advisory) if self.file else None
         return self.clock.base + appears if appears is not None else update.released + self._shift
 
-    def available(self, update: Update) -> bool:
-        """Whether the repositories have the update now: it has appeared and was not withdrawn."""
-        gone = self.withdrawn.get(update.advisory)
-        return self.released(update) <= self.now and (gone is None or self.now < gone)
+    def withdrawn(self, update: Update, host: Host) -> bool:
+        """Whether the repositories of a host do not have the update any more."""
+        return bool(self._withdrawn) and any(
+            (update.advisory, account, region) in self._withdrawn
+            for account in (None, host.account)
+            for region in (None, host.region)
+        )
+
+    def available(self, update: Update, host: Host) -> bool:
+        """Whether the repositories of a host have the update now: it has appeared and was not withdrawn."""
+        return self.released(update) <= self.now and not self.withdrawn(update, host)
 
     def last_inventory(self, host: Host, now: float) -> float | None:
         """When the host's software inventory last reached Inspector by `now`; None if it never did.
@@ -352,10 +359,10 @@ class World:
             for callback in subscribed:
                 callback(fault)
         elif fault.kind is Kind.UPDATE_WITHDRAWN and fault.advisory:
-            self.withdrawn[fault.advisory] = self.now
+            gone = (fault.advisory, fault.account, fault.region)
+            self._withdrawn.add(gone)
             if fault.lasts is not None:
-                advisory = fault.advisory
-                self.at(self.now + fault.lasts, call(self._offered_again, advisory))
+                self.at(self.now + fault.lasts, call(self._withdrawn.discard, gone))
         elif fault.kind is Kind.ALARM_FIRES:
             for account, region in self._cells_of(fault):
                 estate.set_alarm(account, region, fault.alarm or "", "ALARM")
@@ -366,9 +373,6 @@ class World:
         else:
             for host in self.faults.among(fault, self.all_hosts()):
                 self._befall(fault, host)
-
-    def _offered_again(self, advisory: str) -> None:
-        self.withdrawn.pop(advisory, None)
 
     def _cells_of(self, fault: Fault) -> list[Cell]:
         return [

@@ -26,13 +26,15 @@ def client(run: FollowedRun, service: str) -> Any:
 
 
 def withdraw(run: FollowedRun, advisory: str) -> None:
-    """Nobody is offered that update."""
-    run.stage.stack.awsim.post("/faults", {"kind": "update_withdrawn", "advisory": advisory})
+    """None of the journey's hosts is offered that update."""
+    run.stage.stack.awsim.post("/faults", {"kind": "update_withdrawn", "advisory": advisory, "region": run.region})
 
 
 def come_out(run: FollowedRun, advisory: str) -> None:
     """What was withdrawn is in the repositories again a second later."""
-    run.stage.stack.awsim.post("/faults", {"kind": "update_withdrawn", "advisory": advisory, "lasts": 1})
+    run.stage.stack.awsim.post(
+        "/faults", {"kind": "update_withdrawn", "advisory": advisory, "region": run.region, "lasts": 1}
+    )  # fmt: skip
 
 
 def installs(run: FollowedRun, stage: str) -> list[Any]:

@@ -223,12 +223,12 @@ def test_an_update_that_was_withdrawn_fails_the_hosts_by_name(campaign: Campaign
     assert set(campaign.prod.states.values()) == {HostState.FAILED}
     assert all(campaign.aws.patch_state(host)["MissingCount"] == 0 for host in campaign.prod.hosts)
     rows = campaign.prod.ledger.hosts(RUN, STAGE)
-    dispatches = campaign.prod.ledger.dispatches(RUN, STAGE)
-    found = promotion.differences(campaign.prod.gateway, lockfile, rows, dispatches)
-    assert {one.host for one in found} == set(campaign.prod.hosts)
-    for one in found:
-        assert str(one).startswith(f"{one.host}: expat.x86_64 is 0:2.5.0")
-        assert "the lockfile says 0:2.6.3-1.amzn2023.0.1; it was not installed: it failed, was withdrawn" in str(one)
+    halt = campaign.compared(lockfile)
+    assert halt is not None
+    assert set(halt.hosts) == set(campaign.prod.hosts)
+    for row in rows:
+        assert f"{row.name}: expat.x86_64 is 0:2.5.0" in halt.reason
+    assert "the lockfile says 0:2.6.3-1.amzn2023.0.1; it was not installed: it failed, was withdrawn" in halt.reason
 
 
 def test_a_newer_version_than_dev_had_halts_the_stage_and_names_host_and_package(campaign: Campaign) -> None:
@@ -402,10 +402,34 @@ def test_a_withdrawn_update_is_the_reason_of_the_host(campaign: Campaign) -> Non
     """By package and both versions."""
     lockfile = campaign.patch_dev()
     campaign.aws.control("faults", {"kind": "update_withdrawn", "advisory": "ALAS2023-2024-729"})
-    campaign.prod.to_the_end(wired(campaign, lockfile))
+    halt = campaign.prod.to_the_end(wired(campaign, lockfile))
+    assert isinstance(halt, Halt)
+    assert (halt.rule, set(halt.hosts)) == ("lockfile", set(campaign.prod.hosts))
     for row in campaign.prod.ledger.hosts(RUN, STAGE):
         assert row.state is HostState.FAILED
         assert "1 missing (expat.x86_64 is 0:2.5.0-1.amzn2023.0.4, the lockfile says 0:2.6.3-1.amzn2023.0.1)" in row.reason
+
+
+def test_a_withdrawn_update_is_named_where_the_error_budget_ends_the_stage(campaign: Campaign) -> None:
+    """Both rules stop it; what to do about it only one of them says."""
+    lockfile = campaign.patch_dev()
+    campaign.aws.control("faults", {"kind": "update_withdrawn", "advisory": "ALAS2023-2024-729"})
+    executor = wired(campaign, lockfile)
+    halt = campaign.prod.to_the_end(replace(executor, rules=replace(executor.rules, error_budget=0)))
+    assert isinstance(halt, Halt)
+    assert halt.rule == "lockfile"
+    assert "expat.x86_64 is 0:2.5.0-1.amzn2023.0.4, the lockfile says 0:2.6.3-1.amzn2023.0.1" in halt.reason
+    assert "Besides, error budget: 2 hosts failed" in halt.reason
+
+
+def test_an_install_that_failed_by_itself_is_what_the_error_budget_pays(campaign: Campaign) -> None:
+    """No drift: the repositories have it all, and the stage is done with a failed host."""
+    lockfile = campaign.patch_dev()
+    broken = campaign.prod.hosts[0]
+    campaign.aws.control("faults", {"kind": "install_fails", "host": broken})
+    assert isinstance(campaign.prod.to_the_end(wired(campaign, lockfile)), Done)
+    assert campaign.prod.states[broken] is HostState.FAILED
+    assert campaign.prod.ledger.document(RUN, f"compared:{STAGE}")["hosts"] == {campaign.prod.hosts[1]: []}
 
 
 def test_the_executor_touches_nobody_without_a_bucket(campaign: Campaign) -> None:

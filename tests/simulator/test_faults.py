@@ -267,6 +267,19 @@ def test_an_update_that_is_withdrawn_is_missing_nowhere_any_more(start):
     assert aws.patch_state(later)["MissingCount"] == 0
 
 
+@pytest.mark.parametrize(
+    ("where", "gone"), [({"region": "us-east-1"}, False), ({"region": "eu-central-1"}, True), ({"account": "111111111111"}, True)]
+)
+def test_an_update_may_be_withdrawn_in_one_region_only(start, where, gone):
+    """Amazon Linux has a repository in each; the others offer it as before."""
+    aws = start(FEW)
+    host = aws.hosts("web")[0]
+    aws.control("faults", {"kind": "update_withdrawn", "advisory": "ALAS2023-2024-729", **where})
+    aws.patch(host, operation="Scan")
+    aws.advance(100)
+    assert any(row["KBId"] == "expat.x86_64" for row in aws.patches(host, "Missing")) is not gone
+
+
 def test_a_late_inspector_keeps_its_findings_longer(aws):
     """The inventory of now is known to it hours later."""
     host = aws.hosts("web")[0]

@@ -263,6 +263,19 @@ def test_a_listed_update_that_was_withdrawn_is_no_failure(start):
     assert row["Title"] == ""
 
 
+def test_the_build_that_replaced_a_listed_one_is_no_substitute_for_it(start):
+    """The baseline gets the next build of the package; the list, which names the one before, nothing."""
+    aws = start(FEW)
+    by_baseline, by_list = aws.hosts("web")[:2]
+    listed = lay_down(aws, "replaced", ("kernel.x86_64", f"kernel.x86_64:{KERNELS[0]}"))
+    aws.control("faults", {"kind": "update_withdrawn", "advisory": "ALAS2023-2024-766"})
+    aws.patch(by_baseline)
+    aws.patch(by_list, Parameters={"InstallOverrideList": [listed]})
+    aws.advance(900)
+    assert installed_by(aws, by_baseline)["kernel"] == KERNELS[1]
+    assert installed_by(aws, by_list) == {}
+
+
 WELL = FEW.replace("      - {host: 4, install_fails: {exit_code: 1, times: 1}}\n", "")
 
 

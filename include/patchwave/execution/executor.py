@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_never
 
@@ -206,9 +206,17 @@ class StageExecutor:
         return answer
 
     def _compared(self, decision: Wait | Halt | Done) -> Wait | Halt | Done:
-        """A stage that is done is halted all the same if a host has not what the lockfile says."""
-        drift = self.promotion.halt(self._rows()) if self.promotion is not None and isinstance(decision, Done) else None
-        return drift or decision
+        """A stage that ends, whatever else ends it, is halted by name if a host has not what the lockfile says."""
+        if self.promotion is None or isinstance(decision, Wait):
+            return decision
+        drift = self.promotion.halt(self._rows())
+        if drift is None or isinstance(decision, Done):
+            return drift or decision
+        return replace(
+            drift,
+            reason=f"{drift.reason}. Besides, {decision.rule}: {decision.reason}",
+            hosts=tuple(dict.fromkeys((*drift.hosts, *decision.hosts))),
+        )
 
     def stop(self, *, looks: int, pause: Callable[[], None]) -> Stopped:
         """Cancel every command in flight, and look until AWS says of each of its hosts how far it came.

@@ -21,8 +21,8 @@ from patchwave.aws.gateway import Gateway
 from patchwave.campaign import lockfile as lockfiles
 from patchwave.campaign.errors import InvalidRequest
 from patchwave.campaign.findings import Finding
-from patchwave.campaign.lockfile import Difference, HostPatches, Lockfile, Origin, PatchRow
-from patchwave.campaign.rollout import DispatchRow, Halt, HostRow, HostState, Move, PatchState, StepKind
+from patchwave.campaign.lockfile import HostPatches, Lockfile, Origin, PatchRow
+from patchwave.campaign.rollout import DispatchRow, Halt, HostRow, HostState, Move, Outcome, PatchState, StepKind
 from patchwave.campaign.values import Cell, HostId, RunId, StageName
 from patchwave.ledger.store import Lease, Ledger, RunOutcome
 
@@ -34,7 +34,7 @@ UNKNOWN_PLATFORM = "unknown"
 """What a host's platform is called while Systems Manager does not know the host (`aws.inventory`)."""
 SOURCES = frozenset({HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.PENDING_REBOOT})
 """Hosts of Dev whose patches are promoted (what failed there is the last thing that Prod should have), and hosts of later stages
-that are compared with them."""
+that are compared with them; those on which an Install succeeded in vain are, too."""
 RULE = "lockfile"
 """The rule of a halt for drift."""
 PATIENCE = timedelta(minutes=50)
@@ -263,12 +263,14 @@ class Promotion:
         return f"compared:{self.lease.stage}"
 
     def halt(self, rows: Sequence[HostRow]) -> Halt | None:
-        """Before a stage is called done: every host that was or needed not be patched is compared with the lockfile.
+        """Before a stage ends: every host that was or needed not be patched is compared with the lockfile, and every one that
+        lacks something of it though AWS calls its Install a success.
 
         What was found is stored; who was as locked is not read again by a later try, who drifted is.
         """
         known = self._known()
-        compared = [row for row in rows if row.state in SOURCES and self.lockfile.on(row.platform) is not None]
+        settled = [row for row in rows if self.lockfile.on(row.platform) is not None]
+        compared = [row for row in settled if row.state in SOURCES] + self._in_vain(settled)
         open_ones = [row for row in compared if known.get(row.host) != []]
         installs = _installs(self.ledger.dispatches(self.lease.run, self.lease.stage))
         began = self.ledger.stage(self.lease.run, self.lease.stage).began_at
@@ -292,6 +294,24 @@ class Promotion:
             "withdrawn needs a run that begins with Dev",
         )
 
+    def _in_vain(self, rows: Sequence[HostRow]) -> list[HostRow]:
+        """Hosts that lack patches after an Install that succeeded: the repositories had not all that the list names.
+
+        No error budget pays for that. An Install that failed by itself is what the budget is for.
+        """
+        failed = [row for row in rows if row.state is HostState.FAILED and row.missing_after]
+        last: dict[HostId, DispatchRow] = {}
+        if failed:
+            for one in _by_age(self.ledger.dispatches(self.lease.run, self.lease.stage), StepKind.INSTALL):
+                last.update(dict.fromkeys(one.hosts, one))
+        good = {
+            (found.token, found.host)
+            for one in {last[row.host].token: last[row.host] for row in failed if row.host in last}.values()
+            for found in self.gateway.invocations(one.cell, str(one.command), one.token)
+            if found.outcome is Outcome.SUCCEEDED
+        }
+        return [row for row in failed if row.host in last and (last[row.host].token, row.host) in good]
+
     def _said(self, row: HostRow, host: HostPatches | None, began: datetime | None) -> list[str]:
         if host is None:
             return [f"{row.name} ({row.host}): Systems Manager has no patch report of it any more"]
@@ -307,24 +327,6 @@ class Promotion:
         return {HostId(host): list(said) for host, said in data["hosts"].items()}
 
 
-def differences(
-    gateway: Gateway,
-    lockfile: Lockfile,
-    rows: Sequence[HostRow],
-    dispatches: Iterable[DispatchRow],
-    *,
-    since: datetime | None = None,
-) -> tuple[Difference, ...]:
-    """Every difference of these hosts, for a report: also those that fail no stage."""
-    read = _read(gateway, rows, _installs(dispatches), locked=lockfile, since=since)
-    found: list[Difference] = []
-    for row in rows:
-        host, locked = read.get(row.host), lockfile.on(row.platform)
-        if host is not None and locked is not None:
-            found += lockfiles.compare(locked, host, since=since)
-    return tuple(found)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Install:
     """When a host's last Install was taken by AWS, and by when it was over."""
@@ -335,17 +337,22 @@ class _Install:
 
 def _installs(dispatches: Iterable[DispatchRow]) -> dict[HostId, _Install]:
     """By host. The Scan after is sent when the Install is over, so whichever is known to be earlier counts."""
-    sent = [one for one in dispatches if one.command is not None]
+    dispatches = list(dispatches)
     verified: dict[HostId, datetime] = {}
-    for one in sent:
-        if one.step is StepKind.VERIFY and one.requested_at is not None:
+    for one in dispatches:
+        if one.step is StepKind.VERIFY and one.command is not None and one.requested_at is not None:
             verified.update(dict.fromkeys(one.hosts, one.requested_at))
     installs: dict[HostId, _Install] = {}
-    for one in sorted((one for one in sent if one.step is StepKind.INSTALL), key=lambda one: one.intended_at):
+    for one in _by_age(dispatches, StepKind.INSTALL):
         for host in one.hosts:
             ends = [end for end in (one.ended_at, verified.get(host)) if end is not None]
             installs[host] = _Install(began=one.requested_at, ended=min(ends, default=None))
     return installs
+
+
+def _by_age(dispatches: Iterable[DispatchRow], step: StepKind) -> list[DispatchRow]:
+    """Those of a step that AWS has, oldest first."""
+    return sorted((one for one in dispatches if one.step is step and one.command is not None), key=lambda one: one.intended_at)
 
 
 def _read(
