@@ -41,7 +41,8 @@ DEFAULTS = {
 
 def params(campaign: Campaign) -> dict[str, Param]:
     """The trigger form."""
-    return {
+    names = [stage.name for stage in campaign.stages]
+    form = {
         "dry_run": Param(
             True,
             type="boolean",
@@ -51,8 +52,8 @@ def params(campaign: Campaign) -> dict[str, Param]:
         "stages": Param(
             None,
             type=["null", "array"],
-            items={"type": "string", "enum": [stage.name for stage in campaign.stages]},
-            examples=[stage.name for stage in campaign.stages],
+            items={"type": "string", "enum": names},
+            examples=names,
             title="Stages",
             description_md="Stages to patch, in the campaign's order. Nothing chosen means all of them.",
             section="Restrict the run",
@@ -69,9 +70,34 @@ def params(campaign: Campaign) -> dict[str, Param]:
         "vulnerabilities": Param(
             None,
             type=["null", "array"],
-            items={"type": "string", "pattern": "^(CVE-[0-9]{4}-[0-9]{4,}|ALAS[0-9A-Za-z.-]+|USN-[0-9-]+)$"},
+            items={"type": "string", "pattern": definition.VULNERABILITY_ID},
             title="CVE ids",
             description_md="Only hosts with one of these findings are patched, one id a line, e.g. `CVE-2026-12345`.",
+            section="Restrict the run",
+        ),
+    }
+    return form | emergency_params(campaign.canary.name, names) if campaign.canary else form
+
+
+def emergency_params(canary: str, names: list[str]) -> dict[str, Param]:
+    """What the trigger form of an emergency asks otherwise."""
+    return {
+        "vulnerabilities": Param(
+            type="array",
+            minItems=1,
+            items={"type": "string", "pattern": definition.VULNERABILITY_ID},
+            title="CVE ids",
+            description_md="**Compulsory.** Only hosts with one of these findings are patched, one id a line, e.g. "
+            "`CVE-2026-12345`.",
+        ),
+        "stages": Param(
+            None,
+            type=["null", "array"],
+            items={"type": "string", "enum": names},
+            contains={"const": canary},
+            examples=names,
+            title="Stages",
+            description_md=f"Nothing chosen means all of them. `{canary}`, the canary, cannot be left out.",
             section="Restrict the run",
         ),
     }

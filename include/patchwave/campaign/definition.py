@@ -26,11 +26,13 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    SerializerFunctionWrapHandler,
     StrictBool,
     StrictInt,
     StrictStr,
     WithJsonSchema,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -42,6 +44,9 @@ from patchwave.campaign.windows import Closure, Window
 
 PATCH_GROUP_KEYS = ("PatchGroup", "Patch Group")
 """AWS's two spellings of the tag: the second cannot be used where tags are readable from the instance metadata."""
+
+VULNERABILITY_ID = "^(CVE-[0-9]{4}-[0-9]{4,}|ALAS[0-9A-Za-z.-]+|USN-[0-9-]+)$"
+"""What Inspector calls vulnerabilities of operating systems by; the trigger form takes nothing else."""
 
 LONGEST = timedelta(days=366)
 UNITS = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
@@ -968,6 +973,26 @@ class Promotion(Part):
     )] = Source.LOCKFILE  # fmt: skip
 
 
+class Start(StrEnum):
+    """Who starts an emergency campaign when its watcher has found something urgent."""
+
+    ASK = "ask"  # one of those who may approve a stage of it
+    AT_ONCE = "at_once"  # nobody: the watcher does
+
+
+class Emergency(Part):
+    """Makes it an emergency campaign: it is started for the CVE ids that somebody names, and patches only hosts that have them.
+
+    Its first stage is the canary, which no run leaves out; every later stage is asked about; stages soak as long as the
+    policy's `emergency` says, if that is shorter. `NAME_watch` looks every hour for findings that must be gone soon.
+    """
+
+    start: Annotated[Start, Field(
+        description="What the watcher does about an urgent finding: `ask` those who may approve a stage, or start the campaign "
+        "`at_once`. Default: ask; the canary is patched without a further question.",
+    )] = Start.ASK  # fmt: skip
+
+
 class Campaign(FilePart):
     """One campaign file; it becomes one DAG."""
 
@@ -1020,6 +1045,11 @@ class Campaign(FilePart):
         description="Who is told about what. Default: nobody; the UI shows everything.",
     )] = ()  # fmt: skip
 
+    emergency: Annotated[Emergency | None, Field(
+        description="Makes it an emergency campaign, which has no schedule and at least two stages; `{}` will do. Default: it "
+        "is none.",
+        examples=[{"start": "ask"}],
+    )] = None  # fmt: skip
     roles: Annotated[
         Mapping[Slug, Annotated[tuple[Login, ...], AfterValidator(_named), AfterValidator(_unique)]],
         Field(
@@ -1045,6 +1075,13 @@ class Campaign(FilePart):
             resolved.append(stage)
         return resolved
 
+    @model_serializer(mode="wrap")
+    def _as_before_without_emergency(self, made: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = made(self)  # a campaign of earlier versions keeps its digest
+        if self.emergency is None:
+            content.pop("emergency", None)
+        return content
+
     @model_validator(mode="after")
     def _stages_fit_together(self) -> Self:
         found = [
@@ -1053,6 +1090,7 @@ class Campaign(FilePart):
             *self._remediated_wrongly(),
             *self._approved_wrongly(),
             *self._closed_wrongly(),
+            *self._no_emergency(),
         ]
         if found:
             raise Misfit(found)
@@ -1121,6 +1159,30 @@ class Campaign(FilePart):
             if stage.approval.required and people and not strangers and stage.approval.quorum > len(people):
                 yield Misplacement(loc=(*loc, "quorum"), message=f"found {stage.approval.quorum}, and {len(people)} may answer "
                                    f"({', '.join(people)}); allowed is at most {len(people)}")  # fmt: skip
+
+    def _no_emergency(self) -> Iterator[Misplacement]:
+        if self.emergency is None:
+            return
+        if self.schedule is not None:
+            yield Misplacement(loc=("schedule",), message="says when an emergency is to begin; allowed is none: people start it, "
+                               "or its watcher does")  # fmt: skip
+        if len(self.stages) < 2:
+            yield Misplacement(loc=("stages",), message="found 1 stage; allowed are at least two in an emergency campaign, the "
+                               "first of them its canary")  # fmt: skip
+        for number, stage in enumerate(self.stages[1:], 1):
+            if not stage.approval.required:
+                yield Misplacement(loc=("stages", number, "approval", "required"), message="found false; allowed is true behind "
+                                   "the canary of an emergency campaign")  # fmt: skip
+
+    @property
+    def canary(self) -> Stage | None:
+        """The stage that no run may leave out; None where it is no emergency campaign."""
+        return self.stages[0] if self.emergency is not None else None
+
+    @property
+    def starters(self) -> tuple[str, ...]:
+        """Login names of those who may let the watcher start an emergency: whoever may approve a stage of it."""
+        return tuple(dict.fromkeys(name for stage in self.stages if stage.approval.required for name in self.approvers(stage)))
 
     def approvers(self, stage: Stage) -> tuple[str, ...]:
         """Login names of those who may answer for a stage, the people of its roles after those it names."""

@@ -174,7 +174,8 @@ def _sentences(one: StageForecast, names: Mapping[HostId, str]) -> list[str]:
     if one.span is not None and one.starts is not None and one.waits:
         until = f"closes at {windows.shown(one.span.closes, zone)}"
         told.append(
-            f"{one.stage}: it waits {_long(one.waits)} for the opening of {windows.shown(one.span.opens, zone)}, which {until}."
+            f"{one.stage}: it waits {in_words(one.waits)} for the opening of {windows.shown(one.span.opens, zone)}, "
+            f"which {until}."
         )
     if one.approve_by is not None:
         told.append(f"{one.stage}: an approval until {windows.shown(one.approve_by, zone)} costs none of this opening.")
@@ -196,12 +197,12 @@ def _when(one: StageForecast, zone: ZoneInfo) -> str:
         return f"{one.stage}: not known when it begins."
     if len(one.misfits) == one.hosts:
         return f"{one.stage}: begins at {windows.shown(one.starts, zone)}, and no host fits into its window."
-    ends = f"ends by {windows.shown(one.ends, zone)} ({_long(one.ends - one.starts)})"
+    ends = f"ends by {windows.shown(one.ends, zone)} ({in_words(one.ends - one.starts)})"
     soaks = f", and has soaked at {windows.shown(one.soaked, zone)}" if one.soaked > one.ends else ""
     return f"{one.stage}: begins at {windows.shown(one.starts, zone)}, {ends}{soaks}."
 
 
-def _long(value: timedelta) -> str:
+def in_words(value: timedelta) -> str:
     """``2 days 3 hours``: the two largest units, rounded up to minutes."""
     whole = -(-value // timedelta(minutes=1))
     parts = [(whole // 1440, "day"), (whole // 60 % 24, "hour"), (whole % 60, "minute")]

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 from patchwave.campaign import evidence, fleet, lasting, lockfile, rollout, waves
 from patchwave.campaign.definition import Campaign, Source, Stage, written_duration, written_share
 from patchwave.campaign.fleet import Group, Host, Readiness
-from patchwave.campaign.policy import Track
+from patchwave.campaign.policy import Emergency, Track
 from patchwave.campaign.rollout import StageRules, StepKind
 from patchwave.campaign.severity import Assessment, Triage
 from patchwave.campaign.values import Cell, Count, HostId, RunId, Share, StageName
@@ -232,6 +232,7 @@ def build(
     reboot: bool = True,
     groups: Iterable[Group] = (),
     expected: Mapping[str, Mapping[StepKind, timedelta]] | None = None,
+    emergency: Emergency | None = None,
 ) -> Plan:
     """The plan of one run.
 
@@ -241,6 +242,7 @@ def build(
         groups: the Auto Scaling and target groups that the hosts are in, as AWS has them; of a group that is not here
             nothing is known beyond `hosts`.
         expected: how long steps take, by platform, as far as earlier runs have told.
+        emergency: what the policy says of emergencies; counts for emergency campaigns only.
 
     Raises:
         AmbiguousStage: a host's tags put it into two stages.
@@ -265,6 +267,8 @@ def build(
         for stage in campaign.stages
         if _is_chosen(stage, restriction)
     )
+    if campaign.emergency is not None and emergency is not None:
+        planned = tuple(_soaking_less(stage, emergency.soak, policy=campaign.policy) for stage in planned)
     return Plan(
         run=run,
         campaign=campaign.name,
@@ -285,6 +289,28 @@ def build(
         reboot=reboot,
         cells=campaign.cells,
         expected={platform: dict(its) for platform, its in (expected or {}).items()},
+    )
+
+
+def _soaking_less(stage: StagePlan, soak: timedelta, *, policy: str) -> StagePlan:
+    if soak >= stage.soak:
+        return stage
+    remark = f"Soak: {_duration(soak)} instead of {_duration(stage.soak)}, for this is an emergency (policy {policy})."
+    return replace(stage, soak=soak, remarks=(*stage.remarks, remark))
+
+
+def without_canary(campaign: Campaign, plan: Plan) -> str:
+    """Why this plan of an emergency must not be carried out: nothing would be tried before the other stages. Empty if it may."""
+    canary = campaign.canary
+    if canary is None or not plan.hosts:
+        return ""
+    its = next((one.hosts for one in plan.stages if one.name == canary.name), ())
+    if any(not host.note for host in its):
+        return ""
+    lacks = "none of its hosts can be reached now" if its else "it has no host with one of these CVE ids"
+    return (
+        f"stage {canary.name} is the canary, and {lacks}, so nothing would be tried before the other stages; let the stage "
+        f"select a host that has them ({canary.select}), or use a campaign that is no emergency"
     )
 
 
@@ -645,6 +671,7 @@ def markdown(
     forecast: Sequence[str] = (),
     calls: str = "",
     baselines: Sequence[str] = (),
+    clocks: Sequence[str] = (),
 ) -> str:
     """The plan as a person judges it: how many hosts, in which order, what for, what is excluded and why, how long.
 
@@ -655,6 +682,7 @@ def markdown(
         forecast: sentences of `forecast.sentences`: when each stage begins and ends, what it waits for, and who will not fit.
         calls: section of `calls.markdown`: what a run would call, for a dry run.
         baselines: how the accounts' patch baselines differ from what the policy wants, in sentences; none: nobody has looked.
+        clocks: sentences of `emergency.sentences`: how long is left for the vulnerabilities that the run is about.
     """
     lines = [f"# Plan of {plan.campaign}", ""]
     if notice:
@@ -668,6 +696,7 @@ def markdown(
             f"({stage.concurrency}), stops after {stage.error_budget} errors, expected to take {_duration(stage.forecast)}.",
             "",
         ]
+    lines += [f"- **Deadline clock:** {_cell_text(sentence)}" for sentence in clocks]
     lines += [
         f"- **What for:** {_counts(plan.severities)} active findings",
         f"- **Hosts:** {len(plan.hosts)} in {len(plan.stages)} stages, {len(plan.exclusions)} excluded",

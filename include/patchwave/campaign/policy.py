@@ -164,6 +164,19 @@ def _any_of(patterns: Any) -> re.Pattern[str]:
     return re.compile("|".join(fnmatch.translate(pattern) for pattern in patterns) or "(?!)")
 
 
+class Emergency(Part):
+    """What is urgent enough for an emergency campaign, and how long its stages soak."""
+
+    due_within: Annotated[Timeout, Field(
+        description="The longest time that `deadlines` gives to a finding which the watcher calls urgent. Default 3d: the "
+        "shortest of CISA BOD 26-04.",
+    )] = timedelta(days=3)  # fmt: skip
+    soak: Annotated[Timeout, Field(
+        description="How long a patched stage is watched in an emergency before the next one; a stage that soaks shorter by its "
+        "campaign file keeps that. Default 15m: services have started, and a deadline of days is not spent on watching.",
+    )] = timedelta(minutes=15)  # fmt: skip
+
+
 class Policy(FilePart):
     """One policy file."""
 
@@ -188,13 +201,26 @@ class Policy(FilePart):
         "they say something else. Nothing is changed there by it. Default: none, and nobody looks.",
     )] = ()  # fmt: skip
 
+    emergency: Annotated[Emergency | None, Field(
+        description="For emergency campaigns of this policy: what is urgent, and how long stages soak then. Default: what is "
+        "within 3d, and 15m.",
+        examples=[{"due_within": "3d", "soak": "15m"}],
+    )] = None  # fmt: skip
+
     @model_serializer(mode="wrap")
-    def _as_before_without_baselines(self, made: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_before_without_baselines_or_emergency(self, made: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A policy of earlier versions keeps its digest, by which gates tell whether it has changed since an approval.
         content: dict[str, Any] = made(self)
         if not self.baselines:
             content.pop("baselines", None)
+        if self.emergency is None:
+            content.pop("emergency", None)
         return content
+
+    @property
+    def in_emergency(self) -> Emergency:
+        """What holds in an emergency, also where the file says nothing of it."""
+        return self.emergency or Emergency()
 
     @field_validator("deadlines", mode="before")
     @classmethod

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from patchwave.campaign import evidence, exposure, lockfile
+from patchwave.campaign import emergency, evidence, exposure, lockfile
 from patchwave.campaign.approval import Decision, Verdict
 from patchwave.campaign.errors import InvalidFile, Permanent
 from patchwave.campaign.exposure import Exposure, Fate, Triaged
@@ -339,6 +339,7 @@ class Report:
         deadlines_left_out: so many lines more there would be; the triage in the ledger has every finding.
         catalogue: CISA's catalogue that deadlines went by; empty if none.
         promoted: None if no stage was patched by a lockfile, and none was made.
+        clocks: how long was left when it was made, for the vulnerabilities that the run was started for.
         run_folder: where the files of the run lie; whoever writes them fills it in.
     """
 
@@ -383,6 +384,7 @@ class Report:
     journal_head: str
     hosts: tuple[HostLine, ...]
     promoted: Promoted | None = None
+    clocks: tuple[str, ...] = ()
     run_folder: str = ""
 
 
@@ -491,6 +493,7 @@ def build(
         journal_head=journal_head,
         hosts=lines,
         promoted=_promoted(documents),
+        clocks=emergency.sentences(emergency.from_json(documents.get(emergency.DOCUMENT) or ()), now),
         run_folder=run_folder,
     )
 

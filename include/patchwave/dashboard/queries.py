@@ -16,9 +16,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from patchwave.campaign import calls, definition, evidence, page
+from patchwave.campaign import calls, definition, emergency, evidence, page
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Decision
+from patchwave.campaign.emergency import Clock
 from patchwave.campaign.errors import InvalidFile
 from patchwave.campaign.report import CLASSES, LOCKFILE, NOT_STARTED, UNFINISHED
 from patchwave.campaign.rollout import ERRORS, IN_FLIGHT, TERMINAL, HostRow
@@ -105,6 +106,7 @@ class RunView:
         newer: a sentence, if the campaign file is not the one that this run works from; else empty.
         focus: the stage that the page is narrowed to; empty for all.
         hosts_total: of the focus; `hosts` may hold fewer.
+        clocks: of the vulnerabilities that the run was started for, the least time first.
     """
 
     run: Run
@@ -125,6 +127,7 @@ class RunView:
     headline: str
     has_report: bool
     has_lockfile: bool
+    clocks: tuple[Clock, ...] = ()
 
 
 def halts(ledger: Ledger, run: RunId) -> list[dict[str, Any]]:
@@ -180,6 +183,7 @@ def of_run(ledger: Ledger, run: RunId, *, stage: str = "", task: str = "", campa
         headline=str(report.get("headline") or "") if isinstance(report, Mapping) else "",
         has_report=isinstance(report, Mapping),
         has_lockfile=LOCKFILE in documents,
+        clocks=emergency.from_json(_document(ledger, run, emergency.DOCUMENT) or ())[: emergency.MOST_CLOCKS],
     )
 
 

@@ -45,6 +45,7 @@ from patchwave.ledger import approved
 from patchwave.ledger.store import Entry, WaitRow
 from patchwave.operators import stages
 from patchwave.operators.base import PLAN, Work
+from patchwave.operators.findings import clocks_now
 from patchwave.operators.links import RunPageLink
 from patchwave.operators.notifications import tell
 from patchwave.operators.plan import baselines_now, fleet_now, forecast_now, made_of, text_now
@@ -346,6 +347,7 @@ class ApproveStageOperator(ApprovalOperator):
             difference=self._difference(work),
             forecast=forecast_now(work, plan, since=self.stage),
             baselines=baselines_now(work, plan, fleet_now(work)[0]) if work.policy.baselines else (),
+            clocks=clocks_now(work),
         )
         self.options = [self.APPROVE, self.REJECT, *([self.DEFER] if self._may_defer(stage) else [])]
         # Whom Airflow lets answer, and until when, is what the plan says: the file may have been edited meanwhile.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -13,11 +14,11 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowSkipException
 from pydantic import TypeAdapter
 
-from patchwave.campaign import deadlines, severity
+from patchwave.campaign import deadlines, emergency, severity
 from patchwave.campaign import findings as finding_values
 from patchwave.campaign.catalogues import Catalogue, Known
 from patchwave.campaign.deadlines import Wanted
-from patchwave.campaign.definition import Campaign, written_duration
+from patchwave.campaign.definition import VULNERABILITY_ID, Campaign, written_duration
 from patchwave.campaign.errors import PatchwaveError, Permanent
 from patchwave.campaign.findings import EC2_INSTANCE, Coverage, Finding, Severity
 from patchwave.campaign.reachability import Reach
@@ -65,6 +66,17 @@ def is_scheduled(dag_run: Any) -> bool:
 
 def _run_type(dag_run: Any) -> str:
     return str(getattr(dag_run.run_type, "value", dag_run.run_type))
+
+
+def requester(dag_run: Any) -> str | None:
+    """Whose run it is, who therefore may not approve it: who triggered it by hand, or let the watcher trigger it."""
+    if is_scheduled(dag_run):
+        return None
+    asked = (getattr(dag_run, "conf", None) or {}).get("requested_by")
+    # From a person's hand this would be a way to look like somebody else.
+    if asked and _run_type(dag_run) == "operator_triggered":
+        return str(asked)
+    return getattr(dag_run, "triggering_user_name", None)
 
 
 def resolved(params: Mapping[str, Any], *, scheduled: bool) -> dict[str, Any]:
@@ -169,7 +181,7 @@ class ScanFindingsOperator(CampaignOperator):
                 definition_digest=campaign.digest,
                 policy=json.loads(self.policy_json),
                 params=params,
-                requested_by=None if is_scheduled(work.dag_run) else getattr(work.dag_run, "triggering_user_name", None),
+                requested_by=requester(work.dag_run),
                 speed=clock.speed(),
             ),
             [StageName(stage.name) for stage in campaign.stages],
@@ -187,6 +199,17 @@ def _check(campaign: Campaign, params: Mapping[str, Any]) -> None:
     odd = [word for word in params["severities"] if word not in words]
     if odd:
         raise Permanent(f"severities: {', '.join(odd)} is no severity; allowed are {', '.join(words)}")
+    strange = [name for name in params["vulnerabilities"] if not re.fullmatch(VULNERABILITY_ID, name)]
+    if strange:
+        raise Permanent(f"vulnerabilities: {', '.join(strange)} is no id of a vulnerability; allowed are such as CVE-2026-12345")
+    canary = campaign.canary
+    if canary is None:
+        return
+    if not params["vulnerabilities"]:
+        raise Permanent("vulnerabilities: found none; an emergency names at least one CVE id, such as CVE-2026-12345")
+    if params["stages"] and canary.name not in params["stages"]:
+        chosen = ", ".join(params["stages"])
+        raise Permanent(f"stages: {chosen} leaves out {canary.name}, the canary; an emergency begins with it")
 
 
 def known_of(work: Work, found: Sequence[Finding], wanted: Wanted) -> Known:
@@ -284,7 +307,7 @@ def reprioritise(work: Work) -> tuple[severity.Change, ...]:
         data = {"finding": one.after.finding, "sooner": one.sooner, "sentence": one.sentence, "catalogue": newest.version}
         work.ledger.record(work.run_id, REPRIORITISED, data, at=work.now)
     work.ledger.put_document(work.run_id, CATALOGUE, _CATALOGUE.dump_python(newest, mode="json"), at=work.now)
-    work.ledger.put_document(work.run_id, TRIAGE, json.loads(newer.to_json()), at=work.now)
+    _store_triage(work, newer)
     return changes
 
 
@@ -316,7 +339,6 @@ class ClassifyOperator(CampaignOperator):
 
     def work(self, work: Work) -> str:
         """Returns the digest of the triage."""
-        ledger = work.ledger
         triage = severity.classify(
             (_FINDING.validate_python(row) for row in work.document(FINDINGS)),
             work.policy,
@@ -330,7 +352,23 @@ class ClassifyOperator(CampaignOperator):
             self.log.info("%d findings: %s", count, reason)
         self.log.info("By severity: %s", {word.value: count for word, count in triage.by_severity().items()})
         self.log.info("By track: %s", {word.value: count for word, count in triage.by_track().items()})
-        return ledger.put_document(work.run_id, TRIAGE, json.loads(triage.to_json()), at=work.now)
+        for told in emergency.sentences(emergency.clocks(triage), work.now):
+            self.log.info("Deadline clock: %s", told)
+        return _store_triage(work, triage)
+
+
+def _store_triage(work: Work, triage: severity.Triage) -> str:
+    """Returns its digest."""
+    if clocks := emergency.clocks(triage):
+        work.ledger.put_document(work.run_id, emergency.DOCUMENT, emergency.to_json(clocks), at=work.now)
+    return work.ledger.put_document(work.run_id, TRIAGE, json.loads(triage.to_json()), at=work.now)
+
+
+def clocks_now(work: Work) -> tuple[str, ...]:
+    """How long is left for the vulnerabilities that the run is about, in sentences."""
+    if emergency.DOCUMENT not in work.ledger.documents(work.run_id):
+        return ()
+    return emergency.sentences(emergency.from_json(work.document(emergency.DOCUMENT)), work.now)
 
 
 def read_triage(work: Work) -> severity.Triage:

@@ -13,7 +13,7 @@ from patchwave.campaign import plan as plans
 from patchwave.campaign.baselines import Baseline, OperatingSystem
 from patchwave.campaign.compliance import Subject
 from patchwave.campaign.definition import Source
-from patchwave.campaign.errors import PatchwaveError
+from patchwave.campaign.errors import PatchwaveError, Permanent
 from patchwave.campaign.fleet import Group, Host
 from patchwave.campaign.plan import Plan, Restriction
 from patchwave.campaign.policy import Reboot
@@ -22,7 +22,7 @@ from patchwave.campaign.values import Cell, StageName
 from patchwave.execution import openings
 from patchwave.operators.base import PLAN, CampaignOperator, Work
 from patchwave.operators.compliance import judge_now, store_judgement
-from patchwave.operators.findings import read_triage
+from patchwave.operators.findings import clocks_now, read_triage
 
 
 class PlanOperator(CampaignOperator):
@@ -55,6 +55,9 @@ class PlanOperator(CampaignOperator):
 
     def _plan(self, work: Work, hosts: list[Host], groups: list[Group]) -> Plan:
         plan = made_of(work, hosts, groups, expected=expected(work, hosts))
+        refused = plans.without_canary(work.campaign, plan)
+        if refused and not plan.dry_run:
+            raise Permanent(f"{refused}. Nothing is patched")
         if not plan.hosts and not plan.dry_run:
             self.log.warning("The plan holds no host: %d instances of the scope, all excluded", len(hosts))
         return plan
@@ -88,8 +91,15 @@ def text_now(work: Work, plan: Plan, hosts: Sequence[Host], *, calls: str = "") 
         hosts: of the scope, as they are now.
         calls: what a dry run says it would call.
     """
-    drift = baselines_now(work, plan, hosts)
-    return plans.markdown(plan, forecast=forecast_now(work, plan), calls=calls, baselines=drift)
+    refused = plans.without_canary(work.campaign, plan) if plan.dry_run else ""
+    return plans.markdown(
+        plan,
+        notice=f"A run that patches is refused: {refused}." if refused else "",
+        forecast=forecast_now(work, plan),
+        calls=calls,
+        baselines=baselines_now(work, plan, hosts),
+        clocks=clocks_now(work),
+    )
 
 
 def forecast_now(work: Work, plan: Plan, *, since: str | None = None) -> tuple[str, ...]:
@@ -176,4 +186,5 @@ def made_of(work: Work, hosts: list[Host], groups: list[Group], *, expected: Map
         reboot=work.policy.reboot is not Reboot.NEVER,
         groups=groups,
         expected=expected,
+        emergency=work.policy.in_emergency,
     )

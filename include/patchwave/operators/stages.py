@@ -6,8 +6,12 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from patchwave.campaign.errors import Permanent
 from patchwave.campaign.plan import StagePlan
+from patchwave.campaign.rollout import HostState
 from patchwave.ledger.store import StageState
 from patchwave.operators.base import PLAN, Work
+
+TRIED = frozenset({HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.PENDING_REBOOT})
+"""Classes of hosts that run with the patches."""
 
 
 def reached(work: Work, name: str) -> StagePlan:
@@ -36,4 +40,19 @@ def reached(work: Work, name: str) -> StagePlan:
                 f"stage {earlier.name} before it is {row.state.value}{': ' + row.reason if row.reason else ''}; "
                 f"stage {name} begins only after it is patched"
             )
+    _check_canary(work, name)
     return stage
+
+
+def _check_canary(work: Work, name: str) -> None:
+    """In an emergency, a canary of which every host was gone, stopped or left out has tried nothing."""
+    canary = work.campaign.canary
+    if canary is None or name == canary.name:
+        return
+    rows = work.ledger.hosts(work.run_id, canary.name)
+    if not any(row.state in TRIED for row in rows):
+        classes = ", ".join(sorted({row.state.value for row in rows})) or "none"
+        raise Permanent(
+            f"no host of stage {canary.name}, the canary, runs with the patches (its hosts: {classes}), so nothing is tried "
+            f"before stage {name}; it is not patched. Trigger another run when a host of {canary.name} can be patched"
+        )
