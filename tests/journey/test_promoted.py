@@ -51,7 +51,7 @@ def drive(run: FollowedRun) -> None:
     """The newer kernel comes out when Dev is through; olga approves what Dev received."""
     withdraw(run, ADVISORY)
     run.begin(dry_run=False)
-    run.gate("prod")
+    run.seen["gate"] = run.gate("prod").body
     come_out(run, ADVISORY)
     run.answer("prod", approve=True)
     run.ended()
@@ -70,6 +70,13 @@ def test_the_newer_update_is_on_no_host(journey: FollowedRun) -> None:
     assert TRIED in journey.journal.of("prod").packages
     assert NEWER not in journey.journal.packages
     assert all(host["patch_report"]["missing"] > 0 for host in journey.hosts("promoted-prod").values())
+
+
+def test_the_gate_of_prod_names_what_dev_received(journey: FollowedRun) -> None:
+    """With its version; that is what olga said yes to."""
+    version = TRIED.partition(":")[2]
+    assert version in journey.seen["gate"]
+    assert NEWER.partition(":")[2] not in journey.seen["gate"]
 
 
 def test_prod_is_patched_by_the_list_and_dev_by_its_baseline(journey: FollowedRun) -> None:

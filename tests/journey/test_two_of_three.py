@@ -71,7 +71,7 @@ def test_the_second_yes_decides_and_both_stand_in_the_evidence(journey: Followed
     """With what they said."""
     (decision,) = journey.ledger.decisions(journey.id)
     assert (decision.verdict.value, decision.author) == ("approved", "uma")
-    assert decision.comment == "olga: tested on dev; uma without 1 hosts"
+    assert decision.comment == "olga: tested on dev; uma without 1 host"
     assert "tested on dev" in (journey.folder / "report.html").read_text()
 
 

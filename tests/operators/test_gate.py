@@ -12,12 +12,15 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
 
 from patchwave.campaign import approval
+from patchwave.campaign import lockfile as lockfiles
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Decision, Open, Verdict
 from patchwave.campaign.definition import Campaign
 from patchwave.campaign.fleet import Host
+from patchwave.campaign.lockfile import HostPatches, Lockfile, Origin, PatchRow
 from patchwave.campaign.plan import Plan
 from patchwave.campaign.values import RunId, StageName
+from patchwave.execution import promotion
 from patchwave.ledger.store import StageState
 from patchwave.operators.approval import ROUNDS, ApproveStageOperator, questions
 from patchwave.operators.base import Work
@@ -44,19 +47,21 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return made
 
 
-def a_strict_campaign(rules: str) -> Campaign:
+def a_strict_campaign(rules: str, also: str = "") -> Campaign:
     """Staging asks by these rules."""
     assert "approvers: [olga, ana]" in CAMPAIGN
-    return a_campaign(CAMPAIGN.replace("approvers: [olga, ana]", rules, 1))
+    return a_campaign(CAMPAIGN.replace("approvers: [olga, ana]", rules, 1) + also)
 
 
 class Gate:
     """The chain of questions before staging, answered as people would."""
 
-    def __init__(self, desk: Desk, asked: list[dict[str, Any]], rules: str, hosts: list[Host] | None = None) -> None:
+    def __init__(
+        self, desk: Desk, asked: list[dict[str, Any]], rules: str, hosts: list[Host] | None = None, *, also: str = ""
+    ) -> None:
         self.desk = desk
         self.asked = asked
-        self.campaign = a_strict_campaign(rules)
+        self.campaign = a_strict_campaign(rules, also)
         desk.planned(hosts, campaign=self.campaign)
         desk.set_stage("dev", StageState.PATCHED)
         stage = self.campaign.stage("staging")
@@ -505,19 +510,75 @@ def test_nobody_can_defer_what_could_not_be_asked_again(desk: Desk, asked: list[
 
 
 # --- the plan approved before -------------------------------------------------------------------------------------------
-def test_the_gate_says_what_is_new_since_the_plan_approved_before(desk: Desk, asked: list[Any]) -> None:
-    """An approver of the tenth weekly plan reads that first."""
-    gate = Gate(desk, asked, "approvers: [olga, ana]", [*HOSTS, staging(5)])
-    assert "No plan of this campaign was approved for this stage before." in gate.ask(1)["body"]
+def approved_last_week(desk: Desk, campaign: Campaign) -> RunId:
+    """ana has said yes to staging in the run before."""
     before = RunId("weekly-linux/last-week")
     at = datetime.now(UTC) - timedelta(days=7)
-    plan = a_plan(HOSTS, run=before, now=at, campaign=gate.campaign)
+    plan = a_plan(HOSTS, run=before, now=at, campaign=campaign)
     desk.ledger.open_run(a_run(before, began_at=at), [STAGING])
     desk.ledger.put_document(before, "plan", plans.to_json(plan), at=at)
     desk.ledger.record_decision(
         Decision(run=before, stage=STAGING, plan=plans.digest(plan), verdict=Verdict.APPROVED, author="ana", at=at)
     )
+    return before
+
+
+def test_the_gate_says_what_is_new_since_the_plan_approved_before(desk: Desk, asked: list[Any]) -> None:
+    """An approver of the tenth weekly plan reads that first."""
+    gate = Gate(desk, asked, "approvers: [olga, ana]", [*HOSTS, staging(5)])
+    assert "No plan of this campaign was approved for this stage before." in gate.ask(1)["body"]
+    approved_last_week(desk, gate.campaign)
     body = gate.ask(1)["body"]
     assert "## Difference from the plan approved before, by ana" in body
     assert f"+ {host_id(5)} (stg-5): wave" in body
     assert body.index("## Difference from") < body.index("## Stages, in this order")
+
+
+# --- what is installed --------------------------------------------------------------------------------------------------
+ONE = "approvers: [olga, ana]"
+LOCKED = "promotion: {by: lockfile}\n"
+
+
+def a_lockfile(*titles: str) -> Lockfile:
+    """What a host of dev received."""
+    rows = tuple(PatchRow(id=one.partition(":")[0], title=one, state="installed", installed_at=TEN) for one in titles)
+    host = HostPatches(host=host_id(1), name="dev-1", platform="Amazon Linux 2023", rows=rows)
+    return lockfiles.build([host], since=TEN)
+
+
+def store(desk: Desk, run: RunId, made: Lockfile, *, at: datetime) -> None:
+    origin = Origin(run=run, stage="dev", at=at)
+    desk.ledger.put_document(run, promotion.DOCUMENT, lockfiles.envelope(made, origin), at=at)
+
+
+def test_the_gate_of_a_later_stage_shows_the_lockfile_by_which_it_is_patched(desk: Desk, asked: list[Any]) -> None:
+    """Each package with its version: that is what somebody agrees to."""
+    gate = Gate(desk, asked, ONE, also=LOCKED)
+    made = a_lockfile("expat.x86_64:0:2.6.3-1")
+    store(desk, RUN, made, at=TEN)
+    body = gate.ask(1)["body"]
+    assert "## What is installed in stage staging" in body
+    assert f"What stage dev received in `{RUN}`, and nothing else." in body
+    assert made.digest in body
+    assert "| expat.x86\\_64 | 0:2.6.3-1 |" in body
+
+
+def test_the_gate_says_which_packages_are_new_since_the_lockfile_approved_before(desk: Desk, asked: list[Any]) -> None:
+    """So that nobody has to compare two lists by eye."""
+    gate = Gate(desk, asked, ONE, also=LOCKED)
+    before = approved_last_week(desk, gate.campaign)
+    store(desk, before, a_lockfile("expat.x86_64:0:2.6.2-1"), at=TEN)
+    store(desk, RUN, a_lockfile("expat.x86_64:0:2.6.3-1"), at=TEN)
+    body = gate.ask(1)["body"]
+    assert f"Compared with the lockfile of `{before}`, approved before:" in body
+    assert "- Amazon Linux 2023: expat.x86\\_64 is 0:2.6.3-1 instead of 0:2.6.2-1" in body
+
+
+def test_the_gate_says_that_a_stage_without_its_lockfile_is_not_begun(desk: Desk, asked: list[Any]) -> None:
+    """A yes would not help."""
+    assert "without one this stage is not begun" in Gate(desk, asked, ONE, also=LOCKED).ask(1)["body"]
+
+
+def test_the_gate_says_that_nobody_has_fixed_the_packages_where_the_baseline_decides(desk: Desk, asked: list[Any]) -> None:
+    """What is approved then is no list of packages, and does not look like one."""
+    assert "Which packages that is nobody has fixed" in Gate(desk, asked, ONE).ask(1)["body"]

@@ -754,6 +754,13 @@ def markdown(lockfile: Lockfile) -> str:
     return "\n".join(lines) + "\n"
 
 
+def changes_markdown(before: Lockfile, after: Lockfile, *, most: int = 50) -> str:
+    """`changes` as a list: so many at most, and then how many more."""
+    told = [f"- {_cell(one)}" for one in changes(before, after)]
+    more = [f"- ... and {len(told) - most} more"] if len(told) > most else []
+    return "\n".join([*told[:most], *more] or ["- the same patches"]) + "\n"
+
+
 def _cell(text: str) -> str:
     """Text that ends no cell and begins no markup: package names and titles come from AWS."""
     return re.sub(r"([\\|`<\[\]*_])", r"\\\1", " ".join(text.split()))

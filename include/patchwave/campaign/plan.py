@@ -649,15 +649,28 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[word]} {word}" for word in _ORDER if counts.get(word)) or "none known"
 
 
+def _tracks(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[word]} {word.replace('_', ' ')}" for word in counts if counts[word]) or "none known"
+
+
+def _stops(stage: StagePlan) -> str:
+    most = stage.error_budget
+    return f"stops when more than {_many(most, 'host')} failed" if most else "stops at the first host that fails"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' if count != 1 else ''}"
+
+
 def _duration(value: timedelta) -> str:
     return written_duration(value) if value else "none"
 
 
 def summary(plan: Plan) -> str:
     """One sentence: how many hosts, in how many stages, for what."""
-    hosts = len(plan.hosts)
+    stages = ", ".join(f"{stage.name} {len(stage.hosts)}" for stage in plan.stages)
     return (
-        f"{hosts} hosts in {len(plan.stages)} stages ({', '.join(f'{stage.name} {len(stage.hosts)}' for stage in plan.stages)}), "
+        f"{_many(len(plan.hosts), 'host')} in {_many(len(plan.stages), 'stage')} ({stages}), "
         f"{len(plan.exclusions)} excluded; active findings: {_counts(plan.severities)}"
     )
 
@@ -668,6 +681,7 @@ def markdown(
     for_stage: str | None = None,
     notice: str = "",
     difference: str = "",
+    patches: str = "",
     forecast: Sequence[str] = (),
     calls: str = "",
     baselines: Sequence[str] = (),
@@ -679,6 +693,7 @@ def markdown(
         for_stage: the stage that is asked about at a gate; it is named first.
         notice: a sentence to stand on top, e.g. that the campaign file has changed since.
         difference: a section that says what is new, before the tables.
+        patches: what is installed in the stage that is asked about.
         forecast: sentences of `forecast.sentences`: when each stage begins and ends, what it waits for, and who will not fit.
         calls: section of `calls.markdown`: what a run would call, for a dry run.
         baselines: how the accounts' patch baselines differ from what the policy wants, in sentences; none: nobody has looked.
@@ -692,14 +707,15 @@ def markdown(
     if for_stage is not None:
         stage = plan.stage(for_stage)
         lines += [
-            f"**You are asked about stage `{for_stage}`:** {len(stage.hosts)} hosts, at most {stage.stage_places} at once "
-            f"({stage.concurrency}), stops after {stage.error_budget} errors, expected to take {_duration(stage.forecast)}.",
+            f"**You are asked about stage `{for_stage}`:** {_many(len(stage.hosts), 'host')}, at most {stage.stage_places} at "
+            f"once ({stage.concurrency}), {_stops(stage)}, expected to take {_duration(stage.forecast)}.",
             "",
         ]
     lines += [f"- **Deadline clock:** {_cell_text(sentence)}" for sentence in clocks]
     lines += [
         f"- **What for:** {_counts(plan.severities)} active findings",
-        f"- **Hosts:** {len(plan.hosts)} in {len(plan.stages)} stages, {len(plan.exclusions)} excluded",
+        f"- **By track of the policy:** {_tracks(plan.tracks)}",
+        f"- **Hosts:** {len(plan.hosts)} in {_many(len(plan.stages), 'stage')}, {len(plan.exclusions)} excluded",
         f"- **Policy:** {plan.policy}; **requested by:** {_cell_text(plan.requested_by or 'the schedule')}{_own_yes(plan)}",
         f"- **Made at:** {plan.created:%Y-%m-%d %H:%M} UTC; **run:** `{_cell_text(plan.run)}`",
         f"- **Digest:** `{digest(plan)}` (an approval holds for this plan and no other)",
@@ -717,18 +733,20 @@ def markdown(
     lines += [difference.rstrip("\n")] if difference else []
     lines += ["", "## Stages, in this order", ""]
     lines += [
-        "| stage | hosts | at once | waves | stops after | takes about | then soaks | approval |",
+        "| stage | hosts | at once | waves | may fail | takes about | then soaks | approval |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for stage in plan.stages:
         lines.append(
-            f"| {stage.name} | {len(stage.hosts)} | {stage.stage_places} ({stage.concurrency}) | {len(stage.waves)} "
-            f"| {stage.error_budget} errors | {_duration(stage.forecast)} | {_duration(stage.soak)} | {_cell_text(stage.who)} |"
+            f"| {stage.name} | {len(stage.hosts)} | {stage.stage_places} ({stage.concurrency}) | {len(stage.waves)} | "
+            f"{stage.error_budget or 'none'} | {_duration(stage.forecast)} | {_duration(stage.soak)} | {_cell_text(stage.who)} |"
         )
     if forecast:
         lines += ["", "## When, as far as is known now", "", *(f"- {_cell_text(sentence)}" for sentence in forecast)]
     if baselines:
         lines += ["", "## Patch baselines", "", *(f"- {_cell_text(sentence)}" for sentence in baselines)]
+    if patches:
+        lines += ["", f"## What is installed in stage {for_stage}", "", patches.rstrip("\n")]
     lines += ["", "## Hosts, stage by stage"]
     for stage in plan.stages:
         lines += _stage_lines(stage)
@@ -749,7 +767,7 @@ def markdown(
         lines.append("Inspector scans every host of the plan.")
     lines += ["", "## What an OS patch cannot mend", ""]
     if plan.not_patchable:
-        lines += [f"- {count} findings: {_cell_text(reason)}" for reason, count in plan.not_patchable.items()]
+        lines += [f"- {_many(count, 'finding')}: {_cell_text(reason)}" for reason, count in plan.not_patchable.items()]
     else:
         lines.append("Nothing: every active finding has an OS patch.")
     return "\n".join(lines) + "\n"

@@ -110,6 +110,13 @@ def last_promoted(ledger: Ledger, campaign: str) -> tuple[RunId, Lockfile] | Non
     return None
 
 
+def holding(ledger: Ledger, run: RunId, campaign: str) -> tuple[RunId, Lockfile] | None:
+    """The lockfile by which the run's later stages are patched, and the run that made it: this one, or, where it left the first
+    stage out, the last that went through."""
+    lockfile = stored_for(ledger, run)
+    return (run, lockfile) if lockfile is not None else last_promoted(ledger, campaign)
+
+
 _ROWS: TypeAdapter[dict[HostId, tuple[PatchRow, ...]]] = TypeAdapter(dict[HostId, tuple[PatchRow, ...]])
 
 

@@ -48,7 +48,7 @@ from patchwave.operators.base import PLAN, Work
 from patchwave.operators.findings import clocks_now
 from patchwave.operators.links import RunPageLink
 from patchwave.operators.notifications import tell
-from patchwave.operators.plan import baselines_now, fleet_now, forecast_now, made_of, text_now
+from patchwave.operators.plan import baselines_now, fleet_now, forecast_now, made_of, patches_now, text_now
 from patchwave.triggers.watch import MomentTrigger
 
 NOBODY = "-"
@@ -337,7 +337,7 @@ class ApproveStageOperator(ApprovalOperator):
         plan, stage = work.plan, self._stage(work)
         heard = f", {len(found.yes)} of {stage.quorum} have said yes" if found.yes else ""
         self.subject = (
-            f"{plan.campaign}: may stage {self.stage} be patched? {len(stage.hosts)} hosts, {stage.stage_places} at once{heard}"
+            f"{plan.campaign}: may stage {self.stage} be patched? {_hosts(len(stage.hosts))}, {stage.stage_places} at once{heard}"
         )
         notices = filter(None, (self._notice(work), self._so_far(work, found, stage)))
         self.body = plans.markdown(
@@ -345,6 +345,7 @@ class ApproveStageOperator(ApprovalOperator):
             for_stage=self.stage,
             notice=" ".join(notices),
             difference=self._difference(work),
+            patches=self._patches(work),
             forecast=forecast_now(work, plan, since=self.stage),
             baselines=baselines_now(work, plan, fleet_now(work)[0]) if work.policy.baselines else (),
             clocks=clocks_now(work),
@@ -399,6 +400,11 @@ class ApproveStageOperator(ApprovalOperator):
             changed = difference.between(last.plan, plan, policies=policies)
             found += difference.markdown(changed, title=f"Difference from the plan approved before, by {last.decision.author}")
         return found
+
+    def _patches(self, work: Work) -> str:
+        """What is installed, and what of it is new since the plan that was approved before."""
+        last = approved.newest(work.ledger, work.plan.campaign, before=work.run_id, stage=self.stage)
+        return patches_now(work, self.stage, since=last.run.id if last else None)
 
     def _plan_before(self, work: Work) -> Plan | None:
         """The plan that was changed into the one that holds; None if it is the first of the run."""
@@ -498,10 +504,14 @@ class ApproveStageOperator(ApprovalOperator):
         return Work(context, aws_conn_id=self.aws_conn_id, ledger_conn_id=self.ledger_conn_id)
 
 
+def _hosts(count: int) -> str:
+    return f"{count} host{'s' if count != 1 else ''}"
+
+
 def _said(found: Agreed) -> str:
     """Who agreed, in whose words, for the evidence."""
     return "; ".join(
-        f"{one.author}{f' without {len(one.without)} hosts' if one.without else ''}{f': {one.reason}' if one.reason else ''}"
+        f"{one.author}{f' without {_hosts(len(one.without))}' if one.without else ''}{f': {one.reason}' if one.reason else ''}"
         for one in found.yes
     )
 

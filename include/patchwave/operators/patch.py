@@ -157,15 +157,14 @@ class PatchStageOperator(CampaignOperator):
             return None
         if self.stage == first:
             return Witness(ledger=work.ledger, gateway=work.gateway, lease=lease, now=clock.now)
-        lockfile = promotion.stored_for(work.ledger, work.run_id)
-        if lockfile is None:
-            before = promotion.last_promoted(work.ledger, work.campaign.name)
-            if before is None:
-                raise NotLocked(
-                    f"stage {self.stage} is patched by what {first} received, and neither this run nor an earlier one that went "
-                    f"through has a lockfile: begin with stage {first}"
-                )
-            run, lockfile = before
+        found = promotion.holding(work.ledger, work.run_id, work.campaign.name)
+        if found is None:
+            raise NotLocked(
+                f"stage {self.stage} is patched by what {first} received, and neither this run nor an earlier one that went "
+                f"through has a lockfile: begin with stage {first}"
+            )
+        run, lockfile = found
+        if run != work.run_id:
             self.log.info("This run has no lockfile of its own: that of %s holds (%s)", run, lockfile.digest)
         return Promotion(
             ledger=work.ledger,

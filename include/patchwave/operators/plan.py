@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from patchwave.campaign import baselines, calls, forecast, rollout, windows
+from patchwave.campaign import baselines, calls, forecast, lockfile, rollout, windows
 from patchwave.campaign import fleet as fleets
 from patchwave.campaign import plan as plans
 from patchwave.campaign.baselines import Baseline, OperatingSystem
@@ -18,8 +18,8 @@ from patchwave.campaign.fleet import Group, Host
 from patchwave.campaign.plan import Plan, Restriction
 from patchwave.campaign.policy import Reboot
 from patchwave.campaign.rollout import StepKind
-from patchwave.campaign.values import Cell, StageName
-from patchwave.execution import openings
+from patchwave.campaign.values import Cell, RunId, StageName
+from patchwave.execution import openings, promotion
 from patchwave.operators.base import PLAN, CampaignOperator, Work
 from patchwave.operators.compliance import judge_now, store_judgement
 from patchwave.operators.findings import clocks_now, read_triage
@@ -140,6 +140,29 @@ def baselines_now(work: Work, plan: Plan, hosts: Sequence[Host]) -> tuple[str, .
     for (cell, name), its in sorted(groups.items()):
         told += [f"{name} in {cell}: {sentence}" for sentence in _drift(work, cell, wanted[name], its)]
     return (*told, "Nothing of this is changed by the run: until somebody does it, hosts get what their baselines approve today")
+
+
+def patches_now(work: Work, stage: str, *, since: RunId | None = None) -> str:
+    """What is installed in a stage, for the text at its gate: the lockfile, or that the baseline decides.
+
+    Args:
+        since: the run whose plan was approved before; what its lockfile had otherwise is said, too.
+    """
+    first = work.campaign.stages[0].name
+    approved = "What the hosts' patch baselines approve when it is begun, from one snapshot a platform: each wave gets the same."
+    if work.campaign.promotion.by is not Source.LOCKFILE:
+        return f"{approved} Which packages that is nobody has fixed; `promotion: {{by: lockfile}}` fixes it for later stages.\n"
+    if stage == first:
+        return f"{approved} What it receives is locked, and later stages get that and nothing else.\n"
+    found = promotion.holding(work.ledger, work.run_id, work.campaign.name)
+    if found is None:
+        return f"Nothing: there is no lockfile of what {first} received, and without one this stage is not begun.\n"
+    run, locked = found
+    text = f"What stage {first} received in `{run}`, and nothing else.\n\n{lockfile.markdown(locked)}"
+    before = promotion.stored_for(work.ledger, since) if since else None
+    if before is None:
+        return text
+    return f"{text}\nCompared with the lockfile of `{since}`, approved before:\n\n{lockfile.changes_markdown(before, locked)}"
 
 
 def _without_baseline(host: Host, system: OperatingSystem | None, wanted: Mapping[str, Baseline]) -> str:
