@@ -74,14 +74,19 @@ def test_every_dag_file_is_imported_without_an_error_well_within_airflows_limit(
 
 
 def test_every_file_below_dags_is_known_to_a_test() -> None:
-    """Whoever adds one says here what it is for: `campaigns.py` makes DAGs, `campaign_files.py` reports broken files."""
-    assert {path.relative_to(DAGS).as_posix() for path in DAGS.rglob("*.py")} == {"campaigns.py", "campaign_files.py"}
+    """Whoever adds one says here what it is for: `campaigns.py` makes DAGs, `campaign_files.py` reports broken files,
+    `watcher.py` watches for emergencies."""
+    assert {path.relative_to(DAGS).as_posix() for path in DAGS.rglob("*.py")} == {
+        "campaigns.py",
+        "campaign_files.py",
+        "watcher.py",
+    }
 
 
-def test_there_is_one_dag_per_campaign_file(loaded: tuple[DagBag, float]) -> None:
+def test_there_is_one_dag_per_campaign_file_and_a_watcher_per_emergency(loaded: tuple[DagBag, float]) -> None:
     """Named like the file's campaign, from the loader and no other file."""
-    assert set(loaded[0].dags) == {path.stem for path in CAMPAIGNS.glob("*.yaml")}
-    assert {Path(dag.fileloc).name for dag in loaded[0].dags.values()} == {"campaigns.py"}
+    files = {name: Path(dag.fileloc).name for name, dag in loaded[0].dags.items()}
+    assert files == {path.stem: "campaigns.py" for path in CAMPAIGNS.glob("*.yaml")} | {"emergency_watch": "watcher.py"}
 
 
 # --- the shape of weekly-linux -----------------------------------------------------------------------------------------------
@@ -170,7 +175,7 @@ def test_every_dag_is_serialised_with_its_timetable(loaded: tuple[DagBag, float]
         stored = json.loads(json.dumps(DagSerialization.to_dict(dag)))
         assert {task["__var"]["task_id"] for task in stored["dag"]["tasks"]} == set(dag.task_ids)
         again = DagSerialization.from_dict(stored)
-        if dag.schedule is not None:
+        if hasattr(dag.timetable, "summary"):  # one of ours; Airflow's own have it in the scheduler only
             assert again.timetable.summary == dag.timetable.summary
 
 
@@ -202,6 +207,22 @@ def test_an_emergency_is_started_by_nobody_but_people_and_its_watcher(loaded: tu
     assert dag.schedule is None
     assert "canary.approve" not in dag.task_ids
     assert [user["id"] for user in dag.get_task("everybody.approve").assigned_users] == ["olga", "uma"]
+
+
+def test_the_watcher_looks_every_hour_asks_and_starts(loaded: tuple[DagBag, float]) -> None:
+    """One look at a time, none for hours that have passed; a question is over before the next look."""
+    dag = loaded[0].dags["emergency_watch"]
+    edges = {(task.task_id, below) for task in dag.tasks for below in task.downstream_task_ids}
+    assert edges == {("look", "ask"), ("ask", "start")}
+    assert (dag.catchup, dag.max_active_runs) == (False, 1)
+    again = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
+    assert again.timetable.summary == "0 * * * *"
+    ask = dag.get_task("ask")
+    assert [user["id"] for user in ask.assigned_users] == ["olga", "uma"]
+    assert ask.defaults == ["Reject"]
+    assert ask.response_timeout < timedelta(hours=1)
+    assert dag.get_task("start").trigger_dag_id == "emergency"
+    assert "Nothing urgent" in dag.doc_md
 
 
 # --- files of one's own ------------------------------------------------------------------------------------------------------
@@ -266,7 +287,26 @@ def test_a_campaign_of_another_schedule_has_its_timetable_when_the_scheduler_rea
     assert coming.run_after > datetime.now(UTC) - timedelta(minutes=5)
 
 
+def test_a_watcher_that_starts_at_once_asks_nobody(campaigns: Path) -> None:
+    """The file says so."""
+    path = campaigns / "emergency.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("start: ask", "start: at_once"), encoding="utf-8")
+    dag = bag().dags["emergency_watch"]
+    assert set(dag.task_ids) == {"look", "start"}
+    assert "**It starts** `emergency` at once" in dag.doc_md
+
+
 # --- broken files ------------------------------------------------------------------------------------------------------------
+def test_a_broken_emergency_is_named_and_has_neither_dag_nor_watcher(campaigns: Path) -> None:
+    """A watcher of nothing would look as if somebody watched."""
+    path = campaigns / "emergency.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("start: ask", "start: soon"), encoding="utf-8")
+    found = bag()
+    assert not {"emergency", "emergency_watch"} & set(found.dags)
+    ((_, message),) = found.import_errors.items()
+    assert "emergency.start" in message
+
+
 @pytest.mark.parametrize(
     ("old", "new", "field"),
     [
@@ -284,7 +324,7 @@ def test_a_broken_file_leaves_the_others_and_is_named(campaigns: Path, old: str,
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     found = bag()
-    assert set(found.dags) == {path.stem for path in CAMPAIGNS.glob("*.yaml")} - {"weekly-linux"}
+    assert set(found.dags) == {path.stem for path in CAMPAIGNS.glob("*.yaml")} - {"weekly-linux"} | {"emergency_watch"}
     ((file, message),) = found.import_errors.items()
     assert Path(file).name == "campaign_files.py"
     assert "weekly-linux.yaml:" in message
@@ -344,10 +384,11 @@ def modules_after_parsing(file: str, tmp_path: Path, *, guard: str = "") -> set[
     return set(json.loads(line.removeprefix("MODULES ")))
 
 
-def test_parsing_opens_no_connection_and_makes_no_client(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["campaigns.py", "watcher.py"])
+def test_parsing_opens_no_connection_and_makes_no_client(file: str, tmp_path: Path) -> None:
     """The wiring is all that is computed: no database, no AWS, no client of it."""
-    modules = modules_after_parsing("campaigns.py", tmp_path, guard=NO_CLIENTS)
-    assert "patchwave.operators.patch" in modules
+    modules = modules_after_parsing(file, tmp_path, guard=NO_CLIENTS)
+    assert "patchwave.operators.base" in modules
     assert not (tmp_path / "airflow.db").exists()
     assert "moto" not in modules
     assert "awsim" not in modules

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from patchwave.campaign.definition import Campaign, Stage, written_duration
+from patchwave.campaign.definition import Campaign, Stage, Start, written_duration
+from patchwave.campaign.policy import Policy
 
 
 def dag_page(campaign: Campaign) -> str:
@@ -48,6 +49,31 @@ run. A run works with the campaign file as it was when the run began.
 ## After the stages
 Compliance of every host is proven by Systems Manager and Config after the patch (compliant, not compliant, unknown).
 What is not compliant is remedied in: {remedied}. The report is always made.
+"""
+
+
+def watcher_page(campaign: Campaign, policy: Policy) -> str:
+    """Markdown: what a watcher looks for, what it does then, what a red run of it means."""
+    within = written_duration(policy.in_emergency.due_within)
+    asks = campaign.emergency is None or campaign.emergency.start is Start.ASK
+    people = ", ".join(campaign.starters)
+    does = (
+        f"**It asks** {people} in *Required Actions*. A yes starts `{campaign.name}`; a no holds for a day; without an answer it "
+        "asks again in about an hour."
+        if asks
+        else f"**It starts** `{campaign.name}` at once. Stages behind the canary are asked about there."
+    )
+    return f"""# Watcher of {campaign.name}
+
+Every hour it reads Inspector's active findings on the hosts of `{campaign.name}`. Urgent is what the policy `{policy.name}` gives
+no more than {within}, if a patch mends it and no run of `{campaign.name}` is about it.
+
+{does}
+
+- **Nothing urgent:** `look` and all behind it are skipped, the run is green.
+- **Red:** the log of `look` says why: Inspector or the ledger cannot be read, the DAG `{campaign.name}` is paused, or the canary
+  has no host with the finding, so that a run would be refused. Nobody watches until that is mended.
+- Both DAGs must be unpaused. A run that it starts is never a dry run, and a run for the same CVE ids is never started twice.
 """
 
 
