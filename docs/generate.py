@@ -312,8 +312,15 @@ stages:
 ```
 
 A host is rebooted when its patch report says that a reboot is pending, unless the policy says `reboot: never`. Which
-patches are approved, and after how many days, is decided by the patch baseline in Systems Manager. The track `kernel` is shown
-in plan and report and holds nothing back by itself: give the stage a `window`.
+patches are approved, and after how many days, is decided by the patch baseline in Systems Manager. With
+`kernel: {{window: required}}`, as in every shipped policy, a kernel is installed, and rebooted into, in a stage's window only.
+
+- A host with a finding on the track `kernel` is left out of a stage without a `window`; the plan says so among *Excluded*.
+- A host without such a finding may lack a kernel all the same, and an Install takes all that the baseline approves. In a stage
+  without a window each host is therefore asked, after its Scan, whether a kernel is missing, or installed and waiting for the
+  reboot: then nothing is installed there, and it ends as `excepted` with the packages named. That is a call a host.
+- Give the stage a `window`, or patch such hosts in a campaign whose stage has one. With `window: not_required`, or in a policy
+  without that line, kernels are installed wherever a stage patches.
 
 {_deadlines_by_table()}
 ### Patch baselines

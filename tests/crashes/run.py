@@ -30,7 +30,7 @@ from patchwave.cli.rest import Refused, Unanswered
 from patchwave.cli.stack import Stack
 from tests.crashes import campaigns
 from tests.crashes.killer import SERVICES, WORKERS, Killer
-from tests.journey.runs import FollowedRun, Stage
+from tests.journey.runs import FollowedRun, Stage, policies_at_any_time
 from tests.ledger import postgres
 
 SPEED = 150
@@ -74,7 +74,10 @@ def airflow(
     with ExitStack() as ending:
         home = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="pw-crashes-", ignore_cleanup_errors=True)))
         world = campaigns.write(home / "given", timings=timings, slow=slow, remedied=remedied)
-        places = Places(home=home / "airflow", runs=home / "runs", campaigns=home / "given" / "campaigns")
+        places = Places(
+            home=home / "airflow", runs=home / "runs", campaigns=home / "given" / "campaigns",
+            policies=policies_at_any_time(home / "policies"),
+        )  # fmt: skip
         stack = ending.enter_context(
             Stack(
                 places=places, port=0, awsim_port=0, world=world, speed=speed,

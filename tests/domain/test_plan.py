@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from collections.abc import Iterator
 from datetime import timedelta
@@ -18,6 +19,7 @@ from patchwave.campaign.definition import AmbiguousStage
 from patchwave.campaign.findings import Coverage, Finding, Severity, VulnerablePackage
 from patchwave.campaign.fleet import Group, Host, InstanceState, Ping
 from patchwave.campaign.plan import Plan, Restriction
+from patchwave.campaign.policy import Track
 from patchwave.campaign.rollout import HostState, StepKind
 from patchwave.campaign.severity import Triage
 from patchwave.campaign.windows import Window
@@ -534,3 +536,48 @@ def test_what_is_new_stands_before_the_tables() -> None:
     """Who reads only the first page of a long plan reads that."""
     text = plans.markdown(mixed_plan(), for_stage="prod", difference="\n## Difference\n\nnothing\n")
     assert text.index("## Difference") < text.index("## Stages, in this order")
+
+
+# --- a kernel update waits for a window ----------------------------------------------------------------------------------------
+def with_kernel(number: int, **facts: Any) -> Finding:
+    package = VulnerablePackage(name="kernel", version="1", manager="OS", fixed_in="2")
+    return dataclasses.replace(a_finding(number, **facts), arn=f"kernel-{number}", packages=(package,))
+
+
+WINDOWED = CAMPAIGN.replace(
+    "    concurrency: 10%", '    window: {cron: "0 22 * * *", timezone: UTC, duration: 4h}\n    concurrency: 10%'
+)
+
+
+def test_a_host_that_a_kernel_waits_for_is_left_out_of_a_stage_without_a_window_and_told_what_to_do() -> None:
+    """Never silently skipped; in the stage that has one it is patched, and hosts without a kernel update are, everywhere."""
+    assert WINDOWED != CAMPAIGN
+    hosts = [a_host(1, group_tag="linux-dev"), a_host(2, group_tag="linux-dev"), a_host(3)]
+    triage = a_triage(with_kernel(1), a_finding(2), with_kernel(3))
+    plan = a_plan(hosts, triage, campaign=a_campaign(WINDOWED), kernel_waits=True)
+    assert [host.id for host in plan.hosts] == [host_id(2), host_id(3)]
+    (out,) = plan.exclusions
+    assert (out.host, out.reason) == (host_id(1), rollout.waits_for_window("dev"))
+    shown = plans.markdown(plan)
+    assert "give the stage a 'window'" in shown
+    assert "**Kernel updates:** installed and rebooted in a stage's window only; dev, staging have none" in shown
+    everywhere = a_plan(hosts, triage, campaign=a_campaign(WINDOWED))
+    assert everywhere.exclusions == ()
+    assert "Kernel updates" not in plans.markdown(everywhere)
+
+
+def test_a_kernel_that_the_run_is_not_about_is_waited_for_all_the_same() -> None:
+    """A run about one CVE installs everything that the host's baseline approves, the kernel among it."""
+    triage = a_triage(with_kernel(1, cve="CVE-2026-1"), a_finding(1, cve="CVE-2026-2"), vulnerabilities=["CVE-2026-2"])
+    assert triage.by_track()[Track.KERNEL] == 0
+    plan = a_plan([a_host(1, group_tag="linux-dev")], triage, kernel_waits=True)
+    assert [out.host for out in plan.exclusions] == [host_id(1)]
+
+
+def test_a_plan_that_confines_no_kernel_keeps_its_digest_and_one_that_does_is_read_back() -> None:
+    """An approval holds over an upgrade in the middle of a run."""
+    plan = mixed_plan()
+    assert "kernel_waits" not in plans.to_json(plan)
+    confined = dataclasses.replace(plan, kernel_waits=True)
+    assert plans.from_json(json.loads(json.dumps(plans.to_json(confined)))) == confined
+    assert plans.digest(confined) != plans.digest(plan)

@@ -248,3 +248,27 @@ def test_every_field_has_a_description():
         if not about.get("description")
     ]
     assert lacking == []
+
+
+# --- where a kernel may be installed -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_every_shipped_policy_has_a_kernel_wait_for_a_window(file: Path):
+    """The matrix of the architecture is the shipped default (rule 7 of a rollout)."""
+    assert policy.read(file).kernel.waits
+
+
+def test_a_policy_that_says_nothing_of_windows_means_and_is_what_it_was():
+    """Kernels are installed wherever a stage patches, and its digest is that of before, by which gates tell what has changed."""
+    old = policy.parse(STANDARD.replace("  window: required", "  #", 1), file="standard.yaml")
+    said = policy.parse(changed("window: required", "window: not_required"), file="standard.yaml")
+    assert not old.kernel.waits
+    assert "window" not in old.model_dump(mode="json")["kernel"]
+    assert old.digest == said.digest != policy.parse(STANDARD, file="standard.yaml").digest
+    stored = json.loads(policy.parse(STANDARD, file="standard.yaml").model_dump_json(by_alias=True))
+    assert Policy.model_validate(stored).kernel.waits
+
+
+def test_a_kernels_window_is_required_or_not():
+    """With the line, and the allowed words."""
+    with pytest.raises(InvalidFile, match=r"kernel\.window: found 'nightly'.*'required' or 'not_required'"):
+        policy.parse(changed("window: required", "window: nightly"), file="standard.yaml")

@@ -18,7 +18,7 @@ import pytest
 from patchwave.cli import ports
 from patchwave.cli.environment import Places
 from patchwave.cli.stack import Stack
-from tests.journey.runs import FollowedRun, Stage
+from tests.journey.runs import FollowedRun, Stage, policies_at_any_time
 from tests.ledger import postgres
 
 HERE = Path(__file__).parent
@@ -36,10 +36,11 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
         home = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="pw-journey-", ignore_cleanup_errors=True)))
         campaigns = home / "campaigns"
         shutil.copytree(HERE / "campaigns", campaigns)
+        policies = policies_at_any_time(home / "policies")
         awsim = ports.free()
         stack = ending.enter_context(
             Stack(
-                places=Places(home=home / "airflow", runs=home / "runs", campaigns=campaigns),
+                places=Places(home=home / "airflow", runs=home / "runs", campaigns=campaigns, policies=policies),
                 port=0,
                 awsim_port=awsim,
                 world=HERE / "worlds" / "journeys.yaml",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from patchwave.campaign.calls import HEALTH, LOOK
 from patchwave.campaign.rollout import Done, StepKind
 from patchwave.campaign.values import HostId
 from tests.domain.builders import CELL
+from tests.domain.test_severity import STANDARD
 from tests.operators.stage import STAGE
 from tests.operators.test_surroundings import Around
 from tests.simulator.conftest import Aws
@@ -71,6 +73,17 @@ def test_a_stage_calls_at_least_what_is_forecast_and_changes_exactly_that(planne
     assert {one: really.get(one, 0) for one in calls.CHANGING} == {one: forecast.get(one, 0) for one in calls.CHANGING}
     assert {one: (count, really.get(one, 0)) for one, count in forecast.items() if really.get(one, 0) < count} == {}
     assert really.keys() - forecast.keys() <= {"ssm:ListCommands"}
+
+
+def test_a_stage_that_must_install_no_kernel_asks_of_each_host_whether_one_would_come(planned: Callable[[str], Around]) -> None:
+    """One call a host that asks for patches, after its Scan; here a kernel would come to all of them, and nothing is changed."""
+    stage = planned("web")
+    confined = calls.of(replace(stage.plan, kernel_waits=True)).by_operation(stage=STAGE, steps=(StepKind.SCAN.value,))
+    stage.gateway.take_calls()
+    stage.to_the_end(stage.executor("try-1", kernel=STANDARD.kernel))
+    really = stage.gateway.take_calls()
+    assert really["ssm:DescribeInstancePatches"] == confined["ssm:DescribeInstancePatches"] == 4
+    assert really[calls.SEND] == confined[calls.SEND] == 1
 
 
 def test_each_step_sends_as_many_commands_as_are_forecast_for_it(planned: Callable[[str], Around]) -> None:

@@ -144,6 +144,8 @@ def _stage(plan: Plan, stage: StagePlan) -> list[Called]:
     answering = [host for wave in waves for host in wave]
     found = _look(plan, stage)
     found += _step(stage, StepKind.SCAN, [answering])
+    if plan.kernel_waits and stage.window is None:
+        found.append(_made(stage, StepKind.SCAN.value, "ssm:DescribeInstancePatches", len(answering)))
     found += _step(stage, StepKind.INSTALL, waves)
     found += _step(stage, StepKind.REBOOT, waves) if plan.reboot else []
     found += _step(stage, StepKind.VERIFY, waves)

@@ -46,6 +46,7 @@ LABELS = {
     "not_patchable": "no OS patch mends:",
     "places": "away at once of",
     "reboot": "reboots hosts that need it",
+    "kernel_waits": "installs kernel updates in windows only",
     "severities": "findings",
     "stage_places": "hosts at once",
     "tracks": "findings of track",

@@ -136,6 +136,7 @@ class Plan:
         not_patchable: reasons why findings cannot be mended by an OS patch, with their number.
         unscanned: hosts of the plan that Inspector does not cover, with its reason.
         reboot: whether hosts reboot whose patches wait for it.
+        kernel_waits: a kernel update is installed in stages that have a window only.
         snapshots: patch snapshot by ``cell|platform``.
         expected: how long each step takes at most in nineteen of twenty cases, by platform.
     """
@@ -157,6 +158,7 @@ class Plan:
     unscanned: Mapping[HostId, str]
     snapshots: Mapping[str, str]
     reboot: bool = True
+    kernel_waits: bool = False
     cells: tuple[Cell, ...] = field(default=())
     expected: Mapping[str, Mapping[StepKind, timedelta]] = field(default_factory=dict)
 
@@ -189,6 +191,7 @@ def to_json(plan: Plan) -> Any:
     its approval, over an upgrade in the middle of a run.
     """
     content = _adapter().dump_python(plan, mode="json")
+    _leave_out(content, {"kernel_waits": False})
     for stage in content["stages"]:
         _leave_out(stage, {"quorum": 1, "tolerance": None})
         if stage["window"] is not None:
@@ -230,6 +233,7 @@ def build(
     definition: str,
     requested_by: str | None,
     reboot: bool = True,
+    kernel_waits: bool = False,
     groups: Iterable[Group] = (),
     expected: Mapping[str, Mapping[StepKind, timedelta]] | None = None,
     emergency: Emergency | None = None,
@@ -239,6 +243,7 @@ def build(
     Args:
         hosts: every instance of the scope's cells that carries the scope's tags, stopped ones included.
         definition: digest of the frozen campaign.
+        kernel_waits: hosts that a kernel update waits for are left out of stages without a window.
         groups: the Auto Scaling and target groups that the hosts are in, as AWS has them; of a group that is not here
             nothing is known beyond `hosts`.
         expected: how long steps take, by platform, as far as earlier runs have told.
@@ -250,9 +255,12 @@ def build(
     chosen: dict[str, list[Host]] = {stage.name: [] for stage in campaign.stages}
     exclusions: list[Exclusion] = []
     needs = triage.wanted_by_host()
+    with_kernel = triage.with_kernel() if kernel_waits else frozenset()
     for host in sorted(hosts, key=lambda one: (one.cell, one.id)):
         stage = campaign.stage_of(host.tags, host=host.id)
         reason = _why_excluded(host, stage, needs.get(host.id, ()), restriction)
+        if stage is not None and stage.window is None and host.id in with_kernel:
+            reason = reason or rollout.waits_for_window(stage.name)
         if stage is None or reason:
             exclusions.append(Exclusion(host=host.id, cell=host.cell, name=host.name, reason=reason))
         else:
@@ -287,6 +295,7 @@ def build(
         unscanned={host.id: unknown[host.id] for stage in planned for host in stage.hosts if host.id in unknown},
         snapshots=_snapshots(run, (host for stage in planned for host in stage.hosts)),
         reboot=reboot,
+        kernel_waits=kernel_waits,
         cells=campaign.cells,
         expected={platform: dict(its) for platform, its in (expected or {}).items()},
     )
@@ -725,6 +734,10 @@ def markdown(
         if plan.reboot
         else "- **Reboots:** none; hosts whose patches wait for one end as `pending_reboot` and are not compliant"
     )
+    if plan.kernel_waits:
+        open_ones = [str(stage.name) for stage in plan.stages if stage.window is None]
+        where = f"; {', '.join(open_ones)} {'has' if len(open_ones) == 1 else 'have'} none" if open_ones else ""
+        lines.append(f"- **Kernel updates:** installed and rebooted in a stage's window only{where}")
     if plan.restriction.by_finding:
         chosen = ", ".join((*plan.restriction.severities, *plan.restriction.vulnerabilities))
         lines.append(f"- **Restricted to hosts with:** {_cell_text(chosen)}; those hosts get every patch their baseline approves")

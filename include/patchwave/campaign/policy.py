@@ -58,6 +58,13 @@ class Reboot(StrEnum):
     NEVER = "never"  # hosts stay pending_reboot until somebody reboots them
 
 
+class KernelWindow(StrEnum):
+    """Where a kernel update may be installed, and rebooted into."""
+
+    REQUIRED = "required"  # in stages with a window only
+    NOT_REQUIRED = "not_required"  # wherever a stage patches
+
+
 def _package_pattern(written: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9+._*-]*", written):
         raise ValueError("allowed is a package name in which * stands for any characters, such as 'kernel-*'")
@@ -145,6 +152,23 @@ class Kernel(Part):
         description="Patterns of packages that are called like a kernel and need no reboot (headers, tools, live patches). "
         "Default: none.",
     )] = ()  # fmt: skip
+    window: Annotated[KernelWindow, Field(
+        description="`required`: a kernel update is installed in stages that have a `window` only, and its reboot falls into it; "
+        "in any other stage a host that waits for one is left out, and the plan says so. Default not_required, which is what "
+        "policies of earlier versions meant.",
+    )] = KernelWindow.NOT_REQUIRED  # fmt: skip
+
+    @model_serializer(mode="wrap")
+    def _as_before_without_window(self, made: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = made(self)  # as in `Policy`: what is not used changes no digest
+        if not self.waits:
+            content.pop("window", None)
+        return content
+
+    @property
+    def waits(self) -> bool:
+        """Whether a kernel update waits for a stage's window."""
+        return self.window is KernelWindow.REQUIRED
 
     @cached_property
     def _known(self) -> re.Pattern[str]:

@@ -104,6 +104,7 @@ def choose(
     allowed: Collection[str],
     untouched: Collection[str],
     out_of_reach: Mapping[HostId, str] | None = None,
+    left_out: Mapping[HostId, str] | None = None,
     shut: Collection[str] = (),
 ) -> tuple[Remedy, ...]:
     """A remedy for every host that is not compliant; unknown hosts get none, for nobody knows what ails them.
@@ -112,6 +113,7 @@ def choose(
         allowed: stages in which the campaign file permits remediation.
         untouched: stages that this run did not patch (rejected, skipped, halted before): left alone even where allowed.
         out_of_reach: hosts that no command reaches (stopped, unreachable, gone), with the reason.
+        left_out: hosts that nothing may be installed on in this run, with the reason.
         shut: stages whose window is shut now: a remedy disrupts as a patch does.
     """
     made = []
@@ -127,6 +129,8 @@ def choose(
             action, reason = "none", f"the window of stage {host.stage} is shut, and nothing is remedied outside of it"
         elif host.host in away:
             action, reason = "none", f"no command reaches it: {away[host.host]}"
+        elif left_out and host.host in left_out:
+            action, reason = "none", f"it is left out of this run: {left_out[host.host]}"
         else:
             action, reason = "automation", host.reason
         token = str(uuid.uuid5(_TOKENS, f"{run}|{host.host}")) if action == "automation" else ""

@@ -97,8 +97,8 @@ SENTENCES: Mapping[HostState, str] = {
     HostState.UNREACHABLE: "Its agent did not answer, or the command was never delivered: look at agent, network and instance "
     "profile, and run the campaign for its stage again.",
     HostState.STOPPED: "The instance is stopped and comes back unpatched: start it and run the campaign for its stage again.",
-    HostState.EXCEPTED: "It is left out, by an exception that somebody granted or since nobody has tried patches on its "
-    "platform; the reason says which, and the next run looks at it again.",
+    HostState.EXCEPTED: "It is left out: by an exception that somebody granted, since nobody has tried patches on its "
+    "platform, or since its kernel update waits for a window; the reason says which, and the next run looks at it again.",
     HostState.OUT_OF_WINDOW: "It would not have been over before its window closed, so it was not begun: the next run takes it, "
     "or widen the window or the concurrency.",
     HostState.REPLACED: "Another instance stands in its place, and is settled itself.",
@@ -124,7 +124,8 @@ _GONE = frozenset({HostState.TERMINATED, HostState.REPLACED})
 _NEVER_REACHED = frozenset({HostState.UNREACHABLE, HostState.STOPPED, HostState.FAILED}) | _GONE
 LEGAL: Mapping[HostState, frozenset[HostState]] = {
     HostState.PLANNED: frozenset({HostState.SCANNING, HostState.EXCEPTED, HostState.OUT_OF_WINDOW}) | _NEVER_REACHED,
-    HostState.SCANNING: frozenset({HostState.READY, HostState.ALREADY_COMPLIANT, HostState.PLANNED}) | _NEVER_REACHED,
+    HostState.SCANNING: frozenset({HostState.READY, HostState.ALREADY_COMPLIANT, HostState.PLANNED, HostState.EXCEPTED})
+    | _NEVER_REACHED,
     HostState.READY: frozenset({HostState.INSTALLING, HostState.OUT_OF_WINDOW, HostState.EXCEPTED}) | _NEVER_REACHED,
     HostState.INSTALLING: frozenset({HostState.NEEDS_REBOOT, HostState.TO_VERIFY, HostState.READY}) | _NEVER_REACHED,
     HostState.NEEDS_REBOOT: frozenset({HostState.REBOOTING, HostState.PENDING_REBOOT}) | _NEVER_REACHED,
@@ -326,6 +327,7 @@ class PatchState:
         operation: ``Scan`` or ``Install``.
         ended: OperationEndTime, AWS's clock.
         note: what is missing, in words, where it was judged by a lockfile.
+        kernels: kernel packages that an Install would bring, or a reboot activate; empty in stages that may do both.
     """
 
     host: HostId
@@ -340,6 +342,7 @@ class PatchState:
     critical_missing: int = 0
     security_missing: int = 0
     note: str = ""
+    kernels: tuple[str, ...] = ()
 
     @property
     def compliant(self) -> bool:
@@ -686,7 +689,7 @@ def _ended(
             report = _fresh(state, dispatch, "Scan")
             if report is None:
                 return _no_report(late, dispatch, move, HostState.FAILED)
-            return _scanned(report, move)
+            return _scanned(rules, report, move)
         case StepKind.VERIFY:
             report = _fresh(state, dispatch, "Scan")
             if report is None:
@@ -706,9 +709,25 @@ def _no_report(late: bool, dispatch: DispatchRow, move: _MoveMaker, after: HostS
     return move(after, f"the {dispatch.step.value} ended, but its patch report never became visible") if late else None
 
 
-def _scanned(report: PatchState, move: _MoveMaker) -> Move:
+def waits_for_window(stage: str, kernels: Sequence[str] = ()) -> str:
+    """Why a host with a kernel update is left out of a stage without a window (rule 7), and what to do about it.
+
+    Args:
+        kernels: the packages, where a Scan has named them.
+    """
+    named = f" ({', '.join(kernels)})" if kernels else ""
+    return (
+        f"its kernel update{named} waits for a maintenance window, and stage {stage} has none: give the stage a `window`, or "
+        "patch the host in a campaign whose stage has one"
+    )
+
+
+def _scanned(rules: StageRules, report: PatchState, move: _MoveMaker) -> Move:
     if report.compliant:
         return move(HostState.ALREADY_COMPLIANT, "the Scan found nothing to do", missing_before=0, missing_after=0)
+    if report.kernels:
+        reason = waits_for_window(rules.stage, report.kernels)
+        return move(HostState.EXCEPTED, reason, missing_before=report.missing + report.failed)
     if report.missing + report.failed == 0:
         # It goes the whole way, for a reboot needs a place in the budget as an Install does.
         return move(HostState.READY, f"nothing missing, but: {report.wrong} since before", missing_before=0)

@@ -176,6 +176,10 @@ class Triage:
                 hosts.setdefault(one.host, []).append(one)
         return hosts
 
+    def with_kernel(self) -> frozenset[HostId]:
+        """Hosts that a kernel update waits for, whatever the run is restricted to: an Install takes all that is approved."""
+        return frozenset(one.host for one in self.assessments if one.host is not None and one.track is Track.KERNEL)
+
     def hosts_to_patch(self) -> frozenset[HostId]:
         """Hosts with at least one selected finding that an OS patch mends."""
         return frozenset(one.host for one in self.assessments if one.wanted and one.host is not None)

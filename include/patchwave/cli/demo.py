@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from rich.markup import escape
 from rich.rule import Rule
 from rich.text import Text
 
+from patchwave.campaign import definition, windows
 from patchwave.campaign.errors import PatchwaveError, Permanent, Transient
 from patchwave.campaign.folders import run_folder
 from patchwave.campaign.values import RunId
@@ -40,6 +41,9 @@ ENDED = frozenset({"success", "failed"})
 REQUESTER = "ana"
 APPROVERS = ("olga", "ana", "uma")
 """As whom a gate is answered, the preferred one first."""
+
+START = 20.0
+"""Seconds from awsim's start to the first stage of a run, at the least: Airflow starts, findings are read, the plan is made."""
 
 POLL = 1.0
 """Seconds between two looks at the run."""
@@ -100,6 +104,7 @@ def demo(options: Options, console: Console) -> int:
                 world=options.world,
                 speed=options.speed,
                 seed=options.seed,
+                base=base(places, options, now=datetime.now(UTC)),
                 tell=lambda line: console.print(f"[dim]{escape(line)}[/dim]", highlight=False),
             ) as stack,
         ):
@@ -121,6 +126,20 @@ def demo(options: Options, console: Console) -> int:
         if folder is not None:
             console.print(Text(f"everything of this run: {_shown(folder)}/"), soft_wrap=True)
     return status
+
+
+def base(places: Places, options: Options, *, now: datetime) -> datetime | None:
+    """When awsim's time begins, so that nobody waits for the window of the campaign's first stage: it opens about when its
+    turn comes. None, for now, where no file tells when it opens."""
+    try:
+        campaign = definition.read(places.campaigns / f"{options.campaign}.yaml", policies=places.policies)
+        written = campaign.stages[0].window
+        if written is None:
+            return None
+        coming = (span.opens for span in windows.openings(written.window, now) if span.opens > now)
+        return next(coming) - timedelta(seconds=START * options.speed)
+    except (PatchwaveError, StopIteration):
+        return None
 
 
 class Campaign:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -76,6 +77,7 @@ class Stack:
         world: Path = SMALL_WORLD,
         speed: float = 240.0,
         seed: int = 1,
+        base: datetime | None = None,
         environment: Mapping[str, str] | None = None,
         patience: float = 180.0,
         tell: Callable[[str], None] = lambda _line: None,
@@ -87,6 +89,7 @@ class Stack:
             world: fleet file for awsim.
             speed: virtual seconds per second.
             seed: the same seed makes the same world.
+            base: awsim's time when it starts; None: now.
             environment: further variables for every process; they win over ours.
             patience: seconds that a start may take until it counts as failed.
             tell: gets one line for each thing that takes time.
@@ -97,6 +100,7 @@ class Stack:
         self._world = world
         self._speed = speed
         self._seed = seed
+        self._base = base
         self._extra = dict(environment or {})
         self._patience = patience
         self._tell = tell
@@ -175,6 +179,7 @@ class Stack:
             [
                 sys.executable, "-m", "awsim", "--world", str(self._world), "--port", str(self.awsim_port),
                 "--speed", f"{self._speed:g}", "--seed", str(self._seed),
+                *(["--base", self._base.isoformat()] if self._base is not None else []),
             ],
             environment={**base, **self._extra},
             log=self.places.logs / "awsim.log",

@@ -22,6 +22,7 @@ from patchwave.campaign import rollout
 from patchwave.campaign.durations import late_time, usual_time
 from patchwave.campaign.errors import AccessDenied, HostsRefused, InvalidRequest, LeaseLost, OutcomeUnknown, Throttled
 from patchwave.campaign.fleet import Host, Readiness, readiness, why_not
+from patchwave.campaign.policy import Kernel
 from patchwave.campaign.rollout import (
     FROM_STATE,
     RUNNING_STATE,
@@ -43,6 +44,7 @@ from patchwave.campaign.rollout import (
     Wait,
 )
 from patchwave.campaign.values import Cell, HostId
+from patchwave.execution import kernels
 from patchwave.execution.log import Log
 from patchwave.execution.promotion import Promotion, Witness
 from patchwave.execution.surroundings import Surroundings
@@ -101,6 +103,7 @@ class StageExecutor:
         surroundings: who was unhealthy before, who appears, and when the window is; None: nothing but the rows is looked at.
         promotion: the lockfile from which alone the stage is patched, or who writes down what the first stage lacked; None: each
             host gets what its baseline approves.
+        kernel: which packages are a kernel, where the stage must install none, for it has no window; None: it may.
         told: invocations that a trigger has read a moment ago, by command id; the first look takes them and asks no second time.
         looked: when each command was looked at last, by its id. Those named at the beginning have nothing new to tell, and the
             first look leaves them alone; each look of this executor is added.
@@ -118,6 +121,7 @@ class StageExecutor:
     look_again: Callable[[Wait], bool] = lambda _: False
     surroundings: Surroundings | None = None
     promotion: Promotion | Witness | None = None
+    kernel: Kernel | None = None
     told: Mapping[str, Sequence[Invocation]] = field(default_factory=dict)
     looked: dict[str, datetime] = field(default_factory=dict)
     _told: dict[str, Sequence[Invocation]] = field(init=False, repr=False)
@@ -484,7 +488,12 @@ class StageExecutor:
         states: dict[HostId, PatchState] = {}
         for cell, ids in _by_cell(ended).items():
             states.update(self.gateway.patch_states(cell, ids))
-        return self.promotion.judged(states, ended, dispatches) if self.promotion is not None else states
+        if self.promotion is not None:
+            states = self.promotion.judged(states, ended, dispatches)
+        if self.kernel is not None:
+            scanned = [row for row in ended if row.state is HostState.SCANNING]
+            states = kernels.marked(self.gateway, self.kernel, states, scanned, self.promotion)
+        return states
 
     def _cancel_overdue(
         self, moves: Iterable[Move], rows: Sequence[HostRow], dispatches: Mapping[str, DispatchRow], seen: Observation

@@ -158,7 +158,7 @@ class Witness:
             and dispatch.step is StepKind.SCAN
         ]
         if lacking:
-            read = _each(lacking, lambda row: self.gateway.patches(row.cell, row.host, states=("Missing", "Failed")))
+            read = each(lacking, lambda row: self.gateway.patches(row.cell, row.host, states=("Missing", "Failed")))
             known = _wanted(self.ledger, self.lease.run, self.lease.stage)
             content = _ROWS.dump_python(known | read, mode="json")
             self.ledger.check(self.lease)
@@ -386,10 +386,10 @@ def _read(
             ended=install.ended,
         )
 
-    return {host: found for host, found in _each(rows, one).items() if found is not None}
+    return {host: found for host, found in each(rows, one).items() if found is not None}
 
 
-def _each(rows: Sequence[HostRow], read: Callable[[HostRow], T]) -> dict[HostId, T]:
+def each(rows: Sequence[HostRow], read: Callable[[HostRow], T]) -> dict[HostId, T]:
     """What is read of each host, some at the same time."""
     if not rows:
         return {}

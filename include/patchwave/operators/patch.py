@@ -141,6 +141,7 @@ class PatchStageOperator(CampaignOperator):
                 every=max(EVERY, LEAST_DEFERRAL * clock.speed()),
             ),
             promotion=self._promotion(work, lease),
+            kernel=work.policy.kernel if work.plan.kernel_waits and stage.window is None else None,
         )
         if before.state is StageState.PATCHING and stopping.was_cleared(before.holder, work.holder):
             self._stop_what_was_cleared(work, executor)

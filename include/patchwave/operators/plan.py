@@ -207,6 +207,7 @@ def made_of(work: Work, hosts: list[Host], groups: list[Group], *, expected: Map
         definition=work.run.definition_digest,
         requested_by=work.run.requested_by,
         reboot=work.policy.reboot is not Reboot.NEVER,
+        kernel_waits=work.policy.kernel.waits,
         groups=groups,
         expected=expected,
         emergency=work.policy.in_emergency,

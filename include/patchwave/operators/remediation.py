@@ -14,12 +14,13 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from patchwave.aws.automation import runbook
-from patchwave.campaign import remediation
+from patchwave.campaign import remediation, rollout
+from patchwave.campaign.compliance import Judgement, Verdict
 from patchwave.campaign.errors import OutcomeUnknown, Permanent
 from patchwave.campaign.remediation import RUNBOOK, Remedy, RemedyState
 from patchwave.campaign.rollout import HostState
-from patchwave.campaign.values import Cell
-from patchwave.execution import openings, remedies, stopping
+from patchwave.campaign.values import Cell, HostId
+from patchwave.execution import kernels, openings, remedies, stopping
 from patchwave.execution.remedies import REMEDIES
 from patchwave.ledger.store import StageState
 from patchwave.operators.base import PLAN, CampaignOperator, Work
@@ -68,12 +69,14 @@ class RemediateOperator(CampaignOperator):
         """The remedies as the ledger has them; chosen once, at the first call."""
         if REMEDIES in work.ledger.documents(work.run_id):
             return remedies.rows_of(work.ledger, work.run_id)
+        judged = read_judgement(work, "compliance.after")
         chosen = remediation.choose(
             work.run_id,
-            read_judgement(work, "compliance.after"),
+            judged,
             allowed=set(work.campaign.remediate.stages),
             untouched=untouched,
             out_of_reach={row.host: row.reason for row in work.ledger.hosts(work.run_id) if row.state in OUT_OF_REACH},
+            left_out=_left_out(work, judged),
             shut=_shut(work),
         )
         rows = [_row(remedy) for remedy in chosen]
@@ -165,6 +168,20 @@ def _shut(work: Work) -> list[str]:
         for stage in work.plan.stages
         if not openings.is_open(work.gateway, work.campaign, work.plan, stage, now=work.now)
     ]
+
+
+def _left_out(work: Work, judged: Judgement) -> dict[HostId, str]:
+    """Hosts that their stage left out, and those that a remedy would bring a kernel to where a stage must install none."""
+    found = {row.host: row.reason for row in work.ledger.hosts(work.run_id) if row.state is HostState.EXCEPTED}
+    if not work.plan.kernel_waits:
+        return found
+    allowed = {str(one.name) for one in work.plan.stages if one.window is None} & set(work.campaign.remediate.stages)
+    for one in judged.hosts:
+        if one.verdict is Verdict.NOT_COMPLIANT and one.stage in allowed and one.host not in found:
+            names = kernels.waiting(work.gateway, work.policy.kernel, one.cell, one.host)
+            if names:
+                found[one.host] = rollout.waits_for_window(one.stage, names)
+    return found
 
 
 def _lost(row: Mapping[str, Any], tried: Collection[str]) -> bool:
