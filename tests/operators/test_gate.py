@@ -330,6 +330,7 @@ def test_the_page_of_a_changed_plan_says_when_each_stage_begins(desk: Desk, aske
     text = desk.ledger.document(RUN, "plan.md")
     assert plans.digest(gate.plan) in text
     assert "## When, as far as is known now" in text
+    assert "## Why, by the rows of the policy" in text
 
 
 # --- void ---------------------------------------------------------------------------------------------------------------

@@ -143,6 +143,7 @@ def test_scan_classify_and_plan_leave_a_plan_in_the_ledger(desk: Desk) -> None:
     text = desk.ledger.document(RUN, "plan.md")
     assert "## When, as far as is known now" in text
     assert "- dev: begins at " in text
+    assert "## Why, by the rows of the policy" in text
 
 
 def test_a_plan_is_made_once(desk: Desk) -> None:

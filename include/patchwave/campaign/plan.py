@@ -18,10 +18,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from patchwave.campaign import evidence, fleet, lasting, lockfile, rollout, waves
+from patchwave.campaign import evidence, fleet, lasting, lockfile, reasons, rollout, waves
 from patchwave.campaign.definition import Campaign, Source, Stage, written_duration, written_share
 from patchwave.campaign.fleet import Group, Host, Readiness
 from patchwave.campaign.policy import Emergency, Track
+from patchwave.campaign.reasons import Reasons
 from patchwave.campaign.rollout import StageRules, StepKind
 from patchwave.campaign.severity import Assessment, Triage
 from patchwave.campaign.values import Cell, Count, HostId, RunId, Share, StageName
@@ -695,6 +696,7 @@ def markdown(
     calls: str = "",
     baselines: Sequence[str] = (),
     clocks: Sequence[str] = (),
+    why: Reasons | None = None,
 ) -> str:
     """The plan as a person judges it: how many hosts, in which order, what for, what is excluded and why, how long.
 
@@ -707,6 +709,7 @@ def markdown(
         calls: section of `calls.markdown`: what a run would call, for a dry run.
         baselines: how the accounts' patch baselines differ from what the policy wants, in sentences; none: nobody has looked.
         clocks: sentences of `emergency.sentences`: how long is left for the vulnerabilities that the run is about.
+        why: by which rows of the policy the hosts' findings have their tracks and deadlines; None: nobody has looked.
     """
     lines = [f"# Plan of {plan.campaign}", ""]
     if notice:
@@ -760,9 +763,10 @@ def markdown(
         lines += ["", "## Patch baselines", "", *(f"- {_cell_text(sentence)}" for sentence in baselines)]
     if patches:
         lines += ["", f"## What is installed in stage {for_stage}", "", patches.rstrip("\n")]
+    lines += _why_lines(why) if why is not None else []
     lines += ["", "## Hosts, stage by stage"]
     for stage in plan.stages:
-        lines += _stage_lines(stage)
+        lines += _stage_lines(stage, why.deciding if why is not None else {})
     lines += [calls] if calls else []
     lines += ["", f"## Excluded ({len(plan.exclusions)})", ""]
     if plan.exclusions:
@@ -792,7 +796,27 @@ def _own_yes(plan: Plan) -> str:
     return f", whose own yes does not count ({', '.join(named)})" if named else ""
 
 
-def _stage_lines(stage: StagePlan) -> list[str]:
+def _why_lines(why: Reasons) -> list[str]:
+    lines = ["", "## Why, by the rows of the policy", ""]
+    if not why.rows:
+        return [*lines, "No host of the plan has a finding that an OS patch mends; each gets what its baseline approves."]
+    lines += [
+        "The number of a row stands beside the deadline of each host that owes it to that row.", "",
+        "| row | findings | hosts | soonest deadline | track | deadline |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for number, one in enumerate(why.rows[: reasons.MOST], 1):
+        soonest = f"{one.soonest:%Y-%m-%d}{' (overdue)' if one.overdue else ''}" if one.soonest else "-"
+        lines.append(
+            f"| {number} | {one.findings} | {one.hosts} | {soonest} | {one.track.value}: {_cell_text(one.matrix)} "
+            f"| {_cell_text(one.deadline or 'not said')} |"
+        )
+    if rest := why.rows[reasons.MOST :]:
+        count = sum(one.findings for one in rest)
+        lines += ["", f"And {len(rest)} rows more, less urgent, of {count} findings: the report has each of them."]
+    return lines
+
+
+def _stage_lines(stage: StagePlan, deciding: Mapping[HostId, int]) -> list[str]:
     notes = [host for host in stage.hosts if host.note]
     wave_of = {host: wave.number for wave in stage.waves for host in wave.hosts}
     lines = ["", f"### {stage.name}", ""]
@@ -805,7 +829,8 @@ def _stage_lines(stage: StagePlan) -> list[str]:
     ]
     lines += ["", "| wave | host | name | platform | zone | findings | earliest deadline |", "|---|---|---|---|---|---|---|"]
     for host in sorted(stage.hosts, key=lambda one: wave_of.get(one.id, 10**6)):
-        deadline = f"{host.deadline:%Y-%m-%d}" if host.deadline else "-"
+        row = f" (row {deciding[host.id]})" if deciding.get(host.id, reasons.MOST + 1) <= reasons.MOST else ""
+        deadline = f"{host.deadline:%Y-%m-%d}{row}" if host.deadline else "-"
         found = _counts(host.findings) if host.covered else "unknown (not scanned)"
         lines.append(
             f"| {wave_of.get(host.id, '-')} | {host.id} | {_cell_text(host.name)} | {_cell_text(host.platform)} | {host.zone} "

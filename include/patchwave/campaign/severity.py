@@ -40,6 +40,9 @@ NOT_YET_SCANNED = frozenset({"PENDING_INITIAL_SCAN", "NO_INVENTORY", "STALE_INVE
 NO_COVERAGE = "NO_COVERAGE"
 """Our word for a host that Inspector does not list at all."""
 
+LEFT_OVER = " (an OS patch mends only a part: "
+"""Begins what is added to a row's sentence for a single finding."""
+
 LANGUAGE_PACKAGES: Mapping[str, str] = {
     "GOBINARY": "a Go binary",
     "GOMOD": "a Go module",
@@ -476,7 +479,7 @@ def _left_over(finding: Finding, packages: tuple[VulnerablePackage, ...]) -> str
     if finding.resource_type != EC2_INSTANCE or len(packages) == len(finding.packages):
         return ""
     rest = ", ".join(sorted({package.name for package in finding.packages if package not in packages}))
-    return f" (an OS patch mends only a part: {rest} stays)"
+    return f"{LEFT_OVER}{rest} stays)"
 
 
 def _coverage(coverage: Iterable[Coverage]) -> tuple[tuple[HostId, ...], Mapping[HostId, str]]:

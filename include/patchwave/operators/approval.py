@@ -48,7 +48,7 @@ from patchwave.operators.base import PLAN, Work
 from patchwave.operators.findings import clocks_now
 from patchwave.operators.links import RunPageLink
 from patchwave.operators.notifications import tell
-from patchwave.operators.plan import baselines_now, fleet_now, forecast_now, made_of, patches_now, text_now
+from patchwave.operators.plan import baselines_now, fleet_now, forecast_now, made_of, patches_now, text_now, why_now
 from patchwave.triggers.watch import MomentTrigger
 
 NOBODY = "-"
@@ -349,6 +349,7 @@ class ApproveStageOperator(ApprovalOperator):
             forecast=forecast_now(work, plan, since=self.stage),
             baselines=baselines_now(work, plan, fleet_now(work)[0]) if work.policy.baselines else (),
             clocks=clocks_now(work),
+            why=why_now(work, plan),
         )
         self.options = [self.APPROVE, self.REJECT, *([self.DEFER] if self._may_defer(stage) else [])]
         # Whom Airflow lets answer, and until when, is what the plan says: the file may have been edited meanwhile.

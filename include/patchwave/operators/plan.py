@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from patchwave.campaign import baselines, calls, forecast, lockfile, rollout, windows
+from patchwave.campaign import baselines, calls, forecast, lockfile, reasons, rollout, windows
 from patchwave.campaign import fleet as fleets
 from patchwave.campaign import plan as plans
 from patchwave.campaign.baselines import Baseline, OperatingSystem
@@ -17,6 +17,7 @@ from patchwave.campaign.errors import PatchwaveError, Permanent
 from patchwave.campaign.fleet import Group, Host
 from patchwave.campaign.plan import Plan, Restriction
 from patchwave.campaign.policy import Reboot
+from patchwave.campaign.reasons import Reasons
 from patchwave.campaign.rollout import StepKind
 from patchwave.campaign.values import Cell, RunId, StageName
 from patchwave.execution import openings, promotion
@@ -99,7 +100,13 @@ def text_now(work: Work, plan: Plan, hosts: Sequence[Host], *, calls: str = "") 
         calls=calls,
         baselines=baselines_now(work, plan, hosts),
         clocks=clocks_now(work),
+        why=why_now(work, plan),
     )
+
+
+def why_now(work: Work, plan: Plan) -> Reasons:
+    """By which rows the plan's hosts have their deadlines, as the run's triage says today."""
+    return reasons.of([host.id for host in plan.hosts], read_triage(work))
 
 
 def forecast_now(work: Work, plan: Plan, *, since: str | None = None) -> tuple[str, ...]:
