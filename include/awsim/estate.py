@@ -524,6 +524,12 @@ def document(account: str, region: str, name: str, version: str | None = None) -
     return {"Name": name, "DocumentType": stored.document_type, "Content": content, "Version": stored.document_version}
 
 
+def create_bucket(account: str, name: str) -> None:
+    """An empty bucket of S3; nothing if somebody has one of that name."""
+    if name not in s3_backends.bucket_accounts:
+        s3_backends[account]["aws"].create_bucket(name, "us-east-1")
+
+
 def s3_object(account: str, bucket: str, key: str) -> bytes | None:
     try:
         found = s3_backends[account]["aws"].get_object(bucket, key)

@@ -542,6 +542,8 @@ class World:
         for cell in self.cells:
             for alarm in file.alarms:
                 groups.make_alarm(*cell, name=alarm, description="its state changes when a fault says so")
+        for bucket in file.buckets:
+            estate.create_bucket(file.accounts[0].id, bucket)
         for throttle in file.throttles:
             self.throttles.add(throttle)
         for advisory, seconds in file.catalogue.withdrawn.items():

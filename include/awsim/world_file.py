@@ -356,6 +356,10 @@ class WorldFile(_Part):
     alarms: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
         default_factory=list, description="CloudWatch alarms of every cell; the fault alarm_fires moves them"
     )
+    buckets: list[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]] = Field(
+        default_factory=lambda: ["patch-lists"],
+        description="S3 buckets of the first account, where hosts read lists of patches (InstallOverrideList)",
+    )
     faults: list[Fault] = Field(default_factory=list)
     throttles: list[Throttle] = Field(default_factory=list)
 

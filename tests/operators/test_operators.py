@@ -168,6 +168,31 @@ def test_stages_that_were_not_chosen_are_skipped_in_the_ledger(desk: Desk) -> No
         patch("staging").execute(context)
 
 
+def test_a_campaign_by_lockfile_without_a_bucket_gets_no_plan(desk: Desk) -> None:
+    """It would end in the middle of staging, with dev patched; the message says what to write where."""
+    context = desk.context(params={"dry_run": False})
+    scan(campaign_json=json.dumps(json.loads(CAMPAIGN_JSON) | {"promotion": {"by": "lockfile"}})).execute(context)
+    ClassifyOperator(task_id="classify").execute(context)
+    with pytest.raises(AirflowFailException) as refused:
+        PlanOperator(task_id="plan").execute(context)
+    assert "connection aws_default names no bucket in which hosts in eu-central-1 could read that" in str(refused.value)
+    assert '"patchwave_lists_bucket"' in str(refused.value)
+    assert "promotion: {by: baseline}" in str(refused.value)
+    assert "plan" not in desk.ledger.documents(RUN)
+    desk.buckets = {"eu-central-1": "acme-lists"}
+    PlanOperator(task_id="plan").execute(context)
+    assert "plan" in desk.ledger.documents(RUN)
+
+
+def test_the_first_stage_alone_needs_no_bucket(desk: Desk) -> None:
+    """It is what the lockfile is made of."""
+    context = desk.context(params={"dry_run": False, "stages": ["dev"]})
+    scan(campaign_json=json.dumps(json.loads(CAMPAIGN_JSON) | {"promotion": {"by": "lockfile"}})).execute(context)
+    ClassifyOperator(task_id="classify").execute(context)
+    PlanOperator(task_id="plan").execute(context)
+    assert "plan" in desk.ledger.documents(RUN)
+
+
 # --- approve ----------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import yaml
+from airflow.sdk.exceptions import TaskDeferred
 
 from patchwave.campaign import lockfile as lockfiles
 from patchwave.campaign.errors import InvalidFile, InvalidRequest
+from patchwave.campaign.fleet import Host
 from patchwave.campaign.lockfile import Lockfile, NotLocked
-from patchwave.campaign.rollout import Done, Halt, HostState, PatchState, StepKind
-from patchwave.campaign.values import Cell, HostId
-from patchwave.execution import promotion
+from patchwave.campaign.remediation import Remedy
+from patchwave.campaign.rollout import Done, Halt, HostRow, HostState, PatchState, StepKind
+from patchwave.campaign.values import Cell, HostId, StageName
+from patchwave.execution import promotion, remedies
 from patchwave.execution.promotion import Promotion, Witness
 from patchwave.ledger.memory import MemoryLedger
 from patchwave.ledger.store import RunOutcome, StageState
-from tests.domain.builders import CELL
+from patchwave.operators.remediation import RemediateOperator, _row
+from tests.domain.builders import CAMPAIGN as BUILT
+from tests.domain.builders import CELL, a_campaign, a_host
 from tests.operators.stage import RUN, STAGE, Stage
+from tests.operators.work import Desk
 from tests.simulator.conftest import Aws
 
 AMAZON = "Amazon Linux 2023"
@@ -438,3 +446,52 @@ def test_the_executor_touches_nobody_without_a_bucket(campaign: Campaign) -> Non
     with pytest.raises(InvalidRequest, match="patchwave_lists_bucket"):
         campaign.prod.to_the_end(wired(campaign, lockfile, bucket=lambda _: ""))
     assert {row.step for row in campaign.prod.ledger.dispatches(RUN, STAGE)} == {StepKind.SCAN}
+
+
+# --- what is remedied afterwards ---
+
+
+@pytest.mark.parametrize("stage", ["staging", "dev"])
+def test_a_remedy_installs_what_the_lockfile_says_but_in_the_first_stage(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """A newer kernel is out by then, which the baseline approves."""
+    lockfile = campaign.patch_dev()
+    campaign.aws.advance(6000)
+    host = campaign.prod.hosts[0]
+    remedied(Desk(monkeypatch), campaign, a_host(1, id=host, group_tag=f"linux-{stage}"), stage, lockfile)
+    campaign.aws.advance(1000)
+    newer = NEWER.replace(".x86_64", "", 1)
+    assert KERNEL.replace(".x86_64", "", 1) in campaign.installed()[host] or stage == "dev"
+    assert (newer in campaign.installed()[host]) is (stage == "dev")
+
+
+def test_a_host_of_a_platform_that_dev_did_not_have_is_not_remedied(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """Its baseline would give it what nobody has tried."""
+    host = a_host(1, id=campaign.prod.hosts[0], group_tag="linux-staging", platform="Ubuntu 24.04")
+    (row,) = remedied(Desk(monkeypatch), campaign, host, "staging", campaign.patch_dev())
+    assert (row["outcome"], row["detail"][:33]) == ("not_tried", "Dev had no host of Ubuntu 24.04 (")
+    assert campaign.installed()[host.id] == set()
+
+
+def remedied(desk: Desk, campaign: Campaign, host: Host, stage: str, lockfile: Lockfile) -> list[dict[str, Any]]:
+    """One leg of the remediation, for a host of that stage; its rows."""
+    plan = desk.planned([host], campaign=a_campaign(BUILT + "promotion: {by: lockfile, untried: lockfile}\n"))
+    desk.gateway, desk.buckets, ledger, now = campaign.prod.gateway, {"eu-central-1": BUCKET}, desk.ledger, campaign.prod.now
+    for row in ledger.stages(plan.run):
+        desk.set_stage(row.stage, StageState.PATCHED)
+    lease = ledger.acquire(plan.run, StageName(stage), "earlier", at=now)
+    row = HostRow(
+        run=plan.run, stage=StageName(stage), host=host.id, cell=CELL, name=host.name, platform=host.platform, domains=("stage",),
+        state=HostState.PLANNED, since=now,
+    )  # fmt: skip
+    ledger.add_hosts(lease, [row])
+    origin = lockfiles.Origin(run=plan.run, stage="dev", at=now)
+    ledger.put_document(plan.run, promotion.DOCUMENT, lockfiles.envelope(lockfile, origin), at=now)
+    remedy = Remedy(host=host.id, cell=CELL, stage=stage, action="automation", reason="x", token=str(uuid.uuid4()))
+    ledger.put_document(plan.run, remedies.REMEDIES, [_row(remedy)], at=now)
+    with suppress(TaskDeferred):
+        RemediateOperator(task_id="remediate").execute(desk.context())
+    return remedies.rows_of(ledger, plan.run)

@@ -72,7 +72,9 @@ class Desk:
         self.gateway.findings.return_value = ()
         self.gateway.coverage.return_value = ()
         self.gateway.health.return_value = ()
-        hook = SimpleNamespace(gateway=lambda: self.gateway)
+        self.buckets: dict[str, str] = {}
+        """Bucket for lists of patches, by region."""
+        hook = SimpleNamespace(gateway=lambda: self.gateway, lists_bucket=lambda region: self.buckets.get(region, ""))
         monkeypatch.setattr("patchwave.operators.base.open_ledger", lambda conn_id: self.ledger)
         monkeypatch.setattr("patchwave.operators.base.PatchwaveAwsHook", lambda *, aws_conn_id: hook)
         self.ti = TaskInstance()

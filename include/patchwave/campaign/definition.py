@@ -1123,12 +1123,6 @@ class Campaign(FilePart):
             elif known[name].is_production and not self.remediate.allow_prod:
                 yield Misplacement(loc=loc, message=f"found {name!r}, which is called or tagged prod; allowed are stages "
                                    "that are not, or any with allow_prod: true")  # fmt: skip
-            elif self.promotion.by is Source.LOCKFILE and name != str(self.stages[0].name):
-                yield Misplacement(
-                    loc=loc,
-                    message=f"found {name!r}, whose hosts get what the lockfile says (promotion), while the remediation installs "
-                    f"what the baseline approves; allowed is {self.stages[0].name}",
-                )
 
     def _closed_wrongly(self) -> Iterator[Misplacement]:
         known = [str(stage.name) for stage in self.stages]

@@ -147,7 +147,8 @@ def _aws(awsim: str) -> dict[str, str]:
         "conn_type": "aws",
         "login": "awsim",
         "password": "awsim",
-        "extra": {"region_name": region, "endpoint_url": awsim},
+        # awsim's worlds have that bucket unless they say otherwise.
+        "extra": {"region_name": region, "endpoint_url": awsim, "patchwave_lists_bucket": "patch-lists"},
     }
     return {
         "AIRFLOW_CONN_AWS_DEFAULT": json.dumps(connection),

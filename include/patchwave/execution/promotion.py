@@ -117,6 +117,34 @@ def holding(ledger: Ledger, run: RunId, campaign: str) -> tuple[RunId, Lockfile]
     return (run, lockfile) if lockfile is not None else last_promoted(ledger, campaign)
 
 
+def address(
+    gateway: Gateway, lockfile: Lockfile, cell: Cell, platform: str, *, bucket: Callable[[str], str], allowed: bool = False
+) -> str:
+    """Lay the list of a platform down for an Install that is about to be sent, and say where it lies.
+
+    Args:
+        bucket: name of the bucket in which hosts of a region read lists; empty if the connection names none.
+        allowed: the policy lets hosts of a platform that Dev did not have be patched by their baseline.
+
+    Returns:
+        Its address; empty where the policy lets a platform without lock be patched by its baseline.
+
+    Raises:
+        InvalidRequest: the connection names no bucket for the region.
+        NotLocked: there is nothing that these hosts may be sent.
+    """
+    if lockfile.on(platform) is None and allowed:
+        return ""
+    text = lockfiles.override_list(lockfile, platform)
+    name = bucket(cell.region)
+    if not name:
+        raise InvalidRequest(
+            f"the connection's extra names no bucket for lists of patches in {cell.region} (patchwave_lists_bucket), and "
+            "without one hosts cannot be told what Dev received"
+        )
+    return gateway.lay_down(cell, name, text)
+
+
 _ROWS: TypeAdapter[dict[HostId, tuple[PatchRow, ...]]] = TypeAdapter(dict[HostId, tuple[PatchRow, ...]])
 
 
@@ -213,25 +241,8 @@ class Promotion:
         )
 
     def address(self, cell: Cell, platform: str) -> str:
-        """Lay the platform's list down for an Install that is about to be sent, and say where it lies.
-
-        Returns:
-            Its address; empty where the policy lets a platform without lock be patched by its baseline.
-
-        Raises:
-            InvalidRequest: the connection names no bucket for the region.
-            NotLocked: there is nothing that these hosts may be sent.
-        """
-        if self.lockfile.on(platform) is None and self.allowed:
-            return ""
-        text = lockfiles.override_list(self.lockfile, platform)
-        bucket = self.bucket(cell.region)
-        if not bucket:
-            raise InvalidRequest(
-                f"the connection's extra names no bucket for lists of patches in {cell.region} (patchwave_lists_bucket), and "
-                "without one hosts cannot be told what Dev received"
-            )
-        return self.gateway.lay_down(cell, bucket, text)
+        """Where the platform's list lies, laid down a moment ago (`promotion.address`)."""
+        return address(self.gateway, self.lockfile, cell, platform, bucket=self.bucket, allowed=self.allowed)
 
     # --- Scans ----------------------------------------------------------------------------------------------------------
     def judged(

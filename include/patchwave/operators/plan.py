@@ -26,11 +26,19 @@ from patchwave.operators.compliance import judge_now, store_judgement
 from patchwave.operators.findings import clocks_now, read_triage
 
 
+class NoBucket(Permanent):
+    """Later stages are to get what the first one received, and there is no place where their hosts could read that."""
+
+
 class PlanOperator(CampaignOperator):
     """Builds the plan, stores it under its digest, and prints it as Markdown."""
 
     def work(self, work: Work) -> str:
-        """Returns the plan's digest."""
+        """Returns the plan's digest.
+
+        Raises:
+            NoBucket: a stage of the plan needs lists of patches, and the connection names no bucket for them.
+        """
         hosts, groups = fleet_now(work)
         if PLAN in work.ledger.documents(work.run_id):
             # A plan is made once: a second one could not be what was approved.
@@ -38,6 +46,7 @@ class PlanOperator(CampaignOperator):
             plan = work.plan
         else:
             plan = self._plan(work, hosts, groups)
+            self._refuse_without_bucket(work, plan)
         digest = work.ledger.put_document(work.run_id, PLAN, plans.to_json(plan), at=work.now)
         # What follows may be cut off at any line, and is done by the next try then.
         section = _calls(work, plan) if plan.dry_run else ""
@@ -62,6 +71,19 @@ class PlanOperator(CampaignOperator):
         if not plan.hosts and not plan.dry_run:
             self.log.warning("The plan holds no host: %d instances of the scope, all excluded", len(hosts))
         return plan
+
+    def _refuse_without_bucket(self, work: Work, plan: Plan) -> None:
+        """Now, and not in the middle of a run, when the first stage is patched already."""
+        first = work.campaign.stages[0].name
+        later = {host.cell.region for stage in plan.stages if stage.name != first for host in stage.hosts}
+        by_lockfile = work.campaign.promotion.by is Source.LOCKFILE
+        without = [region for region in sorted(later) if not work.lists_bucket(region)] if by_lockfile else []
+        if without:
+            raise NoBucket(
+                f"the stages after {first} get what {first} received (promotion: {{by: lockfile}}), and the connection "
+                f"{self.aws_conn_id} names no bucket in which hosts in {', '.join(without)} could read that: write "
+                '"patchwave_lists_bucket": "NAME" into its extra, or promotion: {by: baseline} into the campaign file'
+            )
 
 
 def _calls(work: Work, plan: Plan) -> str:

@@ -16,11 +16,14 @@ from airflow.sdk.exceptions import AirflowSkipException
 from patchwave.aws.automation import runbook
 from patchwave.campaign import remediation, rollout
 from patchwave.campaign.compliance import Judgement, Verdict
+from patchwave.campaign.definition import Source
 from patchwave.campaign.errors import OutcomeUnknown, Permanent
+from patchwave.campaign.lockfile import NotLocked
 from patchwave.campaign.remediation import RUNBOOK, Remedy, RemedyState
 from patchwave.campaign.rollout import HostState
 from patchwave.campaign.values import Cell, HostId
-from patchwave.execution import kernels, openings, remedies, stopping
+from patchwave.execution import kernels, openings, promotion, remedies, stopping
+from patchwave.execution.promotion import UNKNOWN_PLATFORM
 from patchwave.execution.remedies import REMEDIES
 from patchwave.ledger.store import StageState
 from patchwave.operators.base import PLAN, CampaignOperator, Work
@@ -129,10 +132,15 @@ class RemediateOperator(CampaignOperator):
         cell = Cell.parse(row["cell"])
         remedies.check(work.ledger, work.run_id, work.holder)
         try:
+            listed = _listed(work, row)
+            parameters = {"InstanceId": [row["host"]]} | ({"InstallOverrideList": [listed]} if listed else {})
             work.gateway.ensure_runbook(cell, RUNBOOK, runbook())
-            row["execution"] = work.gateway.start_automation(cell, RUNBOOK, {"InstanceId": [row["host"]]}, row["token"])
+            row["execution"] = work.gateway.start_automation(cell, RUNBOOK, parameters, row["token"])
         except OutcomeUnknown:
             return  # the token makes the next attempt safe
+        except NotLocked as error:
+            row.update(outcome="not_tried", detail=str(error))
+            return
         except Permanent as error:
             row.update(outcome="failed", detail=f"AWS refused the remedy: {error}")
             return
@@ -159,6 +167,28 @@ class RemediateOperator(CampaignOperator):
             {key: row[key] for key in ("host", "stage", "execution", "outcome", "detail")},
             at=work.now,
         )
+
+
+def _listed(work: Work, row: Mapping[str, Any]) -> str:
+    """Address of the list from which alone a host is remedied; empty where its baseline says what it gets.
+
+    Raises:
+        NotLocked: it is in a stage that gets what the first one received, and nobody has tried anything for it.
+    """
+    wanted, first = work.campaign.promotion, str(work.campaign.stages[0].name)
+    if wanted.by is not Source.LOCKFILE or row["stage"] == first:
+        return ""
+    held = promotion.holding(work.ledger, work.run_id, work.campaign.name)
+    if held is None:
+        raise NotLocked(f"stage {row['stage']} gets what {first} received, and no run has a lockfile of that")
+    return promotion.address(
+        work.gateway,
+        held[1],
+        Cell.parse(row["cell"]),
+        next((one.platform for one in work.ledger.hosts(work.run_id) if one.host == row["host"]), UNKNOWN_PLATFORM),
+        bucket=work.lists_bucket,
+        allowed=wanted.untried is Source.BASELINE,
+    )
 
 
 def _shut(work: Work) -> list[str]:
