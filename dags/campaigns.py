@@ -137,7 +137,7 @@ def build(campaign: Campaign, rules: Policy) -> DAG:
                     trigger_rule="all_success" if stage.approval.required else turn,
                 )
                 if stage.approval.required:
-                    last = questions(stage)
+                    last = questions(stage, later=number > 0)
                     # One task a question: Airflow shows the first text of a task instance for ever.
                     asks = [
                         ApproveStageOperator(

@@ -26,6 +26,7 @@ from patchwave.campaign.approval import (
     Verdict,
     Vote,
 )
+from patchwave.campaign.lockfile import LockedPatch, Lockfile, PlatformLock
 from patchwave.campaign.values import HostId, Share, StageName
 from tests.domain.builders import NOW, RUN, STAGE, host_id
 
@@ -372,6 +373,50 @@ def test_a_share_of_a_small_stage_tolerates_nobody() -> None:
     assert str(found) == "the approval is void: since the plan was made 1 host came and 0 went; 0 may differ"
 
 
+def a_lockfile(hosts: tuple[str, ...] = ("dev-1",), **versions: int) -> Lockfile:
+    patches = tuple(
+        LockedPatch(id=f"{name}.x86_64", version=f"0:{version}-1", title=f"{name}.x86_64:0:{version}-1", received=True)
+        for name, version in sorted(versions.items())
+    )
+    return Lockfile(platforms=(PlatformLock(platform="Amazon Linux 2023", hosts=hosts, patches=patches),))
+
+
+@given(
+    st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 3)),
+    st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 3)),
+    st.none() | st.integers(0, 8) | st.sampled_from([Share(0.1), Share(0.5), Share(1.0)]),
+)
+def test_other_patches_void_an_approval_exactly_beyond_the_tolerance(
+    before: dict[str, int], now: dict[str, int], tolerance: Share | int | None
+) -> None:
+    """What came, what went and what has another version count alike; without a tolerance nothing may differ."""
+    found = approval.relocked(a_lockfile(**before), a_lockfile(**now), tolerance)
+    differ = sum(before.get(name) != now.get(name) for name in before.keys() | now.keys())
+    allowed = 0 if tolerance is None else approval.tolerated(tolerance, len(before))
+    assert (found is not None) is (differ > allowed)
+    if found is not None:
+        assert (len(found.changes), found.allowed) == (differ, allowed)
+
+
+def test_the_same_patches_read_from_other_hosts_are_the_same() -> None:
+    """The digest is another one; what a host gets is not."""
+    assert approval.relocked(a_lockfile(kernel=1), a_lockfile(("dev-2",), kernel=1), None) is None
+
+
+def test_a_platform_that_went_counts_with_all_its_patches() -> None:
+    """One sentence says it, and three patches are not there any more."""
+    assert approval.relocked(a_lockfile(a=1, b=1, c=1), Lockfile(platforms=()), 2) is not None
+    assert approval.relocked(a_lockfile(a=1, b=1, c=1), Lockfile(platforms=()), 3) is None
+
+
+def test_the_sentence_names_the_first_patches_that_differ() -> None:
+    """All of them stand in the journal's record."""
+    names = "abcdefg"
+    found = approval.relocked(a_lockfile(**dict.fromkeys(names, 1)), a_lockfile(**dict.fromkeys(names, 2)), 1)
+    assert "a.x86_64 is 0:2-1 instead of 0:1-1; " in str(found)
+    assert str(found).endswith(", and 2 more); 1 may differ")
+
+
 # --- the journal --------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True)
 class ARecord:
@@ -390,12 +435,13 @@ def test_votes_survive_the_journal(votes: list[Vote]) -> None:
     assert list(approval.from_records([*others, *records])) == votes
 
 
-def test_answers_from_before_a_deferral_count_no_more() -> None:
+@pytest.mark.parametrize("kind", [approval.DEFERRED, approval.VOIDED])
+def test_answers_from_before_a_deferral_or_from_before_they_were_void_count_no_more(kind: str) -> None:
     """Of that stage; other stages keep theirs."""
     dev = a_vote("ana", stage=StageName("dev"))
     before = [a_vote("olga"), dev, a_vote("ana", Choice.DEFER, minute=1)]
     records = [ARecord(kind=approval.VOTE, at=one.at, data=approval.as_record(one)) for one in before]
-    records.append(ARecord(kind=approval.DEFERRED, at=NOW, data={"stage": STAGE}))
+    records.append(ARecord(kind=kind, at=NOW, data={"stage": STAGE}))
     assert approval.from_records(records) == (dev,)
     after = a_vote("ana", minute=9)
     records.append(ARecord(kind=approval.VOTE, at=after.at, data=approval.as_record(after)))

@@ -4,131 +4,24 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from unittest.mock import create_autospec
 
 import pytest
-from airflow.providers.standard.operators import hitl
-from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
 
-from patchwave.campaign import approval
 from patchwave.campaign import lockfile as lockfiles
 from patchwave.campaign import plan as plans
-from patchwave.campaign.approval import Decision, Open, Verdict
+from patchwave.campaign.approval import Decision, Verdict
 from patchwave.campaign.definition import Campaign
-from patchwave.campaign.fleet import Host
 from patchwave.campaign.lockfile import HostPatches, Lockfile, Origin, PatchRow
-from patchwave.campaign.plan import Plan
-from patchwave.campaign.values import RunId, StageName
+from patchwave.campaign.values import RunId
 from patchwave.execution import promotion
 from patchwave.ledger.store import StageState
 from patchwave.operators.approval import ROUNDS, ApproveStageOperator, questions
 from patchwave.operators.base import Work
-from tests.domain.builders import CAMPAIGN, a_campaign, a_host, a_plan, host_id
+from tests.domain.builders import a_plan, host_id
 from tests.ledger.builders import a_run
+from tests.operators.gate import LOCKED, ONE, STAGING, TEN, TOLERANT, TWO, Gate, a_strict_campaign, fleet, later, people, staging
 from tests.operators.work import HOSTS, RUN, Desk
-
-STAGING = StageName("staging")
-TWO = "approvers: [olga, ana, uma], quorum: 2"
-
-
-@pytest.fixture
-def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
-    return Desk(monkeypatch)
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Requests that Airflow was asked to show."""
-    made: list[dict[str, Any]] = []
-    upsert = create_autospec(hitl.upsert_hitl_detail, side_effect=lambda **request: made.append(request))
-    monkeypatch.setattr(hitl, "upsert_hitl_detail", upsert)
-    monkeypatch.setattr(ApproveStageOperator, "_set_state_to_skipped", lambda self, tasks, map_index: None)
-    return made
-
-
-def a_strict_campaign(rules: str, also: str = "") -> Campaign:
-    """Staging asks by these rules."""
-    assert "approvers: [olga, ana]" in CAMPAIGN
-    return a_campaign(CAMPAIGN.replace("approvers: [olga, ana]", rules, 1) + also)
-
-
-class Gate:
-    """The chain of questions before staging, answered as people would."""
-
-    def __init__(
-        self, desk: Desk, asked: list[dict[str, Any]], rules: str, hosts: list[Host] | None = None, *, also: str = ""
-    ) -> None:
-        self.desk = desk
-        self.asked = asked
-        self.campaign = a_strict_campaign(rules, also)
-        desk.planned(hosts, campaign=self.campaign)
-        desk.set_stage("dev", StageState.PATCHED)
-        stage = self.campaign.stage("staging")
-        last = questions(stage)
-        with DAG("weekly-linux"):
-            self.tasks = [
-                ApproveStageOperator(
-                    task_id=f"approve_{number}", stage="staging", approvers=self.campaign.approvers(stage),
-                    timeout=stage.approval.timeout, campaign_json=self.campaign.to_json(), number=number, last=last,
-                )
-                for number in range(1, last + 1)
-            ]  # fmt: skip
-
-    def ask(self, number: int = 1) -> dict[str, Any]:
-        """That question is put; what people see."""
-        task = self.tasks[number - 1]
-        before = len(self.asked)
-        with pytest.raises(TaskAwaitingInput):
-            task.execute(self.desk.context(task=task))
-        assert len(self.asked) == before + 1
-        return self.asked[-1]
-
-    def answer(self, number: int, who: str | None, chosen: str = "Approve", **inputs: Any) -> Any:
-        task = self.tasks[number - 1]
-        event = {
-            "chosen_options": [chosen], "params_input": inputs, "responded_at": datetime.now(UTC),
-            "responded_by_user": None if who is None else {"id": who, "name": who},
-        }  # fmt: skip
-        return task.execute_complete(self.desk.context(task=task), event)
-
-    def run(self, number: int) -> Any:
-        """A question that has nobody to ask any more."""
-        task = self.tasks[number - 1]
-        return task.execute(self.desk.context(task=task))
-
-    @property
-    def verdicts(self) -> list[tuple[str, str]]:
-        return [(one.verdict.value, one.author) for one in self.desk.ledger.decisions(RUN)]
-
-    @property
-    def plan(self) -> Plan:
-        """The plan that holds for staging."""
-        return Work(self.desk.context(task=self.tasks[0]), aws_conn_id="a", ledger_conn_id="l").plan
-
-    @property
-    def opened(self) -> bool:
-        """What the stage's task would find."""
-        plan = self.plan
-        stage = plan.stage("staging")
-        answer = approval.may_patch(
-            stage=STAGING, plan=plans.digest(plan), required=True, approvers=stage.approvers,
-            decisions=self.desk.ledger.decisions(RUN),
-        )  # fmt: skip
-        return isinstance(answer, Open)
-
-
-def fleet(desk: Desk, *hosts: Host) -> None:
-    """What AWS has from now on."""
-    desk.gateway.fleet.side_effect = lambda cell, tags: [host for host in hosts if host.cell == cell]
-
-
-def staging(number: int) -> Host:
-    return a_host(number, group_tag="linux-staging", name=f"stg-{number}")
-
-
-def people(request: dict[str, Any]) -> list[str]:
-    return [user["id"] for user in request["assigned_users"]]
 
 
 # --- quorum -------------------------------------------------------------------------------------------------------------
@@ -210,14 +103,30 @@ def test_one_no_shuts_the_gate_with_its_reason(desk: Desk, asked: list[Any]) -> 
     assert gate.run(2)["verdict"] == "rejected"
 
 
-def test_silence_on_the_second_question_means_no(desk: Desk, asked: list[Any]) -> None:
-    """However many have said yes."""
+def test_silence_on_the_second_question_means_no(desk: Desk, asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many have said yes; not before the time is over, however often the gate is woken up."""
     gate = Gate(desk, asked, TWO)
     gate.ask(1)
     gate.answer(1, "olga")
     gate.ask(2)
-    gate.answer(2, None, "Reject")
+    assert isinstance(gate.wake(2), TaskAwaitingInput)
+    later(monkeypatch, 23.9)
+    assert isinstance(gate.wake(2), TaskAwaitingInput)
+    assert gate.verdicts == []
+    later(monkeypatch, 24)
+    assert gate.wake(2) == {"stage": "staging", "verdict": "expired"}
     assert gate.verdicts == [("expired", "-")]
+    assert desk.ledger.stage(RUN, STAGING).state is StageState.SKIPPED
+
+
+def test_the_default_of_a_request_of_an_earlier_version_is_no_answer(desk: Desk, asked: list[Any]) -> None:
+    """Airflow takes it when the gate is woken up: it is wiped, and the person is still asked."""
+    gate = Gate(desk, asked, TWO)
+    gate.ask(1)
+    with pytest.raises(TaskAwaitingInput):
+        gate.answer(1, None, "Reject")
+    assert len(asked) == 2
+    assert gate.verdicts == []
 
 
 def test_the_second_question_has_what_is_left_of_the_time(desk: Desk, asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,13 +135,7 @@ def test_the_second_question_has_what_is_left_of_the_time(desk: Desk, asked: lis
     gate.ask(1)
     assert gate.tasks[0].response_timeout == timedelta(hours=24)
     gate.answer(1, "olga")
-
-    class Later(datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> datetime:
-            return datetime.now(tz) + timedelta(hours=20)
-
-    monkeypatch.setattr("patchwave.operators.approval.datetime", Later)
+    later(monkeypatch, 20)
     gate.ask(2)
     assert timedelta(hours=3, minutes=59) < gate.tasks[1].response_timeout <= timedelta(hours=4)
 
@@ -334,12 +237,10 @@ def test_the_page_of_a_changed_plan_says_when_each_stage_begins(desk: Desk, aske
 
 
 # --- void ---------------------------------------------------------------------------------------------------------------
-TOLERANT = "approvers: [olga, ana], tolerance: 1"
-
-
 def test_a_gate_that_may_be_void_has_questions_for_asking_again() -> None:
     """Each with its own text."""
     assert questions(a_strict_campaign(TWO).stage("staging")) == 2
+    assert questions(a_strict_campaign(TWO).stage("staging"), later=True) == 4
     assert questions(a_strict_campaign(f"{TWO}, tolerance: 10%").stage("staging")) == 2 * ROUNDS
     assert questions(a_strict_campaign(f"{TWO}}}\n    window: {NIGHTLY}").stage("staging")) == 2 * ROUNDS
 
@@ -427,18 +328,6 @@ def test_without_a_tolerance_aws_is_not_asked(desk: Desk, asked: list[Any]) -> N
 # --- deferred -----------------------------------------------------------------------------------------------------------
 NIGHTLY = "{cron: '0 22 * * *', duration: 4h, timezone: UTC"
 WINDOWED = f"approvers: [olga, ana]}}\n    window: {NIGHTLY}"
-TEN = datetime(2026, 3, 10, 22, 30, tzinfo=UTC)
-"""Half an hour after an opening."""
-
-
-@pytest.fixture
-def now(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
-    """The campaign's time; a test may set it."""
-    times = [TEN]
-    monkeypatch.setattr("patchwave.operators.base.clock.now", lambda: times[-1])
-    return times
-
-
 def test_without_a_window_there_is_nothing_to_defer_to(desk: Desk, asked: list[Any]) -> None:
     """The button is not there."""
     assert Gate(desk, asked, TOLERANT).ask(1)["options"] == ["Approve", "Reject"]
@@ -526,8 +415,7 @@ def approved_last_week(desk: Desk, campaign: Campaign) -> RunId:
 
 def test_the_gate_says_what_is_new_since_the_plan_approved_before(desk: Desk, asked: list[Any]) -> None:
     """An approver of the tenth weekly plan reads that first."""
-    gate = Gate(desk, asked, "approvers: [olga, ana]", [*HOSTS, staging(5)])
-    assert "No plan of this campaign was approved for this stage before." in gate.ask(1)["body"]
+    gate = Gate(desk, asked, ONE, [*HOSTS, staging(5)])
     approved_last_week(desk, gate.campaign)
     body = gate.ask(1)["body"]
     assert "## Difference from the plan approved before, by ana" in body
@@ -536,10 +424,6 @@ def test_the_gate_says_what_is_new_since_the_plan_approved_before(desk: Desk, as
 
 
 # --- what is installed --------------------------------------------------------------------------------------------------
-ONE = "approvers: [olga, ana]"
-LOCKED = "promotion: {by: lockfile}\n"
-
-
 def a_lockfile(*titles: str) -> Lockfile:
     """What a host of dev received."""
     rows = tuple(PatchRow(id=one.partition(":")[0], title=one, state="installed", installed_at=TEN) for one in titles)
@@ -583,3 +467,8 @@ def test_the_gate_says_that_a_stage_without_its_lockfile_is_not_begun(desk: Desk
 def test_the_gate_says_that_nobody_has_fixed_the_packages_where_the_baseline_decides(desk: Desk, asked: list[Any]) -> None:
     """What is approved then is no list of packages, and does not look like one."""
     assert "Which packages that is nobody has fixed" in Gate(desk, asked, ONE).ask(1)["body"]
+
+
+def test_the_gate_says_that_no_plan_was_approved_before(desk: Desk, asked: list[Any]) -> None:
+    """Nothing to compare with is said, too."""
+    assert "No plan of this campaign was approved for this stage before." in Gate(desk, asked, ONE).ask(1)["body"]

@@ -12,7 +12,7 @@ from patchwave.aws.calls import chunks
 from patchwave.aws.errors import code_of
 from patchwave.aws.inventory import Inventory, ping_of
 from patchwave.campaign.errors import HostsRefused
-from patchwave.campaign.fleet import Health, Ping
+from patchwave.campaign.fleet import GONE, Health, Ping
 from patchwave.campaign.values import Cell, HostId
 
 LARGEST_STATUS = 100
@@ -43,7 +43,7 @@ class HealthChecks(Inventory):
         def judged(host: HostId) -> Health:
             status = statuses.get(host)
             if status is None or status["InstanceState"]["Name"] in {"terminated", "shutting-down"}:
-                return Health(host=host, healthy=False, checks=(("ec2", "gone"),))
+                return Health(host=host, healthy=False, checks=GONE)
             answers = []
             if "ec2" in checks:
                 answers.append(("ec2", *_ec2(status)))

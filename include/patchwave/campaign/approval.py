@@ -15,6 +15,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from patchwave.campaign import lockfile as lockfiles
+from patchwave.campaign.lockfile import Lockfile
 from patchwave.campaign.values import HostId, RunId, Share, StageName
 
 LONGEST_REASON = 2000
@@ -329,6 +331,48 @@ def void(approved: Collection[HostId], now: Collection[HostId], tolerance: Share
     return Void(added=tuple(sorted(after - before)), removed=tuple(sorted(before - after)), allowed=allowed)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Relocked:
+    """The stage would get other patches than those that were shown, by more than the campaign tolerates.
+
+    Attributes:
+        changes: what differs, a sentence each (`lockfile.changes`).
+        allowed: how many may.
+    """
+
+    changes: tuple[str, ...]
+    allowed: int
+
+    def __str__(self) -> str:
+        more = f", and {len(self.changes) - MOST_CHANGES} more" if len(self.changes) > MOST_CHANGES else ""
+        return (
+            f"the approval is void: the lockfile is not the one that was shown ({'; '.join(self.changes[:MOST_CHANGES])}{more}); "
+            f"{self.allowed} may differ"
+        )
+
+
+MOST_CHANGES = 5
+"""Differences of lockfiles that a sentence names."""
+
+
+def relocked(shown: Lockfile, now: Lockfile, tolerance: Share | int | None) -> Relocked | None:
+    """Why an approval of the lockfile `shown` does not cover the lockfile `now`; None if it does.
+
+    Args:
+        tolerance: None: nothing may differ. Hosts that appear are what the plan announces, other patches are not.
+    """
+    if shown.digest == now.digest:
+        return None
+    before, after = _patches(shown), _patches(now)
+    allowed = 0 if tolerance is None else tolerated(tolerance, len(before))
+    differ = sum(before.get(patch) != after.get(patch) for patch in before.keys() | after.keys())
+    return Relocked(changes=lockfiles.changes(shown, now), allowed=allowed) if differ > allowed else None
+
+
+def _patches(lockfile: Lockfile) -> dict[tuple[str, str], str]:
+    return {(one.platform, patch.id): patch.version or patch.title for one in lockfile.platforms for patch in one.patches}
+
+
 # --- may the stage be patched? ------------------------------------------------------------------------------------------
 
 
@@ -393,7 +437,7 @@ VOTE = "vote.cast"
 DEFERRED = "approval.deferred"
 """Kind of the journal's record of a question that somebody put off; the stage's answers before it count no more."""
 VOIDED = "approval.void"
-"""Kind of the journal's record of an approval that no longer covers what is there."""
+"""Kind of the journal's record of an approval that no longer covers what is there; it begins anew as after a deferral."""
 
 
 def as_record(vote: Vote) -> dict[str, Any]:
@@ -409,7 +453,7 @@ def from_records(records: Iterable[Any]) -> tuple[Vote, ...]:
     nothing."""
     found: list[Vote] = []
     for record in records:
-        if record.kind == DEFERRED:
+        if record.kind in (DEFERRED, VOIDED):
             found = [one for one in found if one.stage != record.data.get("stage")]
         if record.kind != VOTE:
             continue

@@ -111,6 +111,10 @@ def why_not(host: Host) -> str:
             return f"the agent does not answer ({host.ping.value}{seen})"
 
 
+GONE = (("ec2", "gone"),)
+"""What is said of the health of a host that EC2 does not have any more."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Health:
     """Whether a host serves as it should.
@@ -123,6 +127,11 @@ class Health:
     host: HostId
     healthy: bool
     checks: tuple[tuple[str, str], ...]
+
+    @property
+    def gone(self) -> bool:
+        """EC2 does not have it any more."""
+        return self.checks == GONE
 
     def __str__(self) -> str:
         return f"{self.host}: " + ", ".join(f"{name} {answer}" for name, answer in self.checks)

@@ -145,6 +145,32 @@ def address(
     return gateway.lay_down(cell, name, text)
 
 
+def show(ledger: Ledger, run: RunId, stage: StageName, campaign: str, *, now: datetime) -> Lockfile | None:
+    """The lockfile that holds now, kept as the one that the people of a stage's gate are shown; None if there is none."""
+    found = holding(ledger, run, campaign)
+    if found is None:
+        return None
+    ledger.put_document(run, _shown_in(stage), ledger.document(found[0], DOCUMENT), at=now)
+    return found[1]
+
+
+def shown(ledger: Ledger, run: RunId, stage: StageName) -> Lockfile | None:
+    """The lockfile that people were shown who were asked about a stage; None if none was.
+
+    Raises:
+        InvalidFile: it is not as it was written.
+    """
+    try:
+        data = ledger.document(run, _shown_in(stage))
+    except KeyError:
+        return None
+    return lockfiles.opened(data, file=f"the ledger's document {_shown_in(stage)} of {run}")[0]
+
+
+def _shown_in(stage: StageName) -> str:
+    return f"{DOCUMENT}.shown:{stage}"
+
+
 _ROWS: TypeAdapter[dict[HostId, tuple[PatchRow, ...]]] = TypeAdapter(dict[HostId, tuple[PatchRow, ...]])
 
 

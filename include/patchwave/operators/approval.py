@@ -6,18 +6,24 @@ answer is written to the ledger as the first thing that happens to it, and what 
 whatever Airflow does to the gate's tasks, nobody says yes twice. An answer that says nothing clear, or is not that person's to
 give, decides nothing: the same question is asked again in the same task instance.
 
+While it waits, a gate looks now and then at the hosts that the run has patched before, and reads CISA's catalogue: Airflow's
+own time limit of a request wakes the task up, and it waits on for the same request without writing it anew, since that would
+wipe an answer that somebody gave meanwhile. Airflow hands such an answer over as soon as the task waits again, also to the next
+try of a task whose answer it has lost.
+
 What opens the stage is the decision in the ledger, which `PatchStageOperator` reads; marking these tasks by hand opens nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, assert_never
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Context, Param
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 
 from patchwave.campaign import approval, difference
 from patchwave.campaign import plan as plans
@@ -26,6 +32,7 @@ from patchwave.campaign.approval import (
     VOIDED,
     VOTE,
     Agreed,
+    Choice,
     Decision,
     Deferred,
     Impossible,
@@ -37,19 +44,20 @@ from patchwave.campaign.approval import (
     Vote,
 )
 from patchwave.campaign.definition import Campaign, Event, Stage
-from patchwave.campaign.errors import Permanent
+from patchwave.campaign.errors import PatchwaveError, Permanent
 from patchwave.campaign.plan import Plan, StagePlan
 from patchwave.campaign.values import StageName
-from patchwave.execution import openings
+from patchwave.execution import openings, promotion
+from patchwave.hooks import clock
 from patchwave.ledger import approved
 from patchwave.ledger.store import Entry, WaitRow
-from patchwave.operators import stages
+from patchwave.operators import findings, health, stages, void
 from patchwave.operators.base import PLAN, Work
 from patchwave.operators.findings import clocks_now
 from patchwave.operators.links import RunPageLink
 from patchwave.operators.notifications import tell
-from patchwave.operators.plan import baselines_now, fleet_now, forecast_now, made_of, patches_now, text_now, why_now
-from patchwave.triggers.watch import MomentTrigger
+from patchwave.operators.plan import baselines_now, fleet_now, forecast_now, patches_now, why_now
+from patchwave.triggers.watch import MomentTrigger, first_look
 
 NOBODY = "-"
 ROUNDS = 3
@@ -58,14 +66,28 @@ ASKED = "approval.asked"
 """Kind of the journal's record of a question."""
 RENEWED = "plan.renewed"
 """Kind of the journal's record of a plan that was out of date before anybody was asked about it."""
+WATCHED = "approval.watched"
+"""Kind of the journal's record of who is not healthy while a gate asks; one for each change."""
 LEAST_TIME = timedelta(minutes=1)
 """That long a question waits at least, also one that follows an answer given in the last moment."""
+LOOK_AGAIN = timedelta(minutes=10)
+"""How often the hosts of earlier stages are looked at while a gate asks, in the campaign's time."""
+LEAST_PAUSE = timedelta(seconds=40)
+"""Real time between two looks at least: in a rehearsal ten minutes pass in seconds, and while a worker looks nobody can answer in
+the browser."""
+MOST_CHANGES = 100
+"""So many differences of lockfiles are listed on the page; all of them are in the journal's record."""
 
 
-def questions(stage: Stage) -> int:
-    """How many task instances a gate has: one for each yes, and as many again for each time that it may have to ask anew."""
+def questions(stage: Stage, *, later: bool = False) -> int:
+    """How many task instances a gate has: one for each yes, and as many again for each time that it may have to ask anew.
+
+    Args:
+        later: stages come before it, whose hosts may fall ill while it asks; a gate that has no question left for that keeps its
+            last one open instead.
+    """
     again = stage.approval.tolerance is not None or stage.window is not None
-    return stage.approval.quorum * (ROUNDS if again else 1)
+    return stage.approval.quorum * (ROUNDS if again else 2 if later else 1)
 
 
 class ApproveStageOperator(ApprovalOperator):
@@ -102,7 +124,7 @@ class ApproveStageOperator(ApprovalOperator):
         super().__init__(
             subject=f"May stage {stage} be patched as planned?",
             body="The plan stands in the ledger; it is shown here when the gate asks.",
-            defaults=self.REJECT,
+            # No default: Airflow would write it as the answer whenever the task is woken up.
             response_timeout=timeout,
             assigned_users=_assigned(approvers),
             params=_form(),
@@ -133,7 +155,7 @@ class ApproveStageOperator(ApprovalOperator):
                 self.log.info("This question was answered already; nobody is asked it again")
                 return self._go_on(work)
             self._let_pass(work)
-            self._ask(work, context)
+            return self._ask(work, context)
         except Permanent as error:
             raise AirflowFailException(str(error)) from error
 
@@ -141,25 +163,33 @@ class ApproveStageOperator(ApprovalOperator):
         """The opening that somebody did not want is over."""
         return self.execute(context)
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Write the answer down before anything else happens."""
+    def execute_complete(self, context: Context, event: dict[str, Any], after: str = "", read_at: str = "") -> Any:
+        """Write the answer down before anything else happens; without one, look around and wait on.
+
+        Args:
+            after, read_at: of `_wait`.
+        """
         work = self._work(context)
         try:
-            if "error" in event:
+            if "error" in event and event.get("error_type") != "timeout":
                 raise Permanent(f"the request could not be answered: {event['error']}")
             known = self._known(work)
             if known is not None:
                 return self._carry_out(work, known)
             author = str((event.get("responded_by_user") or {}).get("id") or NOBODY)
             if author == NOBODY:
-                return self._decide(work, Verdict.EXPIRED, author=NOBODY, comment="nobody answered in time")
+                if self._time_left(work, self._stage(work)) <= timedelta():
+                    return self._decide(work, Verdict.EXPIRED, author=NOBODY, comment="nobody answered in time")
+                if "error" not in event:  # a request of an earlier version, whose default Airflow has written as the answer
+                    return self._ask(work, context, after=after or "nobody has answered yet")
+                return self._wait_on(work, after=after, read_at=read_at)
             vote = self._vote(work, event, author)
             if isinstance(vote, Misread):
                 self.log.warning("The answer of %s decides nothing: %s", author, vote.reason)
-                self._ask(work, context, after=f"the answer of {author} decided nothing: {vote.reason}")
+                return self._ask(work, context, after=f"the answer of {author} decided nothing: {vote.reason}")
             answered_at = event.get("responded_at")
             real = answered_at.isoformat() if isinstance(answered_at, datetime) else str(answered_at)
-            record = {**approval.as_record(vote), "question": self.number, "answered_at": real}
+            record = {**approval.as_record(vote), "question": self.number, "answered_at": real, **self._locked(work)}
             work.ledger.record(work.run_id, VOTE, record, at=work.now)
             return self._go_on(work)
         except Permanent as error:
@@ -176,7 +206,7 @@ class ApproveStageOperator(ApprovalOperator):
         digest = plans.digest(work.plan)
         if any((one.author, one.stage, one.plan) == (author, self.stage, digest) for one in self._votes(work)):
             return Misread(reason=f"{author} has answered already, and {terms.quorum} different people are needed")
-        return approval.read(
+        vote = approval.read(
             event.get("chosen_options"),
             event.get("params_input"),
             stage=stage.name,
@@ -186,6 +216,12 @@ class ApproveStageOperator(ApprovalOperator):
             hosts={host.id: host.name for host in stage.hosts},
             may_defer=self._may_defer(stage),
         )
+        if isinstance(vote, Vote) and vote.choice is Choice.APPROVE and self.number == self.last:
+            ill = health.sentence(health.unhealthy_before(work, self.stage))
+            work.count_calls({})
+            if ill:  # there is no further question that could say so
+                return Misread(reason=f"{ill}; say yes when they are, or no")
+        return vote
 
     def _go_on(self, work: Work) -> Any:
         """What follows from the answers that the ledger has."""
@@ -259,16 +295,15 @@ class ApproveStageOperator(ApprovalOperator):
     def _agreed(self, work: Work, found: Agreed) -> Any:
         """The quorum is there: is the stage what they agreed to?"""
         plan, stage = work.plan, self._stage(work)
-        changed = self._changed(work, plan, stage)
-        if changed is not None:
-            gone, renewed = changed
-            record = {
-                "stage": self.stage, "plan": plans.digest(plan), "reason": str(gone), "added": list(gone.added),
-                "removed": list(gone.removed),
-            }  # fmt: skip
-            work.ledger.record(work.run_id, VOIDED, record, at=work.now)
-            self.log.warning("%s; it is asked again", gone)
-            self._change_plan(work, renewed)
+        changed = void.changed(work, stage)
+        ill = "" if changed is not None else health.sentence(health.unhealthy_before(work, self.stage))
+        work.count_calls({})
+        if changed is not None or ill:
+            reason = changed.reason if changed is not None else f"the approval is void: {ill}"
+            void.record(work, stage.name, reason, yes=[one.author for one in found.yes], changed=changed)
+            self.log.warning("%s; it is asked again", reason)
+            if changed is not None:
+                void.change_plan(work, changed.renewed, self.stage)
             return self._next_question(Undecided(yes=(), missing=stage.quorum, may=()))
         digest, less = plans.digest(plan), None
         if found.without:
@@ -277,23 +312,8 @@ class ApproveStageOperator(ApprovalOperator):
             digest = plans.digest(less)
         result = self._record(work, Verdict.APPROVED, author=found.yes[-1].author, comment=_said(found), plan=digest)
         if less is not None and result.plan == digest:
-            self._change_plan(work, less)
+            void.change_plan(work, less, self.stage)
         return self._carry_out(work, result)
-
-    def _changed(self, work: Work, plan: Plan, stage: StagePlan) -> tuple[approval.Void, Plan] | None:
-        """Whether the stage has other hosts now than in the plan, by more than is tolerated, and the plan with those."""
-        if stage.tolerance is None:
-            return None
-        hosts, groups = fleet_now(work)
-        work.count_calls({})
-        renewed = plans.renewed(plan, made_of(work, hosts, groups, expected=plan.expected), self.stage)
-        now = [host.id for host in renewed.stage(self.stage).hosts]
-        gone = approval.void([host.id for host in stage.hosts], now, stage.tolerance)
-        return None if gone is None else (gone, renewed)
-
-    def _change_plan(self, work: Work, plan: Plan) -> None:
-        hosts = fleet_now(work)[0] if work.policy.baselines else []
-        work.change_plan(plan, stage=self.stage, text=text_now(work, plan, hosts))
 
     def _decide(self, work: Work, verdict: Verdict, *, author: str, comment: str) -> Any:
         decision = self._record(work, verdict, author=author, comment=comment, plan=plans.digest(work.plan))
@@ -322,7 +342,7 @@ class ApproveStageOperator(ApprovalOperator):
         return {"stage": self.stage, "verdict": decision.verdict.value}
 
     # questions ------------------------------------------------------------------------------------------------------
-    def _ask(self, work: Work, context: Context, *, after: str = "") -> NoReturn:
+    def _ask(self, work: Work, context: Context, *, after: str = "") -> Any:
         """Put the question, or put it again.
 
         Args:
@@ -332,19 +352,32 @@ class ApproveStageOperator(ApprovalOperator):
         if not isinstance(found, Undecided):
             self._go_on(work)
             raise Permanent(f"stage {self.stage} cannot be asked about: {found}")
-        if not after and not found.yes:
+        if after:
+            self._write(context)  # wipes the answer
+            return self._wait_on(work, after=after)
+        put = self._put(work)
+        if put is not None:
+            if put["plan"] != plans.digest(work.plan):
+                self.log.info("This question shows plan %s, which does not hold any more", put["plan"])
+                return self._next_question(found)
+            self.log.info("This question was put by an earlier try; it is waited for")
+            return self._wait_on(work)
+        if not found.yes:
             self._renew(work)
+            if void.promoted(work, StageName(self.stage)):
+                promotion.show(work.ledger, work.run_id, StageName(self.stage), work.campaign.name, now=work.now)
         plan, stage = work.plan, self._stage(work)
         heard = f", {len(found.yes)} of {stage.quorum} have said yes" if found.yes else ""
+        ill = self._look(work)
         self.subject = (
             f"{plan.campaign}: may stage {self.stage} be patched? {_hosts(len(stage.hosts))}, {stage.stage_places} at once{heard}"
         )
-        notices = filter(None, (self._notice(work), self._so_far(work, found, stage)))
+        notices = filter(None, (self._notice(work), self._so_far(work, found, stage, ill)))
         self.body = plans.markdown(
             plan,
             for_stage=self.stage,
             notice=" ".join(notices),
-            difference=self._difference(work),
+            difference=self._difference(work) + self._relocked(work),
             patches=self._patches(work),
             forecast=forecast_now(work, plan, since=self.stage),
             baselines=baselines_now(work, plan, fleet_now(work)[0]) if work.policy.baselines else (),
@@ -355,33 +388,135 @@ class ApproveStageOperator(ApprovalOperator):
         # Whom Airflow lets answer, and until when, is what the plan says: the file may have been edited meanwhile.
         self.assigned_users = _assigned(found.may)
         self.response_timeout = self._time_left(work, stage)
-        who = self._people(found.may, " or ")
-        if not after:
-            tell(work.campaign, Event.APPROVAL_REQUESTED, f"{self.subject} {who} may answer", to=self.log)
-            record = {"stage": self.stage, "plan": plans.digest(plan), "question": self.number, "of": list(found.may),
-                      "asked_at": datetime.now(UTC).isoformat()}  # fmt: skip
-            work.ledger.record(work.run_id, ASKED, record, at=work.now)
-        work.ledger.wait(
-            WaitRow(
-                run=work.run_id,
-                subject=f"approve {self.stage}",
-                reason=f"stage {self.stage} waits for {who} to say yes or no{heard}{f'; {after}' if after else ''}",
-                ends=f"one of them answers; no answer within {stage.approval_timeout} means no",
-                since=work.now,
-            )
+        self._write(context)
+        tell(work.campaign, Event.APPROVAL_REQUESTED, f"{self.subject} {self._who(found)} may answer", to=self.log)
+        record = {"stage": self.stage, "plan": plans.digest(plan), "question": self.number, "of": list(found.may),
+                  "asked_at": datetime.now(UTC).isoformat(), "shown": True, **self._locked(work)}  # fmt: skip
+        work.ledger.record(work.run_id, ASKED, record, at=work.now)
+        return self._wait(work, found, ill)
+
+    def _write(self, context: Context) -> None:
+        """Have Airflow write the request down; how long it is waited for at a time is not Airflow's business."""
+        with suppress(TaskAwaitingInput):
+            super().execute(context)
+
+    def _wait_on(self, work: Work, *, after: str = "", read_at: str = "") -> Any:
+        """Look around, and wait for the answer to the question that is put already."""
+        found = self._standing(work)
+        if not isinstance(found, Undecided):
+            return self._go_on(work)
+        return self._wait(work, found, self._look(work), after=after, read_at=read_at)
+
+    def _wait(self, work: Work, found: Undecided, ill: str, *, after: str = "", read_at: str = "") -> NoReturn:
+        """Write why it waits, and free the worker until somebody answers or it is time to look again.
+
+        Args:
+            ill: who is not healthy.
+            after: why an answer decided nothing.
+            read_at: when CISA's catalogue was read last; empty: not yet.
+        """
+        stage = self._stage(work)
+        read = not read_at or work.now - datetime.fromisoformat(read_at) >= health.READ_AGAIN
+        news = findings.news(work, self.log, read=read)
+        heard = f", {len(found.yes)} of {stage.quorum} have said yes" if found.yes else ""
+        reason = "; ".join(
+            filter(None, (f"stage {self.stage} waits for {self._who(found)} to say yes or no{heard}", after, ill, news))
         )
-        super().execute(context)
-        raise AssertionError("the request waits without an end of its own")
+        row = WaitRow(
+            run=work.run_id,
+            subject=f"approve {self.stage}",
+            reason=reason,
+            ends=f"one of them answers; no answer within {stage.approval_timeout} means no",
+            since=work.now,
+        )
+        if work.ledger.wait(row):
+            self.log.info("Waiting: %s", reason)
+        raise TaskAwaitingInput(
+            method_name="execute_complete",
+            kwargs={"after": after, "read_at": work.now.isoformat() if read else read_at},
+            timeout=self._until_next_look(work, stage),
+        )
+
+    def _until_next_look(self, work: Work, stage: StagePlan) -> timedelta:
+        """Real time: Airflow knows no rehearsal's clock."""
+        left = max(timedelta(seconds=first_look()), self._time_left(work, stage))
+        if health.patched_before(work, self.stage):
+            every = LOOK_AGAIN
+        elif work.policy.deadlines.wanted.catalogue is not None:
+            every = health.READ_AGAIN
+        else:
+            return left
+        return min(left, max(LEAST_PAUSE, every / clock.speed()))
+
+    def _look(self, work: Work) -> str:
+        """Who of the stages before is not healthy, as a sentence; whoever is new among them is told of."""
+        try:
+            sick = health.unhealthy_before(work, self.stage)
+            work.count_calls({})
+        except PatchwaveError as error:
+            self.log.warning("The hosts of the stages before cannot be looked at: %s", error)
+            return "whether the hosts of the stages before are healthy is not known, AWS does not say"
+        said = health.sentence(sick)
+        now = {host for its in sick.values() for host in (one.host for one in its)}
+        before = self._ill_before(work)
+        if now != before:
+            work.ledger.record(
+                work.run_id, WATCHED, {"stage": self.stage, "unhealthy": sorted(now), "reason": said}, at=work.now
+            )
+            self.log.warning("While stage %s is asked about: %s", self.stage, said or "all hosts are healthy again")
+        if now - before:
+            text = f"stage {self.stage} waits for approval, and {said}. A yes is void as long as that is so"
+            tell(work.campaign, Event.APPROVAL_REQUESTED, text, to=self.log)
+        return said
+
+    def _ill_before(self, work: Work) -> set[str]:
+        its = [
+            one.data for one in work.ledger.journal(work.run_id) if one.kind == WATCHED and one.data.get("stage") == self.stage
+        ]
+        return set(its[-1]["unhealthy"]) if its else set()
+
+    def _put(self, work: Work) -> Mapping[str, Any] | None:
+        """The record of this question, if Airflow shows it; None if it has not been put yet."""
+        its = [
+            one.data
+            for one in work.ledger.journal(work.run_id)
+            if one.kind == ASKED and (one.data.get("stage"), one.data.get("question")) == (self.stage, self.number)
+        ]
+        return its[-1] if its and its[-1].get("shown") else None
+
+    def _who(self, found: Undecided) -> str:
+        return self._people(found.may, " or ")
+
+    def _locked(self, work: Work) -> dict[str, str]:
+        """Which lockfile people are shown, for records; nothing where none says what the stage gets."""
+        if not void.promoted(work, StageName(self.stage)):
+            return {}
+        shown = promotion.shown(work.ledger, work.run_id, StageName(self.stage))
+        return {} if shown is None else {"lockfile": shown.digest}
+
+    def _relocked(self, work: Work) -> str:
+        """How the lockfile differs from the one that was shown first, as a section."""
+        changes = [
+            change
+            for one in self._since_deferred(work)
+            if one.kind == VOIDED and one.data.get("stage") == self.stage
+            for change in one.data.get("lockfile") or ()
+        ]
+        if not changes:
+            return ""
+        more = f"- and {len(changes) - MOST_CHANGES} more\n" if len(changes) > MOST_CHANGES else ""
+        listed = "".join(f"- {_plain(change)}\n" for change in changes[:MOST_CHANGES])
+        return f"\n## The lockfile has changed since it was shown first\n\n{listed}{more}"
 
     def _renew(self, work: Work) -> None:
         """Nobody is asked about hosts that are no longer the stage's."""
-        plan = work.plan
-        changed = self._changed(work, plan, self._stage(work))
+        stage = self._stage(work)
+        changed = void.changed_hosts(work, stage)
         if changed is not None:
-            gone, renewed = changed
-            record = {"stage": self.stage, "plan": plans.digest(plan), "added": list(gone.added), "removed": list(gone.removed)}
+            record = {"stage": self.stage, "plan": plans.digest(work.plan), "added": list(changed.added),
+                      "removed": list(changed.removed)}  # fmt: skip
             work.ledger.record(work.run_id, RENEWED, record, at=work.now)
-            self._change_plan(work, renewed)
+            void.change_plan(work, changed.renewed, self.stage)
 
     def _difference(self, work: Work) -> str:
         """What is new, as sections: in this run, and since the plan that was approved before."""
@@ -417,7 +552,7 @@ class ApproveStageOperator(ApprovalOperator):
         before = plans.in_force([name for name in names if name != now], order, stage=self.stage)
         return plans.from_json(work.ledger.document(work.run_id, before))
 
-    def _so_far(self, work: Work, found: Undecided, stage: StagePlan) -> str:
+    def _so_far(self, work: Work, found: Undecided, stage: StagePlan, ill: str) -> str:
         told = ""
         if stage.quorum > 1:
             told = f"{stage.quorum} different people have to say yes; one no is enough to stop."
@@ -432,7 +567,8 @@ class ApproveStageOperator(ApprovalOperator):
             out = f" without {', '.join(vote.without)}" if vote.without else ""
             said = f": {' '.join(vote.reason.split())}" if vote.reason else ""
             told += f" {vote.author} has said yes{out} at {vote.at:%Y-%m-%d %H:%M} UTC{said}."
-        return told.strip().replace("*", "\\*").replace("<", "&lt;").replace("[", "\\[")
+        told += f" {ill[0].upper()}{ill[1:]}. A yes is void as long as that is so." if ill else ""
+        return _plain(told.strip())
 
     def _changed_since(self, work: Work) -> str:
         """Why the plan that is asked about is not the one from before, if that was so since the last deferral."""
@@ -441,19 +577,23 @@ class ApproveStageOperator(ApprovalOperator):
             return ""
         if its[-1].kind == RENEWED:
             return " The stage's hosts have changed since the plan was made; this is about those of now."
-        yes = [vote.author for vote in self._votes(work) if vote.stage == self.stage and vote.plan == its[-1].data["plan"]]
-        return f" Asked again: {its[-1].data['reason']}. {', '.join(yes)} had said yes to the plan before."
+        void_ = its[-1].data
+        yes, other = void_.get("yes") or (), void_.get("plan") != plans.digest(work.plan)
+        had = f" {', '.join(yes)} had said yes{' to the plan before' if other else ''}." if yes else ""
+        return f" Asked again: {void_['reason']}.{had}"
 
     def _time_left(self, work: Work, stage: StagePlan) -> timedelta:
-        """The whole gate has the time that the campaign gives it, counted from the first question about this plan."""
-        digest = plans.digest(work.plan)
+        """The whole gate has the time that the campaign gives it, counted from the first question about this plan, and each
+        question has `LEAST_TIME`."""
+        digest, now = plans.digest(work.plan), datetime.now(UTC)
         asked = [
-            datetime.fromisoformat(one.data["asked_at"])
+            (one.data.get("question"), datetime.fromisoformat(one.data["asked_at"]))
             for one in self._since_deferred(work)
             if one.kind == ASKED and one.data.get("stage") == self.stage and one.data.get("plan") == digest
         ]
-        passed = datetime.now(UTC) - min(asked) if asked else timedelta()
-        return max(LEAST_TIME, stage.approval_timeout - max(timedelta(), passed))
+        first = min((at for _, at in asked), default=now)
+        this = min((at for number, at in asked if number == self.number), default=now)
+        return max(first + stage.approval_timeout, this + LEAST_TIME) - now
 
     def _people(self, people: Sequence[str], between: str = ", ") -> str:
         return between.join(people) or "anybody who may answer"
@@ -530,6 +670,11 @@ def _form() -> dict[str, Param]:
             "left out of this run; the others are patched. Empty: all of them.",
         ),
     }  # fmt: skip
+
+
+def _plain(text: str) -> str:
+    """Text that begins no markup."""
+    return text.replace("*", "\\*").replace("<", "&lt;").replace("[", "\\[")
 
 
 def _assigned(approvers: Sequence[str]) -> list[dict[str, str]] | None:

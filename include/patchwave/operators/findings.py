@@ -311,8 +311,11 @@ def reprioritise(work: Work) -> tuple[severity.Change, ...]:
     return changes
 
 
-def news(work: Work, log: Logger) -> str:
+def news(work: Work, log: Logger, *, read: bool = True) -> str:
     """Read CISA's catalogue again and say what it has made more urgent since the run began, for the reason of a wait.
+
+    Args:
+        read: no: say what was found before.
 
     Returns:
         Empty if nothing has, or if the policy does not go by the catalogue. One that cannot be read is no news either: what
@@ -321,7 +324,7 @@ def news(work: Work, log: Logger) -> str:
     if work.policy.deadlines.wanted.catalogue is None:
         return ""
     try:
-        for one in reprioritise(work):
+        for one in reprioritise(work) if read else ():
             log.warning("Judged again by a newer catalogue: %s", one.sentence)
     except PatchwaveError as error:
         log.warning("CISA's catalogue was not read again: %s", error)

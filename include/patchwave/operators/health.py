@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 from patchwave.campaign.definition import Event
 from patchwave.campaign.errors import Permanent
 from patchwave.campaign.fleet import Health
+from patchwave.campaign.plan import StagePlan
 from patchwave.campaign.rollout import HostState
-from patchwave.campaign.values import Cell, HostId, StageName
+from patchwave.campaign.values import Cell, Count, HostId, StageName
 from patchwave.ledger.changes import EXPLAINED, explained
 from patchwave.ledger.store import StageState
 from patchwave.operators import findings, stages
@@ -25,6 +26,10 @@ READ_AGAIN = timedelta(hours=1)
 
 SERVING = frozenset({HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.PENDING_REBOOT})
 """Classes of hosts that have to serve after their stage; for all others the rollout has said already what is wrong."""
+
+
+MOST_NAMED = 10
+"""Hosts that a sentence about health names."""
 
 
 class Unhealthy(Permanent):
@@ -54,7 +59,7 @@ class HealthOperator(CampaignOperator):
         row = work.ledger.stage(work.run_id, StageName(self.stage))
         if row.state is not StageState.PATCHED or row.ended_at is None:
             raise Permanent(f"stage {self.stage} is {row.state.value}, not patched: {row.reason or 'its task has not run'}")
-        sick = [health for health in self._look(work, stage.health_checks) if not health.healthy]
+        sick = unhealthy(work, stage)
         subject = f"health of {self.stage}"
         if not sick:
             work.ledger.end_wait(work.run_id, subject, at=work.now)
@@ -62,18 +67,18 @@ class HealthOperator(CampaignOperator):
             self.log.info("All %d hosts are healthy", count)
             return count
         until = row.ended_at + stage.health_timeout
-        named = "; ".join(str(health) for health in sick[:10]) + (f" and {len(sick) - 10} more" if len(sick) > 10 else "")
+        who = named(sick)
         if work.now < until:
             self.wait(
                 work,
                 subject=subject,
-                reason=f"{len(sick)} hosts are not healthy yet: {named}",
+                reason=f"{len(sick)} hosts are not healthy yet: {who}",
                 ends="they pass their checks",
                 until=until,
                 look_at=min(until, work.now + LOOK_AGAIN),
             )
         work.ledger.end_wait(work.run_id, subject, at=work.now)
-        text = f"health: {len(sick)} hosts are not healthy {stage.health_timeout} after the stage was patched: {named}"
+        text = f"health: {len(sick)} hosts are not healthy {stage.health_timeout} after the stage was patched: {who}"
         lease = work.ledger.acquire(work.run_id, StageName(self.stage), work.holder, at=work.now)
         hosts = [health.host for health in sick]
         why = explained(self.stage, "health", text, hosts, "mend the hosts named, then clear this task: it looks at them again")
@@ -82,12 +87,45 @@ class HealthOperator(CampaignOperator):
         tell(work.campaign, Event.STAGE_HALTED, f"stage {self.stage}: {text}", to=self.log)
         raise Unhealthy(f"Stage {self.stage}: {text}. Nothing further is patched.")
 
-    def _look(self, work: Work, checks: Sequence[str]) -> list[Health]:
-        cells: dict[Cell, list[HostId]] = {}
-        for row in work.ledger.hosts(work.run_id, StageName(self.stage)):
-            if row.state in SERVING:
-                cells.setdefault(row.cell, []).append(row.host)
-        return [health for cell, ids in cells.items() for health in work.gateway.health(cell, ids, checks)]
+
+def unhealthy(work: Work, stage: StagePlan) -> list[Health]:
+    """Hosts of a stage that have to serve after it and do not, as AWS says now."""
+    cells: dict[Cell, list[HostId]] = {}
+    for row in work.ledger.hosts(work.run_id, stage.name):
+        if row.state in SERVING:
+            cells.setdefault(row.cell, []).append(row.host)
+    found = (health for cell, ids in cells.items() for health in work.gateway.health(cell, ids, stage.health_checks))
+    return [health for health in found if not health.healthy]
+
+
+def patched_before(work: Work, stage: str) -> list[StagePlan]:
+    """Stages before that one which this run has patched."""
+    states = {row.stage: row.state for row in work.ledger.stages(work.run_id)}
+    names = [str(one.name) for one in work.plan.stages]
+    return [one for one in work.plan.stages[: names.index(stage)] if states[one.name] is StageState.PATCHED]
+
+
+def unhealthy_before(work: Work, stage: str) -> dict[StageName, list[Health]]:
+    """Hosts of the stages before that one which this run has patched and which are not healthy now, by stage.
+
+    A host that is gone by now serves nobody: capacity comes and goes, and its stage has passed its checks.
+    """
+    found = {one.name: [sick for sick in unhealthy(work, one) if not sick.gone] for one in patched_before(work, stage)}
+    return {name: sick for name, sick in found.items() if sick}
+
+
+def sentence(sick: Mapping[StageName, Sequence[Health]]) -> str:
+    """Who is not healthy, for people; empty if everybody is."""
+    return "; ".join(
+        f"{Count(len(its))} of {stage} {'is' if len(its) == 1 else 'are'} not healthy: {named(its)}"
+        for stage, its in sick.items()
+    )
+
+
+def named(sick: Sequence[Health]) -> str:
+    """The first of them with what is wrong."""
+    more = f" and {len(sick) - MOST_NAMED} more" if len(sick) > MOST_NAMED else ""
+    return "; ".join(str(health) for health in sick[:MOST_NAMED]) + more
 
 
 class SoakOperator(CampaignOperator):

@@ -19,12 +19,12 @@ from airflow.sdk.exceptions import AirflowSkipException
 from patchwave.aws import console
 from patchwave.campaign import approval
 from patchwave.campaign import plan as plans
-from patchwave.campaign.approval import Closed, Verdict
+from patchwave.campaign.approval import Choice, Closed, Verdict
 from patchwave.campaign.definition import Event, Source
 from patchwave.campaign.errors import NotApproved, Permanent
 from patchwave.campaign.lockfile import NotLocked
 from patchwave.campaign.plan import StagePlan
-from patchwave.campaign.rollout import Done, Halt, Invocation, Outcome, Wait
+from patchwave.campaign.rollout import Done, Halt, HostState, Invocation, Move, Outcome, Wait
 from patchwave.campaign.values import StageName
 from patchwave.execution import promotion, stopping
 from patchwave.execution.executor import SETTLING, STOPPED, StageExecutor, wait_for
@@ -33,7 +33,8 @@ from patchwave.execution.surroundings import EVERY, Surroundings
 from patchwave.hooks import clock
 from patchwave.ledger.changes import EXPLAINED, explained
 from patchwave.ledger.store import Lease, StageState
-from patchwave.operators import stages
+from patchwave.operators import stages, void
+from patchwave.operators.approval import questions
 from patchwave.operators.base import CampaignOperator, Work
 from patchwave.operators.findings import findings_before
 from patchwave.operators.links import RunCommandConsoleLink, RunPageLink
@@ -97,7 +98,7 @@ class PatchStageOperator(CampaignOperator):
         """Returns the stage's hosts by terminal class.
 
         Raises:
-            NotApproved: the ledger holds no approval of this plan.
+            NotApproved: the ledger holds no approval of this plan, or one that does not cover what would be patched now.
             StageHalted: a rule stopped it; clearing the task goes on with the hosts that are not settled.
             StillHalted: it is halted, and nobody has cleared the task.
             LeaseLost: another process took the stage between our look at it and the lease.
@@ -112,9 +113,14 @@ class PatchStageOperator(CampaignOperator):
             return dict(Counter(row.state.value for row in work.ledger.hosts(work.run_id, name)))
         stopping.refuse_unless_cleared(before, work.holder)
         lease = work.ledger.acquire(work.run_id, name, work.holder, at=work.now, seen=before.fencing)
+        untouched = not work.ledger.dispatches(work.run_id, name)
+        if untouched:
+            self._check_cover(work, stage, lease)
         if before.state is not StageState.PATCHING:
             work.ledger.set_stage(lease, StageState.PATCHING, reason="", at=work.now)
         work.ledger.add_hosts(lease, plans.rows(work.plan, stage, now=work.now))
+        if untouched:
+            self._leave_out(work, lease)
         executor = self._executor = StageExecutor(
             ledger=work.ledger,
             gateway=work.gateway,
@@ -214,6 +220,62 @@ class PatchStageOperator(CampaignOperator):
             raise AirflowSkipException(answer.reason)
         work.ledger.record(work.run_id, "gate.closed", {"stage": stage.name, "reason": answer.reason}, at=work.now)
         raise NotApproved(f"{answer.reason}; nothing is patched. Clear the gate's task to be asked.")
+
+    def _check_cover(self, work: Work, stage: StagePlan, lease: Lease) -> None:
+        """Before the first command, however long after the answer: is the stage what they agreed to?
+
+        If it is not, the plan is changed to what is there now, which nobody has approved: clearing the gate asks about that.
+
+        Raises:
+            NotApproved: it is another one.
+        """
+        changed = void.changed(work, stage) if stage.approval_required else None
+        if changed is None:
+            return
+        yes = self._agreed(work, stage)
+        work.ledger.check(lease)
+        void.record(work, stage.name, changed.reason, yes=yes, changed=changed)
+        void.change_plan(work, changed.renewed, self.stage)
+        work.ledger.end_wait(work.run_id, self.stage, at=work.now)
+        why = f"{changed.reason}. {' and '.join(yes)} had said yes to the plan before"
+        work.ledger.set_stage(lease, StageState.WAITING, reason=why, at=work.now)
+        text = f"Stage {stage.name}: {why}; nothing was sent. {self._how_to_ask(work)}"
+        tell(work.campaign, Event.STAGE_HALTED, text, to=self.log)
+        raise NotApproved(text)
+
+    def _agreed(self, work: Work, stage: StagePlan) -> list[str]:
+        """Who said yes to the plan that holds until now."""
+        digest = plans.digest(work.plan)
+        decided = [one.author for one in work.ledger.decisions(work.run_id) if (one.stage, one.plan) == (stage.name, digest)]
+        votes = approval.from_records(work.ledger.journal(work.run_id))
+        voted = [one.author for one in votes if one.stage == stage.name and one.choice is Choice.APPROVE]
+        return list(dict.fromkeys(voted)) or decided
+
+    def _how_to_ask(self, work: Work) -> str:
+        """What a person does who wants it patched all the same."""
+        last = questions(work.campaign.stage(self.stage), later=self.stage != work.campaign.stages[0].name)
+        answered = [
+            one.data["question"]
+            for one in work.ledger.journal(work.run_id)
+            if one.kind == approval.VOTE and one.data.get("stage") == self.stage and "question" in one.data
+        ]
+        number = max(answered, default=0) + 1
+        if number > last:
+            return "The gate has no question left: trigger another run."
+        task = "approve" if number == 1 else f"approve_{number}"
+        return f"Clear {self.stage}.{task} with what follows it: it asks about the stage as it is now. Or trigger another run."
+
+    def _leave_out(self, work: Work, lease: Lease) -> None:
+        """A host that came into the ledger under a plan whose approval is void, and that the plan of now excludes, is not
+        patched."""
+        out = {one.host: one.reason for one in work.plan.exclusions}
+        moves = [
+            Move(host=row.host, before=row.state, after=HostState.EXCEPTED, reason=out[row.host])
+            for row in work.ledger.hosts(work.run_id, lease.stage)
+            if row.state is HostState.PLANNED and row.host in out
+        ]
+        if moves:
+            work.ledger.move_hosts(lease, moves, at=work.now)
 
     def _follow(self, work: Work, lease: Lease, decision: Wait | Halt | Done) -> dict[str, int]:
         match decision:
