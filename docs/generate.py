@@ -300,6 +300,11 @@ stages:
   reached is refused, and the stages behind it stay shut until one of its hosts runs with the patches.
 - Every later stage must be approved. Who let the watcher start the run, or started it by hand, does not count.
 - A stage soaks as long as the policy's `emergency: {{soak: ...}}` says, if that is shorter than its own. The plan says so.
+- Hosts get what their baselines approve at that time. Break-glass is `lockfile_of: weekly-linux` beside
+  `promotion: {{by: lockfile}}`: every stage, the canary too, gets only the packages that mend these CVE ids, in the versions that
+  the named campaign carried through all its stages last. Packages that they depend on are known where the same advisory or
+  source package brings them; what else the package manager pulls in shows as drift and halts the stage. Whatever else is
+  missing stays missing, so such hosts are not compliant by their baselines.
 - It has no `schedule`. The DAG `NAME_watch` looks every hour ([operating guide](operating.md#emergencies)): findings to which the
   policy gives no more time than its `emergency: {{due_within: ...}}` are urgent.
 

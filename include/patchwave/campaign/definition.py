@@ -991,6 +991,12 @@ class Emergency(Part):
         description="What the watcher does about an urgent finding: `ask` those who may approve a stage, or start the campaign "
         "`at_once`. Default: ask; the canary is patched without a further question.",
     )] = Start.ASK  # fmt: skip
+    lockfile_of: Annotated[Slug | None, Field(
+        description="Break-glass: name of a campaign that promotes by lockfile. Every stage then gets the packages of the named "
+        "CVE ids out of the last lockfile that it carried through all its stages, and nothing else; a run for an id that is not "
+        "in it is refused. Needs `promotion: {by: lockfile}`. Default: none, and hosts get what their baselines approve.",
+        examples=["weekly-linux"],
+    )] = None  # fmt: skip
 
 
 class Campaign(FilePart):
@@ -1163,6 +1169,9 @@ class Campaign(FilePart):
         if len(self.stages) < 2:
             yield Misplacement(loc=("stages",), message="found 1 stage; allowed are at least two in an emergency campaign, the "
                                "first of them its canary")  # fmt: skip
+        if self.emergency.lockfile_of is not None and self.promotion.by is not Source.LOCKFILE:
+            yield Misplacement(loc=("emergency", "lockfile_of"), message=f"found {self.emergency.lockfile_of!r}, and the stages "
+                               "are patched by their baselines; allowed is it beside promotion: {by: lockfile}")  # fmt: skip
         for number, stage in enumerate(self.stages[1:], 1):
             if not stage.approval.required:
                 yield Misplacement(loc=("stages", number, "approval", "required"), message="found false; allowed is true behind "

@@ -21,7 +21,7 @@ from patchwave.aws.gateway import Gateway
 from patchwave.campaign import lockfile as lockfiles
 from patchwave.campaign.errors import InvalidRequest
 from patchwave.campaign.findings import Finding
-from patchwave.campaign.lockfile import HostPatches, Lockfile, Origin, PatchRow
+from patchwave.campaign.lockfile import HostPatches, Lockfile, NotLocked, Origin, PatchRow
 from patchwave.campaign.rollout import DispatchRow, Halt, HostRow, HostState, Move, Outcome, PatchState, StepKind
 from patchwave.campaign.values import Cell, HostId, RunId, StageName
 from patchwave.ledger.store import Lease, Ledger, RunOutcome
@@ -169,6 +169,32 @@ def shown(ledger: Ledger, run: RunId, stage: StageName) -> Lockfile | None:
 
 def _shown_in(stage: StageName) -> str:
     return f"{DOCUMENT}.shown:{stage}"
+
+
+def break_glass(ledger: Ledger, run: RunId, campaign: str, vulnerabilities: Iterable[str], *, now: datetime) -> Lockfile:
+    """Cut the run's lockfile from the last one that a campaign carried through all its stages, and store it with the run.
+
+    Raises:
+        NotLocked: there is none, or it does not mend one of the vulnerabilities.
+    """
+    stored = stored_for(ledger, run)
+    if stored is not None:
+        return stored
+    found = last_promoted(ledger, campaign)
+    if found is None:
+        raise NotLocked(f"no run of {campaign} that went through all its stages has a lockfile, so none can be cut from it")
+    source, whole = found
+    cut = lockfiles.emergency(whole, vulnerabilities)
+    if cut.unmended:
+        raise NotLocked(
+            f"the lockfile of {source}, the last that {campaign} carried through, has no patch that is known to mend "
+            f"{', '.join(cut.unmended)}; leave them out, or use a campaign whose hosts get what their baselines approve"
+        )
+    origin = lockfiles.opened(ledger.document(source, DOCUMENT), file=f"the ledger's document {DOCUMENT} of {source}")[1]
+    ledger.put_document(run, DOCUMENT, lockfiles.envelope(cut.lockfile, origin), at=now)
+    told = {"from": source, "digest": cut.lockfile.digest, "vulnerabilities": list(cut.lockfile.vulnerabilities)}
+    ledger.record(run, "lockfile.cut", told, at=now)
+    return cut.lockfile
 
 
 _ROWS: TypeAdapter[dict[HostId, tuple[PatchRow, ...]]] = TypeAdapter(dict[HostId, tuple[PatchRow, ...]])

@@ -64,6 +64,11 @@ class PlanOperator(CampaignOperator):
         return digest
 
     def _plan(self, work: Work, hosts: list[Host], groups: list[Group]) -> Plan:
+        emergency = work.campaign.emergency
+        if emergency is not None and emergency.lockfile_of is not None:
+            wanted = work.run.params["vulnerabilities"]
+            cut = promotion.break_glass(work.ledger, work.run_id, emergency.lockfile_of, wanted, now=work.now)
+            self.log.info("Hosts get what this lockfile says, and nothing else:\n\n%s", lockfile.markdown(cut))
         plan = made_of(work, hosts, groups, expected=expected(work, hosts))
         refused = plans.without_canary(work.campaign, plan)
         if refused and not plan.dry_run:
@@ -181,6 +186,10 @@ def patches_now(work: Work, stage: str, *, since: RunId | None = None) -> str:
     approved = "What the hosts' patch baselines approve when it is begun, from one snapshot a platform: each wave gets the same."
     if work.campaign.promotion.by is not Source.LOCKFILE:
         return f"{approved} Which packages that is nobody has fixed; `promotion: {{by: lockfile}}` fixes it for later stages.\n"
+    emergency = work.campaign.emergency
+    if emergency is not None and emergency.lockfile_of is not None:
+        locked = promotion.stored_for(work.ledger, work.run_id)
+        return "Nothing: this run has no lockfile.\n" if locked is None else lockfile.markdown(locked)
     if stage == first:
         return f"{approved} What it receives is locked, and later stages get that and nothing else.\n"
     found = promotion.holding(work.ledger, work.run_id, work.campaign.name)
