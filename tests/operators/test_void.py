@@ -177,6 +177,31 @@ def test_what_is_within_the_tolerance_is_patched(desk: Desk, asked: list[Any]) -
     desk.gateway.send.assert_called()
 
 
+def test_hosts_that_were_left_out_at_the_gate_did_not_come_since(desk: Desk, asked: list[Any]) -> None:
+    """They are there and are not in the approved plan: that is what was agreed to. They stay out when it is asked again."""
+    fleet(desk, *HOSTS, staging(5), staging(6))
+    gate = Gate(desk, asked, "approvers: [olga, ana], tolerance: 0", [*HOSTS, staging(5), staging(6)])
+    gate.ask(1)
+    gate.answer(1, "olga", without="stg-5")
+    with pytest.raises(TaskDeferred):
+        patch(desk)
+    assert "approval.void" not in desk.journal
+    desk.gateway.send.assert_called()
+
+
+def test_who_was_left_out_at_the_gate_stays_out_when_it_is_asked_again(desk: Desk, asked: list[Any]) -> None:
+    """Of this run, as the form says; who answers next sees by whom."""
+    fleet(desk, *HOSTS, staging(5), staging(6))
+    gate = Gate(desk, asked, "approvers: [olga, ana], tolerance: 0", [*HOSTS, staging(5), staging(6)])
+    gate.ask(1)
+    gate.answer(1, "olga", without="stg-5")
+    fleet(desk, *HOSTS, staging(5))
+    with pytest.raises(AirflowFailException, match="0 hosts came and 1 went"):
+        patch(desk)
+    assert "left out at the gate by olga" in gate.ask(2)["body"]
+    assert [host.id for host in gate.plan.stage("staging").hosts] == [host_id(3)]
+
+
 def test_once_something_was_sent_hosts_may_come_and_go(desk: Desk, asked: list[Any]) -> None:
     """Then they are late joiners, or terminated, as the rollout says."""
     opened(Gate(desk, asked, TOLERANT))

@@ -308,7 +308,7 @@ class ApproveStageOperator(ApprovalOperator):
         digest, less = plans.digest(plan), None
         if found.without:
             names = ", ".join(dict.fromkeys(one.author for one in found.yes if one.without))
-            less = plans.without(plan, self.stage, found.without, reason=f"left out at the gate by {names}")
+            less = plans.without(plan, self.stage, found.without, reason=f"{void.LEFT_OUT} {names}")
             digest = plans.digest(less)
         result = self._record(work, Verdict.APPROVED, author=found.yes[-1].author, comment=_said(found), plan=digest)
         if less is not None and result.plan == digest:

@@ -20,6 +20,9 @@ from patchwave.execution import promotion
 from patchwave.operators.base import Work
 from patchwave.operators.plan import fleet_now, made_of, text_now
 
+LEFT_OUT = "left out at the gate by"
+"""How the reason of an exclusion begins that somebody wished who said yes."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Changed:
@@ -56,6 +59,9 @@ def changed_hosts(work: Work, stage: StagePlan) -> Changed | None:
     hosts, groups = fleet_now(work)
     work.count_calls({})
     renewed = plans.renewed(work.plan, made_of(work, hosts, groups, expected=work.plan.expected), stage.name)
+    for one in work.plan.exclusions:
+        if one.reason.startswith(LEFT_OUT):  # of the run, whatever is asked again
+            renewed = plans.without(renewed, stage.name, [one.host], reason=one.reason)
     now = [host.id for host in renewed.stage(stage.name).hosts]
     gone = approval.void([host.id for host in stage.hosts], now, stage.tolerance)
     return None if gone is None else Changed(reason=str(gone), renewed=renewed, added=gone.added, removed=gone.removed)
