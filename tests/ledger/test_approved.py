@@ -9,6 +9,7 @@ from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Decision, Verdict
 from patchwave.campaign.plan import Plan
 from patchwave.campaign.values import RunId, StageName
+from patchwave.execution import stopping
 from patchwave.ledger import approved
 from patchwave.ledger.memory import MemoryLedger
 from tests.domain.builders import NOW, a_host, a_plan
@@ -94,3 +95,16 @@ def test_a_plan_of_another_version_is_passed_over() -> None:
     digest = ledger.put_document(run, "plan", {"from": "long ago"}, at=NOW)
     ledger.record_decision(Decision(run=run, stage=PROD, plan=digest, verdict=Verdict.APPROVED, author="olga", at=NOW))
     assert approved.newest(ledger, "weekly-linux") is None
+
+
+def test_a_stage_keeps_the_plan_as_a_gate_has_changed_it_for_it() -> None:
+    """Not a change for a later stage: what was agreed to for this one stays; of no stage it is the newest."""
+    ledger = MemoryLedger()
+    run = RunId("weekly-linux/week-3")
+    made = week(ledger, 3)
+    fewer = plans.without(made, "prod", [made.stage("prod").hosts[0].id], reason="x")
+    ledger.put_document(run, plans.changed_name(ledger.documents(run), "prod"), plans.to_json(fewer), at=NOW)
+    assert approved.in_force(ledger, run, stage="staging") == made
+    assert approved.in_force(ledger, run, stage="prod") == approved.in_force(ledger, run) == fewer
+    rules, campaign = stopping.rules_of(ledger, run, PROD)
+    assert (rules, campaign) == (plans.rules(fewer, fewer.stage("prod")), "weekly-linux")

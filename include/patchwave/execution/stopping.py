@@ -24,7 +24,8 @@ from patchwave.campaign.values import RunId, StageName
 from patchwave.execution import remedies
 from patchwave.execution.executor import SETTLING, STOPPED, StageExecutor, Stopped
 from patchwave.execution.log import Log
-from patchwave.ledger.changes import EXPLAINED, PLAN, explained
+from patchwave.ledger import approved
+from patchwave.ledger.changes import EXPLAINED, explained
 from patchwave.ledger.store import Ledger, StageRow, StageState, StopWish
 
 LOOKS = 10
@@ -88,12 +89,12 @@ def refuse_unless_cleared(before: StageRow, holder: str) -> None:
 
 
 def rules_of(ledger: Ledger, run: RunId, stage: StageName) -> tuple[StageRules, str]:
-    """The stage's rules and the campaign's name, from the plan that the ledger holds.
+    """The stage's rules and the campaign's name, from the plan in force: a gate may have let other hosts in.
 
     Raises:
         KeyError: the run has no plan, or the plan does not touch the stage: then nothing was sent, either.
     """
-    plan = plans.from_json(ledger.document(run, PLAN))
+    plan = approved.in_force(ledger, run, stage=stage)
     return plans.rules(plan, plan.stage(stage)), plan.campaign
 
 

@@ -1,4 +1,7 @@
-"""Which plan of this campaign did people agree to last? Asked by a gate and by the command line, to say what is new."""
+"""Which plan holds for a stage, and which of this campaign did people agree to last?
+
+The first is asked by every task and by whoever stops a stage; the second by a gate and by the command line, to say what is new.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,20 @@ class Approved:
     run: Run
     plan: Plan
     decision: Decision
+
+
+def in_force(ledger: Ledger, run: RunId, *, stage: str | None = None) -> Plan:
+    """The plan that holds for a stage of the run: a gate may have changed it since it was made.
+
+    Args:
+        stage: None: the newest, which has every stage as it was changed last.
+
+    Raises:
+        KeyError: the run has no plan.
+    """
+    first = plans.from_json(ledger.document(run, plans.PLAN))
+    name = plans.in_force(ledger.documents(run), [one.name for one in first.stages], stage=stage)
+    return first if name == plans.PLAN else plans.from_json(ledger.document(run, name))
 
 
 def newest(ledger: Ledger, campaign: str, *, before: RunId | None = None, stage: str | None = None) -> Approved | None:

@@ -29,6 +29,7 @@ from patchwave.execution.stopping import Try
 from patchwave.hooks import clock
 from patchwave.hooks.aws import PatchwaveAwsHook
 from patchwave.hooks.ledger import ledger as open_ledger
+from patchwave.ledger import approved
 from patchwave.ledger.store import Ledger, Run, WaitRow
 from patchwave.operators.links import RunPageLink
 from patchwave.triggers.watch import MomentTrigger
@@ -108,12 +109,9 @@ class Work:
 
     def _plan_in_force(self) -> Plan:
         try:
-            first = plans.from_json(self.ledger.document(self.run_id, PLAN))
+            return approved.in_force(self.ledger, self.run_id, stage=getattr(self.context.get("task"), "stage", None))
         except KeyError:
             raise Permanent("the ledger holds no plan of this run, so nothing can be done") from None
-        stage = getattr(self.context.get("task"), "stage", None)
-        name = plans.in_force(self.ledger.documents(self.run_id), [one.name for one in first.stages], stage=stage)
-        return first if name == PLAN else plans.from_json(self.ledger.document(self.run_id, name))
 
     def change_plan(self, plan: Plan, *, stage: str, text: str) -> str:
         """Store another plan for a stage that has not begun, which holds from here on; the one before stays in the ledger.
