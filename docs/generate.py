@@ -354,7 +354,16 @@ baselines:
 - The plan says, for each cell and the patch groups of its hosts, where the accounts' baselines say something else, and which
   hosts none of these reaches. Without the section nobody looks. It needs the statement `ReadPatchBaselines` of
   `docs/iam/patchwave-plan.json`.
-- A run changes no baseline and registers none: hosts get what theirs approve.
+- With `apply_baselines: none`, the default, a run changes no baseline and registers none: hosts get what theirs approve.
+- With `create_and_update` each stage, when its gate is open and before its first Scan, creates the policy's baselines that its
+  hosts need, puts back what somebody changed in them, and registers them for those of its patch groups that have none
+  registered. With `take_over_groups` it does so, too, for groups that another baseline is registered for, if that is still the
+  one that the plan names. The plan lists all of it by stage, a dry run the calls, and the ledger's journal what was done
+  (`baseline.keeping`, `baseline.kept`). A baseline of that name that was not made for this policy is never changed. It needs
+  the statements `CreateDeclaredPatchBaselines` and `KeepDeclaredPatchBaselines` of `docs/iam/patchwave-execute.json`.
+- **The first stage asks nobody** unless its `approval` is `required: true`, and a baseline is one for all its patch groups: put
+  an approval before the first stage if baselines are kept for hosts beyond it.
+- `BaselineOverride` is not used: a Scan with it reports nothing to Systems Manager, so nobody could prove what a host lacks.
 - A rule of the track critical never waits. For Debian, Raspbian and Ubuntu no rule does: AWS does not support it, for their
   packages tell no release date.
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from patchwave.campaign import baselines, policy
-from patchwave.campaign.baselines import Approval, Baseline, Found, OperatingSystem, PatchBaseline
+from patchwave.campaign.baselines import Apply, Approval, Baseline, Found, OperatingSystem, PatchBaseline
 from patchwave.campaign.errors import InvalidFile
 from patchwave.campaign.policy import Policy
+from tests.domain.builders import CELL
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -291,6 +292,58 @@ def test_names_are_as_aws_takes_them_and_tell_policies_apart():
     long = [baselines.name_of("x" * 99 + last, OperatingSystem.REDHAT_ENTERPRISE_LINUX) for last in "ab"]
     assert all(len(name) <= 128 for name in long)
     assert long[0] != long[1]
+
+
+# --- What a run does about it -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_changes_no_baseline_unless_the_policy_says_so():
+    """The default is what policies of before meant, and their digest is that of before."""
+    assert read().apply_baselines is Apply.NONE
+    assert "apply_baselines" not in read().model_dump(mode="json")
+    said = read(f"{WITH_SECTION}apply_baselines: create_and_update\n")
+    assert said.apply_baselines is Apply.CREATE_AND_UPDATE
+    assert Policy.model_validate(json.loads(said.to_json())) == said
+    assert said.digest != read().digest == read(f"{WITH_SECTION}apply_baselines: none\n").digest
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (f"{STANDARD}apply_baselines: create_and_update\n", "there is no section `baselines` to apply; allowed is none"),
+        (f"{WITH_SECTION}apply_baselines: override\n", "'none', 'create_and_update' or 'take_over_groups'"),
+    ],
+)
+def test_what_cannot_be_applied_is_refused(text: str, told: str):
+    """With what is allowed instead."""
+    with pytest.raises(InvalidFile) as error:
+        read(text)
+    assert told in "\n".join(error.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("apply", "groups", "takes"),
+    [(Apply.NONE, (), {}), (Apply.CREATE_AND_UPDATE, ("free",), {}), (Apply.TAKE_OVER_GROUPS, ("free",), {"taken": "pb-1"})],
+)
+def test_only_a_free_group_is_registered_unless_groups_are_taken_over(
+    amazon: Baseline, apply: Apply, groups: tuple[str, ...], takes: dict[str, str]
+):
+    """A group that has a baseline registered is somebody's decision; one that gets the account's default is nobody's."""
+    theirs, default = replace(amazon, id="pb-1", name="theirs"), replace(amazon, id="pb-0", name="AWS-Default")
+    found = Found(own=None, used={"taken": theirs, "free": default}, registered=frozenset({"taken"}))
+    made = baselines.keeping(amazon, found, cell=CELL, apply=apply)
+    assert (made.creates, made.groups, dict(made.takes)) == (apply is not Apply.NONE, groups, takes)
+    assert bool(made) is (apply is not Apply.NONE)
+
+
+def test_nothing_is_done_about_a_baseline_of_somebody_else_or_one_that_is_as_wanted(amazon: Baseline):
+    """Its mark tells whose it is."""
+    ours = replace(amazon, id="pb-2")
+    for own in (replace(ours, description="by hand", rules=()), ours):
+        found = Found(own=own, used={"dev": own}, registered=frozenset({"dev"}))
+        assert not baselines.keeping(amazon, found, cell=CELL, apply=Apply.TAKE_OVER_GROUPS)
+    drifted = Found(own=replace(ours, rejected=()), used={}, registered=frozenset())
+    assert baselines.keeping(amazon, drifted, cell=CELL, apply=Apply.CREATE_AND_UPDATE).changes
 
 
 # --- Override ---------------------------------------------------------------------------------------------------------------

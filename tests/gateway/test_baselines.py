@@ -154,6 +154,17 @@ def test_a_patch_group_of_another_baseline_stays_with_it(wire: Wire) -> None:
     assert kept.registered == ()
 
 
+def test_a_patch_group_is_taken_over_from_the_baseline_that_is_named_and_from_no_other(wire: Wire) -> None:
+    """AWS refuses a second registration: the first one is taken away before, and only if it is the one that was meant."""
+    named(wire, ID)
+    is_there(wire)
+    groups(wire, dev=OTHER, prod="pb-0123456789abcthird")
+    wire.expects("ssm", "deregister_patch_baseline_for_patch_group", {}, {"BaselineId": OTHER, "PatchGroup": "dev"})
+    wire.expects("ssm", "register_patch_baseline_for_patch_group", {}, {"BaselineId": ID, "PatchGroup": "dev"})
+    kept = wire.gateway.ensure_baseline(CELL, WANTED, ["dev", "prod"], run="r", takes={"dev": OTHER, "prod": OTHER})
+    assert (kept.registered, kept.left) == (("dev",), (("prod", "pb-0123456789abcthird"),))
+
+
 def test_a_registration_by_our_own_other_try_is_none_of_others(wire: Wire) -> None:
     """Two tries of one task beside each other want the same."""
     named(wire, ID)

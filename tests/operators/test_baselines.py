@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from patchwave.campaign import baselines, severity
-from patchwave.campaign.baselines import Baseline, Found
+from patchwave.campaign.baselines import Apply, Baseline, Found
 from patchwave.campaign.errors import AccessDenied
 from patchwave.campaign.fleet import Host
 from patchwave.campaign.policy import Policy
@@ -95,6 +95,30 @@ def test_what_cannot_be_read_is_told_and_stops_nobody(monkeypatch: pytest.Monkey
     (told, last) = said(desk, HOSTS)
     assert "cannot be read, so nobody knows how it differs from what the policy wants" in told
     assert last == LAST
+
+
+def test_the_plan_s_text_says_what_which_stage_does_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And to whom it happens beside this campaign; the plan itself holds it, so that an approval is about it."""
+    desk = Desk(monkeypatch)
+    policy = POLICY.model_copy(update={"apply_baselines": Apply.TAKE_OVER_GROUPS})
+    desk.open_run(policy=json.loads(policy.to_json()))
+    other = Baseline(name="by-hand", id="pb-1", operating_system="AMAZON_LINUX_2023", rules=AMAZON.rules[:1])
+    desk.gateway.baselines_found.side_effect = lambda cell, wanted, groups: Found(
+        own=None, used=dict.fromkeys(groups, other), registered=frozenset(groups)
+    )
+    desk.ledger.put_document(RUN, "triage", EMPTY_TRIAGE, at=desk.ledger.run(RUN).began_at)
+    PlanOperator(task_id="plan").execute(desk.context())
+    text = desk.ledger.document(RUN, "plan.md")
+    assert (
+        f"- Stage dev changes this before its first Scan: baseline {AMAZON.name} in {CELL}: creates it; "
+        "registers it for patch group linux-dev in place of pb-1\n" in text
+    )
+    assert f"- Stage prod changes this before its first Scan: baseline {AMAZON.name} in {CELL}: registers it for patch" in text
+    assert "from then on it holds for hosts of other stages and campaigns, too" in text
+    assert LAST not in text
+    stored = {stage["name"]: stage.get("baselines", []) for stage in desk.ledger.document(RUN, "plan")["stages"]}
+    assert [one["takes"] for one in stored["prod"]] == [{"linux-prod": "pb-1"}]
+    assert not desk.gateway.ensure_baseline.called
 
 
 def test_the_plan_s_text_has_the_drift(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 `baselines_found` reads what `campaign.baselines.drift` compares. `ensure_baseline` creates a declared one, puts back what is
 otherwise and registers it for patch groups; a baseline that somebody else made, and a patch group that somebody registered with
-another one, are never changed. Whether anything may be changed at all, its caller decides.
+another one, are never changed, unless the caller names them with that one. Whether anything may be changed at all, its caller
+decides.
 """
 
 from __future__ import annotations
@@ -78,11 +79,16 @@ class Baselines(Calls):
             registered=frozenset(names) & frozenset(registrations),
         )
 
-    def ensure_baseline(self, cell: Cell, wanted: Baseline, groups: Iterable[str], *, run: str) -> KeptBaseline:
+    def ensure_baseline(
+        self, cell: Cell, wanted: Baseline, groups: Iterable[str], *, run: str, takes: Mapping[str, str] | None = None
+    ) -> KeptBaseline:
         """Create a declared baseline, or put back what is otherwise, then register it for patch groups.
 
         Also hosts beyond the campaign are patched by it, where they carry one of those patch groups. May be called again at any
         time, and beside itself: the client token is made of the run, the cell and what is declared.
+
+        Args:
+            takes: those of the groups in which another baseline is replaced, with its id; if it is a third one, it is left.
 
         Raises:
             BaselineOfOthers: a baseline of that name was not made for this policy.
@@ -110,14 +116,18 @@ class Baselines(Calls):
             if drift:
                 # Replace: what is not given becomes empty again, such as repositories that somebody added.
                 self.call(cell, "ssm:UpdatePatchBaseline", BaselineId=identifier, **content, Replace=True)
-        registered, left = self._register(cell, identifier, wanted.operating_system, sorted(set(groups)))
+        registered, left = self._register(cell, identifier, wanted.operating_system, sorted(set(groups)), takes or {})
         return KeptBaseline(id=identifier, created=own is None, drift=drift, registered=registered, left=left)
 
     def _register(
-        self, cell: Cell, identifier: str, system: str, groups: list[str]
+        self, cell: Cell, identifier: str, system: str, groups: list[str], takes: Mapping[str, str]
     ) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-        """Register for those groups that no baseline has; of the others, which one has them."""
+        """Register for groups that no baseline has, or one that is replaced; of the others, which one has them."""
         before = self._registrations(cell, system)
+        for group in [one for one in groups if one in before and before[one] == takes.get(one)]:
+            # Killed behind this, the group has no baseline, and whoever comes next registers ours.
+            other = before.pop(group)
+            self.call(cell, "ssm:DeregisterPatchBaselineForPatchGroup", BaselineId=other, PatchGroup=group)
         registered: list[str] = []
         lost: list[str] = []
         for group in (one for one in groups if one not in before):

@@ -79,6 +79,8 @@ _TABLE = (
     Operation(service="ssm", name="CreatePatchBaseline", effect=Effect.IDEMPOTENT),
     Operation(service="ssm", name="UpdatePatchBaseline", effect=Effect.GUARDED),  # to what is declared
     Operation(service="ssm", name="RegisterPatchBaselineForPatchGroup", effect=Effect.GUARDED),  # AlreadyExistsException
+    # of one pair of group and baseline, which is not there the second time
+    Operation(service="ssm", name="DeregisterPatchBaselineForPatchGroup", effect=Effect.GUARDED),
     # patch state and compliance
     Operation(service="ssm", name="DescribeInstancePatchStates"),
     Operation(service="ssm", name="DescribeInstancePatches"),

@@ -1,8 +1,8 @@
 """Which patch baseline does a policy want for each operating system, and how does what an account has differ from it?
 
 `policy` has the models as its section ``baselines``; `wanted` makes baselines of them as Systems Manager keeps them, `drift`
-says in sentences what an account has otherwise, and `override` writes them as AWS-RunPatchBaseline reads them where an account's
-own baselines must stay as they are. `aws.baselines` reads and keeps them; the plan shows the sentences.
+says in sentences what an account has otherwise, `keeping` what a stage does about it, and `override` writes them as
+AWS-RunPatchBaseline reads them. `aws.baselines` reads and changes them; the plan shows the sentences.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pydantic import (
 
 from patchwave.campaign.definition import Day
 from patchwave.campaign.document import Misfit, Misplacement, Part, shown
+from patchwave.campaign.values import Cell
 
 MOST_RULES, MOST_FILTERS, MOST_VALUES, MOST_PATCHES, LONGEST_NAME = 10, 4, 20, 50, 128
 """botocore model of ssm: PatchRuleList, PatchFilterList, PatchFilterValueList, PatchIdList, BaselineName."""
@@ -517,6 +518,66 @@ class Drift:
     wanted: str
     found: str
     sentence: str
+
+
+class Apply(StrEnum):
+    """What a run does about patch baselines that are otherwise than the policy wants them."""
+
+    NONE = "none"  # the plan says so
+    CREATE_AND_UPDATE = "create_and_update"  # keeps its own, registers them for patch groups that have none
+    TAKE_OVER_GROUPS = "take_over_groups"  # registers them also for patch groups that another baseline patches
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keeping:
+    """What a stage does about the baseline of one operating system in one cell before its first Scan.
+
+    Attributes:
+        name: of the baseline.
+        creates: it does not exist yet.
+        changes: what of it is put back, a sentence each.
+        groups: patch groups of the stage's hosts for which it is to be registered: those that have none of their own.
+        takes: patch groups of the stage's hosts that another baseline patches, with that one's id: it is replaced there, if it
+            is still that one.
+    """
+
+    cell: Cell
+    operating_system: str
+    name: str
+    creates: bool = False
+    changes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+    takes: Mapping[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.creates or self.changes or self.groups or self.takes)
+
+    def __str__(self) -> str:
+        does = ["creates it"] if self.creates else []
+        does += [f"changes it in {len(self.changes)} points"] if self.changes else []
+        does += [f"registers it for patch group {', '.join(self.groups)}"] if self.groups else []
+        does += [f"registers it for patch group {group} in place of {other}" for group, other in sorted(self.takes.items())]
+        return f"baseline {self.name} in {self.cell}: {'; '.join(does)}"
+
+
+def keeping(wanted: Baseline, found: Found, *, cell: Cell, apply: Apply) -> Keeping:
+    """What it takes to bring one cell to what is wanted; nothing (false) where all is as wanted, or where the baseline of that
+    name is somebody else's."""
+    own = found.own
+    if apply is Apply.NONE or (own is not None and own.description != wanted.description):
+        return Keeping(cell=cell, operating_system=wanted.operating_system, name=wanted.name)
+    others = {group: used.id for group, used in found.used.items() if own is None or used.id != own.id}
+    takes = {group: other for group, other in others.items() if group in found.registered}
+    return Keeping(
+        cell=cell,
+        operating_system=wanted.operating_system,
+        name=wanted.name,
+        creates=own is None,
+        changes=tuple(one.sentence for one in differences(wanted, own)) if own is not None else (),
+        # Of a group that is not registered the account's default may be ours: it is registered all the same.
+        groups=tuple(sorted(group for group in found.used if group not in found.registered)),
+        takes=takes if apply is Apply.TAKE_OVER_GROUPS else {},
+    )
 
 
 def drift(wanted: Baseline, found: Found) -> tuple[Drift, ...]:

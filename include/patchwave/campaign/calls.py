@@ -20,10 +20,11 @@ from patchwave.campaign.values import Cell, HostId
 DOCUMENT = "calls"
 """Name under which a dry run's ledger holds `to_json`."""
 
-LOOK, HEALTH, LOCK, VERIFICATION = "look", "health", "lockfile", "verification"
+LOOK, BASELINES, HEALTH, LOCK, VERIFICATION = "look", "baselines", "health", "lockfile", "verification"
 """Steps beside those of `StepKind`."""
 TITLES: Mapping[str, str] = {
     LOOK: "hosts and their groups, at the beginning and at the end",
+    BASELINES: "patch baselines, before the first Scan",
     StepKind.SCAN.value: "Scan before",
     StepKind.INSTALL.value: "Install",
     StepKind.REBOOT.value: "reboot",
@@ -35,7 +36,9 @@ TITLES: Mapping[str, str] = {
 """What each step is called, in order."""
 
 SEND, PUT = "ssm:SendCommand", "s3:PutObject"
-CHANGING = frozenset({SEND, PUT})
+CREATE, UPDATE = "ssm:CreatePatchBaseline", "ssm:UpdatePatchBaseline"
+REGISTER, DEREGISTER = "ssm:RegisterPatchBaselineForPatchGroup", "ssm:DeregisterPatchBaselineForPatchGroup"
+CHANGING = frozenset({SEND, PUT, CREATE, UPDATE, REGISTER, DEREGISTER})
 """Counted operations that change something in AWS; all others only read."""
 
 PAGE: Mapping[str, int] = {
@@ -143,6 +146,7 @@ def _stage(plan: Plan, stage: StagePlan) -> list[Called]:
     waves = [[facts[host] for host in wave.hosts] for wave in stage.waves]
     answering = [host for wave in waves for host in wave]
     found = _look(plan, stage)
+    found += _baselines(stage)
     found += _step(stage, StepKind.SCAN, [answering])
     if plan.kernel_waits and stage.window is None:
         found.append(_made(stage, StepKind.SCAN.value, "ssm:DescribeInstancePatches", len(answering)))
@@ -172,6 +176,20 @@ def _look(plan: Plan, stage: StagePlan) -> list[Called]:
         _made(stage, LOOK, groups, sum(math.ceil(count / PAGE[groups]) for count in scaling.values())),
         _made(stage, LOOK, "elbv2:DescribeTargetGroups", len(targets)),
         _made(stage, LOOK, "elbv2:DescribeTargetHealth", targets.total()),
+    ]
+
+
+def _baselines(stage: StagePlan) -> list[Called]:
+    """Looked at before each change; what another stage of the run has created is there then."""
+    kept = stage.baselines
+    return [
+        _made(stage, BASELINES, "ssm:DescribePatchBaselines", len(kept)),
+        _made(stage, BASELINES, "ssm:GetPatchBaseline", sum(not one.creates for one in kept)),
+        _made(stage, BASELINES, "ssm:DescribePatchGroups", len(kept)),
+        _made(stage, BASELINES, CREATE, sum(one.creates for one in kept)),
+        _made(stage, BASELINES, UPDATE, sum(bool(one.changes) for one in kept)),
+        _made(stage, BASELINES, DEREGISTER, sum(len(one.takes) for one in kept)),
+        _made(stage, BASELINES, REGISTER, sum(len(one.groups) + len(one.takes) for one in kept)),
     ]
 
 

@@ -50,6 +50,7 @@ LABELS = {
     "severities": "findings",
     "stage_places": "hosts at once",
     "tracks": "findings of track",
+    "baselines": "patch baselines are kept:",
     "cells": "accounts and regions",
     "covered": "scanned by Inspector",
     "note": "why a command could not reach it",

@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from patchwave.campaign import evidence, fleet, lasting, lockfile, reasons, rollout, waves
+from patchwave.campaign.baselines import Keeping
 from patchwave.campaign.definition import Campaign, Source, Stage, written_duration, written_share
 from patchwave.campaign.fleet import Group, Host, Readiness
 from patchwave.campaign.policy import Emergency, Track
@@ -85,6 +86,7 @@ class StagePlan:
         quorum: how many different people have to say yes.
         tolerance: by how many hosts the stage may differ before an approval is void; None: by any number.
         forecast: expected time from first Scan to last settled host, without soak.
+        baselines: what is done about patch baselines before its first Scan.
     """
 
     name: StageName
@@ -105,6 +107,7 @@ class StagePlan:
     window: Window | None = None
     quorum: int = 1
     tolerance: Share | int | None = None
+    baselines: tuple[Keeping, ...] = ()
 
     @property
     def who(self) -> str:
@@ -194,7 +197,7 @@ def to_json(plan: Plan) -> Any:
     content = _adapter().dump_python(plan, mode="json")
     _leave_out(content, {"kernel_waits": False})
     for stage in content["stages"]:
-        _leave_out(stage, {"quorum": 1, "tolerance": None})
+        _leave_out(stage, {"quorum": 1, "tolerance": None, "baselines": []})
         if stage["window"] is not None:
             _leave_out(stage["window"], {"rrule": "", "starts": None, "maintenance_window": ""})
     return content

@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from patchwave.campaign import baselines, deadlines, document, tables
-from patchwave.campaign.baselines import PatchBaseline
+from patchwave.campaign.baselines import Apply, PatchBaseline
 from patchwave.campaign.deadlines import ByTable, Deadlines
 from patchwave.campaign.definition import Broken, Line, Slug, Timeout
 from patchwave.campaign.document import FilePart, Misfit, Misplacement, Part
@@ -222,8 +222,15 @@ class Policy(FilePart):
     )] = Reboot.IF_NEEDED  # fmt: skip
     baselines: Annotated[tuple[PatchBaseline, ...], Field(
         description="What the patch baselines of the accounts should say, one for each operating system; the plan says where "
-        "they say something else. Nothing is changed there by it. Default: none, and nobody looks.",
+        "they say something else. Whether anything is changed there `apply_baselines` says. Default: none, and nobody looks.",
     )] = ()  # fmt: skip
+    apply_baselines: Annotated[Apply, Field(
+        description="What a run does about baselines that say something else, when a stage's gate is open and before its first "
+        "Scan; the plan lists it. `none`: nothing. `create_and_update`: it creates and updates the policy's own, and registers "
+        "them for patch groups of the stage's hosts that have no baseline registered. `take_over_groups`: also for those that "
+        "another one is registered for, in its place. Hosts beyond the campaign that carry such a group are patched by them, "
+        "too. Default: none, for baselines are an account's.",
+    )] = Apply.NONE  # fmt: skip
 
     emergency: Annotated[Emergency | None, Field(
         description="For emergency campaigns of this policy: what is urgent, and how long stages soak then. Default: what is "
@@ -237,6 +244,8 @@ class Policy(FilePart):
         content: dict[str, Any] = made(self)
         if not self.baselines:
             content.pop("baselines", None)
+        if self.apply_baselines is Apply.NONE:
+            content.pop("apply_baselines", None)
         if self.emergency is None:
             content.pop("emergency", None)
         return content
@@ -263,6 +272,9 @@ class Policy(FilePart):
                                       message="has conditions; allowed is a last row without any, so that no finding of an EC2 "
                                       "instance is left without a track"))  # fmt: skip
         found += baselines.once_each(self.baselines)
+        if self.apply_baselines is not Apply.NONE and not self.baselines:
+            found.append(Misplacement(loc=("apply_baselines",), message=f"found '{self.apply_baselines}', and there is no "
+                                      "section `baselines` to apply; allowed is none"))  # fmt: skip
         if found:
             raise Misfit(found)
         return self

@@ -17,7 +17,7 @@ from airflow.sdk import Context
 from airflow.sdk.exceptions import AirflowSkipException
 
 from patchwave.aws import console
-from patchwave.campaign import approval
+from patchwave.campaign import approval, baselines
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Choice, Closed, Verdict
 from patchwave.campaign.definition import Event, Source
@@ -26,6 +26,7 @@ from patchwave.campaign.lockfile import NotLocked
 from patchwave.campaign.plan import StagePlan
 from patchwave.campaign.rollout import Done, Halt, HostState, Invocation, Move, Outcome, Wait
 from patchwave.campaign.values import StageName
+from patchwave.execution import baselines as keeping
 from patchwave.execution import promotion, stopping
 from patchwave.execution.executor import SETTLING, STOPPED, StageExecutor, wait_for
 from patchwave.execution.promotion import Promotion, Witness
@@ -121,6 +122,8 @@ class PatchStageOperator(CampaignOperator):
         work.ledger.add_hosts(lease, plans.rows(work.plan, stage, now=work.now))
         if untouched:
             self._leave_out(work, lease)
+        wanted = baselines.wanted(work.policy.baselines, policy=work.policy.name)
+        keeping.keep(work.ledger, work.gateway, lease, stage, wanted, now=clock.now, log=self.log)
         executor = self._executor = StageExecutor(
             ledger=work.ledger,
             gateway=work.gateway,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 from patchwave.campaign import baselines, calls, forecast, lockfile, reasons, rollout, windows
 from patchwave.campaign import fleet as fleets
 from patchwave.campaign import plan as plans
-from patchwave.campaign.baselines import Baseline, OperatingSystem
+from patchwave.campaign.baselines import Apply, Baseline, OperatingSystem
 from patchwave.campaign.compliance import Subject
 from patchwave.campaign.definition import Source
 from patchwave.campaign.errors import PatchwaveError, Permanent
@@ -173,7 +173,51 @@ def baselines_now(work: Work, plan: Plan, hosts: Sequence[Host]) -> tuple[str, .
     told = [f"{count} of the plan's hosts: {why}" for why, count in sorted(others.items())]
     for (cell, name), its in sorted(groups.items()):
         told += [f"{name} in {cell}: {sentence}" for sentence in _drift(work, cell, wanted[name], its)]
-    return (*told, "Nothing of this is changed by the run: until somebody does it, hosts get what their baselines approve today")
+    return (*told, *_kept(work, plan))
+
+
+def _kept(work: Work, plan: Plan) -> Iterator[str]:
+    """What the run does about it, stage by stage."""
+    if work.policy.apply_baselines is Apply.NONE:
+        yield "Nothing of this is changed by the run: until somebody does it, hosts get what their baselines approve today"
+        return
+    for stage in plan.stages:
+        for one in stage.baselines:
+            yield f"Stage {stage.name} changes this before its first Scan: {one}"
+    if not any(stage.baselines for stage in plan.stages):
+        yield "The run changes nothing of this"
+    if any(one.creates or one.changes for stage in plan.stages for one in stage.baselines):
+        yield "A baseline is one for all its patch groups: from then on it holds for hosts of other stages and campaigns, too"
+
+
+def with_baselines(work: Work, plan: Plan, hosts: Sequence[Host]) -> Plan:
+    """The plan, with what its stages do about patch baselines; without a change where the policy applies none.
+
+    Raises:
+        PatchwaveError: they cannot be read, so nobody could say what is going to be done.
+    """
+    apply = work.policy.apply_baselines
+    if apply is Apply.NONE:
+        return plan
+    wanted = {one.operating_system: one for one in baselines.wanted(work.policy.baselines, policy=work.policy.name)}
+    facts = {host.id: host for host in hosts}
+    earlier: dict[tuple[Cell, str], set[str]] = {}
+    stages = []
+    for stage in plan.stages:
+        groups: dict[tuple[Cell, str], set[str]] = {}
+        for host in (facts[one.id] for one in stage.hosts if one.id in facts):
+            system = baselines.operating_system(host.platform)
+            if system in wanted and host.patch_group:
+                groups.setdefault((host.cell, system), set()).add(host.patch_group)
+        kept = []
+        for (cell, name), its in sorted(groups.items()):
+            found = work.gateway.baselines_found(cell, wanted[name], its - earlier.get((cell, name), set()))
+            one = baselines.keeping(wanted[name], found, cell=cell, apply=apply)
+            # What an earlier stage of this run has created or put back is as wanted then.
+            kept.append(replace(one, creates=False, changes=()) if (cell, name) in earlier else one)
+            earlier.setdefault((cell, name), set()).update(its)
+        stages.append(replace(stage, baselines=tuple(one for one in kept if one)))
+    return replace(plan, stages=tuple(stages))
 
 
 def patches_now(work: Work, stage: str, *, since: RunId | None = None) -> str:
@@ -230,7 +274,7 @@ def expected(work: Work, hosts: list[Host]) -> dict[str, dict[StepKind, timedelt
 def made_of(work: Work, hosts: list[Host], groups: list[Group], *, expected: Mapping[str, Mapping[StepKind, timedelta]]) -> Plan:
     """The plan of this run with these hosts; the campaign, the triage and the form are those of the run's beginning."""
     params = work.run.params
-    return plans.build(
+    plan = plans.build(
         work.campaign,
         hosts,
         read_triage(work),
@@ -250,3 +294,4 @@ def made_of(work: Work, hosts: list[Host], groups: list[Group], *, expected: Map
         expected=expected,
         emergency=work.policy.in_emergency,
     )
+    return with_baselines(work, plan, hosts)
