@@ -37,6 +37,7 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Desk:
     desk.gateway.fleet.side_effect = lambda cell, tags: [host for host in hosts if host.cell == cell]
     desk.gateway.hosts.side_effect = lambda cell, ids, **_: [host for host in hosts if host.id in ids]
     desk.gateway.findings.side_effect = lambda cell: having(1, 2, cve=BASH)
+    monkeypatch.setattr(Work, "lists_bucket", lambda self, region: "lists")
     return desk
 
 
@@ -107,3 +108,12 @@ def test_a_lockfile_of_another_campaign_needs_a_promotion_by_lockfile() -> None:
     """Or the file would say two things."""
     with pytest.raises(InvalidFile, match=r"emergency\.lockfile_of: found 'weekly-linux'"):
         an_emergency(EMERGENCY.replace("emergency: {}", "emergency: {lockfile_of: weekly-linux}"))
+
+
+def test_a_remedy_on_the_canary_goes_by_it_too() -> None:
+    """By its baseline the host would get everything after all."""
+    broken = an_emergency(BY_LOCKFILE)
+    usual = an_emergency(EMERGENCY.replace("emergency: {}", "emergency: {}\npromotion: {by: lockfile}"))
+    assert [broken.is_locked(stage.name) for stage in broken.stages] == [True, True]
+    assert [usual.is_locked(stage.name) for stage in usual.stages] == [False, True]
+    assert not an_emergency().is_locked("everybody")

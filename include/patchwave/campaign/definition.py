@@ -1182,6 +1182,11 @@ class Campaign(FilePart):
         """The stage that no run may leave out; None where it is no emergency campaign."""
         return self.stages[0] if self.emergency is not None else None
 
+    def is_locked(self, stage: str) -> bool:
+        """Whether that stage gets what a lockfile says and nothing else; the first one makes it, but in a break-glass."""
+        cut = self.emergency is not None and self.emergency.lockfile_of is not None
+        return self.promotion.by is Source.LOCKFILE and (cut or stage != self.stages[0].name)
+
     @property
     def starters(self) -> tuple[str, ...]:
         """Login names of those who may let the watcher start an emergency: whoever may approve a stage of it."""

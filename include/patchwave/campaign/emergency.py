@@ -122,7 +122,7 @@ class Urgent:
 
     Attributes:
         newest: when the youngest of its findings was first seen: a run that began before was not about that one.
-        hosts: how many have it, by stage, in the campaign's order.
+        hosts: how many have it, by stage.
         because: the row that gives the soonest deadline.
     """
 
@@ -197,7 +197,7 @@ def _urgent(vulnerability: str, its: Sequence[Assessment], stages: Mapping[HostI
     return Urgent(
         clock=clock,
         newest=max(one.first_seen for one in its),
-        hosts={stage: counted[stage] for stage in dict.fromkeys(stages.values()) if counted[stage]},
+        hosts=dict(counted),
         because=first.deadline_because,
     )
 
@@ -234,7 +234,7 @@ def question(campaign: Campaign, found: Sequence[Urgent], *, now: datetime, with
         "|---|---|---|---|",
     ]
     for one in found:
-        where = ", ".join(f"{stage} {hosts}" for stage, hosts in one.hosts.items())
+        where = ", ".join(f"{stage.name} {one.hosts[stage.name]}" for stage in campaign.stages if stage.name in one.hosts)
         told = one.clock.sentence(now).partition(": ")[2]
         lines.append(f"| {_cell(one.clock.vulnerability)} | {told} | {where} | {_cell(one.because)} |")
     asked = campaign.stages[0].approval.required

@@ -165,8 +165,7 @@ class PatchStageOperator(CampaignOperator):
         wanted, first = work.campaign.promotion, work.campaign.stages[0].name
         if wanted.by is not Source.LOCKFILE:
             return None
-        emergency = work.campaign.emergency
-        if self.stage == first and (emergency is None or emergency.lockfile_of is None):
+        if not work.campaign.is_locked(self.stage):
             return Witness(ledger=work.ledger, gateway=work.gateway, lease=lease, now=clock.now)
         found = promotion.holding(work.ledger, work.run_id, work.campaign.name)
         if found is None:

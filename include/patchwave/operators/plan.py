@@ -79,13 +79,12 @@ class PlanOperator(CampaignOperator):
 
     def _refuse_without_bucket(self, work: Work, plan: Plan) -> None:
         """Now, and not in the middle of a run, when the first stage is patched already."""
-        first = work.campaign.stages[0].name
-        later = {host.cell.region for stage in plan.stages if stage.name != first for host in stage.hosts}
-        by_lockfile = work.campaign.promotion.by is Source.LOCKFILE
-        without = [region for region in sorted(later) if not work.lists_bucket(region)] if by_lockfile else []
+        locked = [stage for stage in plan.stages if work.campaign.is_locked(stage.name)]
+        regions = {host.cell.region for stage in locked for host in stage.hosts}
+        without = [region for region in sorted(regions) if not work.lists_bucket(region)]
         if without:
             raise NoBucket(
-                f"the stages after {first} get what {first} received (promotion: {{by: lockfile}}), and the connection "
+                f"stages get what a lockfile says ({', '.join(stage.name for stage in locked)}), and the connection "
                 f"{self.aws_conn_id} names no bucket in which hosts in {', '.join(without)} could read that: write "
                 '"patchwave_lists_bucket": "NAME" into its extra, or promotion: {by: baseline} into the campaign file'
             )

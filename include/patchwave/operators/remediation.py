@@ -176,7 +176,7 @@ def _listed(work: Work, row: Mapping[str, Any]) -> str:
         NotLocked: it is in a stage that gets what the first one received, and nobody has tried anything for it.
     """
     wanted, first = work.campaign.promotion, str(work.campaign.stages[0].name)
-    if wanted.by is not Source.LOCKFILE or row["stage"] == first:
+    if not work.campaign.is_locked(row["stage"]):
         return ""
     held = promotion.holding(work.ledger, work.run_id, work.campaign.name)
     if held is None:

@@ -13,7 +13,6 @@ from typing import Any
 from patchwave.campaign import approval
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import VOIDED, Relocked
-from patchwave.campaign.definition import Source
 from patchwave.campaign.plan import Plan, StagePlan
 from patchwave.campaign.values import HostId, StageName
 from patchwave.execution import promotion
@@ -69,7 +68,7 @@ def changed_hosts(work: Work, stage: StagePlan) -> Changed | None:
 
 def promoted(work: Work, stage: StageName) -> bool:
     """Whether a lockfile says what the stage gets."""
-    return work.campaign.promotion.by is Source.LOCKFILE and stage != work.campaign.stages[0].name
+    return work.campaign.is_locked(stage)
 
 
 def _changed_lockfile(work: Work, stage: StagePlan) -> Relocked | None:
