@@ -336,6 +336,14 @@ def a_lockfile() -> dict[str, Any]:
     return lockfile.envelope(made, lockfile.Origin(run=a_run().id, stage="dev", at=NOW))
 
 
+def test_stages_are_compared_in_the_order_in_which_they_were_patched():
+    """Not in that of the alphabet."""
+    compared = {f"compared:{stage}": {"lockfile": "f" * 64, "hosts": {}} for stage in ("prod", "staging")}
+    made = a_report(plan=a_plan(dev=[1], staging=[2], prod=[3]), **compared)
+    assert made.promoted is not None
+    assert [one.stage for one in made.promoted.compared] == ["staging", "prod"]
+
+
 def test_what_was_promoted_is_told_by_platform_with_its_digest():
     """And of each later stage how many hosts had something else."""
     stored = a_lockfile()

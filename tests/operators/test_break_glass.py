@@ -45,7 +45,7 @@ def carried_through(desk: Desk, outcome: RunOutcome = RunOutcome.SUCCEEDED) -> N
     """An earlier run of weekly-linux with its lockfile."""
     desk.open_run(id=BEFORE, campaign="weekly-linux", dag_run_id="earlier")
     origin = lockfiles.Origin(run=BEFORE, stage=StageName("dev"), at=datetime.now(UTC))
-    desk.ledger.put_document(BEFORE, promotion.DOCUMENT, lockfiles.envelope(promoted(), origin), at=datetime.now(UTC))
+    desk.ledger.put_document(BEFORE, lockfiles.DOCUMENT, lockfiles.envelope(promoted(), origin), at=datetime.now(UTC))
     desk.ledger.end_run(BEFORE, outcome, at=datetime.now(UTC))
 
 

@@ -14,7 +14,6 @@ from patchwave.campaign.approval import Decision, Verdict
 from patchwave.campaign.definition import Campaign
 from patchwave.campaign.lockfile import HostPatches, Lockfile, Origin, PatchRow
 from patchwave.campaign.values import RunId
-from patchwave.execution import promotion
 from patchwave.ledger.store import StageState
 from patchwave.operators.approval import ROUNDS, ApproveStageOperator, questions
 from patchwave.operators.base import Work
@@ -433,7 +432,7 @@ def a_lockfile(*titles: str) -> Lockfile:
 
 def store(desk: Desk, run: RunId, made: Lockfile, *, at: datetime) -> None:
     origin = Origin(run=run, stage="dev", at=at)
-    desk.ledger.put_document(run, promotion.DOCUMENT, lockfiles.envelope(made, origin), at=at)
+    desk.ledger.put_document(run, lockfiles.DOCUMENT, lockfiles.envelope(made, origin), at=at)
 
 
 def test_the_gate_of_a_later_stage_shows_the_lockfile_by_which_it_is_patched(desk: Desk, asked: list[Any]) -> None:

@@ -25,7 +25,6 @@ from patchwave.campaign.errors import AwsUnavailable, LedgerUnavailable, Patchwa
 from patchwave.campaign.fleet import Health, Ping
 from patchwave.campaign.rollout import HostState, Move
 from patchwave.campaign.values import HostId, StageName
-from patchwave.execution import promotion
 from patchwave.ledger.store import RunOutcome, StageState
 from patchwave.operators import findings
 from patchwave.operators.approval import ApproveStageOperator
@@ -175,7 +174,7 @@ def test_a_campaign_by_lockfile_without_a_bucket_gets_no_plan(desk: Desk) -> Non
     ClassifyOperator(task_id="classify").execute(context)
     with pytest.raises(AirflowFailException) as refused:
         PlanOperator(task_id="plan").execute(context)
-    assert "connection aws_default names no bucket in which hosts in eu-central-1 could read that" in str(refused.value)
+    assert "connection aws_default names no bucket in which hosts in eu-central-1 could read it" in str(refused.value)
     assert '"patchwave_lists_bucket"' in str(refused.value)
     assert "promotion: {by: baseline}" in str(refused.value)
     assert "plan" not in desk.ledger.documents(RUN)
@@ -587,12 +586,12 @@ def test_the_lockfile_lies_among_the_files_under_its_digest(desk: Desk, runs: An
     desk.ti.states = {"scan_findings": "success"}
     origin = lockfile.Origin(run=RUN, stage="dev", at=datetime.now(UTC))
     stored = lockfile.envelope(lockfile.Lockfile(platforms=()), origin)
-    desk.ledger.put_document(RUN, promotion.DOCUMENT, stored, at=datetime.now(UTC))
+    desk.ledger.put_document(RUN, lockfile.DOCUMENT, stored, at=datetime.now(UTC))
     ReportOperator(task_id="report").execute(desk.context())
     (written,) = runs.rglob(f"{stored['digest']}.json")
     assert lockfile.read(written) == (lockfile.Lockfile(platforms=()), origin)
     written.unlink()
-    desk.ledger.put_document(RUN, promotion.DOCUMENT, {**stored, "digest": "0" * 64}, at=datetime.now(UTC))
+    desk.ledger.put_document(RUN, lockfile.DOCUMENT, {**stored, "digest": "0" * 64}, at=datetime.now(UTC))
     ReportOperator(task_id="report").execute(desk.context())
     assert {path.name for path in runs.rglob("*") if path.is_file()} == {"report.html", "report.json", "hosts.csv"}
     assert "changed after it was written" in next(runs.rglob("report.html")).read_text()

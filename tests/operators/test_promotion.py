@@ -368,7 +368,7 @@ def test_a_lockfile_that_was_changed_in_the_ledger_is_refused(campaign: Campaign
     envelope["lockfile"]["platforms"][0]["patches"][0]["title"] = NEWER
     ledger = MemoryLedger()
     ledger.open_run(campaign.dev.a_run(), [STAGE])
-    ledger.put_document(RUN, promotion.DOCUMENT, envelope, at=campaign.dev.now)
+    ledger.put_document(RUN, lockfiles.DOCUMENT, envelope, at=campaign.dev.now)
     with pytest.raises(InvalidFile, match=r"the ledger's document lockfile of .*changed after it was written"):
         promotion.stored_for(ledger, RUN)
 
@@ -489,7 +489,7 @@ def remedied(desk: Desk, campaign: Campaign, host: Host, stage: str, lockfile: L
     )  # fmt: skip
     ledger.add_hosts(lease, [row])
     origin = lockfiles.Origin(run=plan.run, stage="dev", at=now)
-    ledger.put_document(plan.run, promotion.DOCUMENT, lockfiles.envelope(lockfile, origin), at=now)
+    ledger.put_document(plan.run, lockfiles.DOCUMENT, lockfiles.envelope(lockfile, origin), at=now)
     remedy = Remedy(host=host.id, cell=CELL, stage=stage, action="automation", reason="x", token=str(uuid.uuid4()))
     ledger.put_document(plan.run, remedies.REMEDIES, [_row(remedy)], at=now)
     with suppress(TaskDeferred):

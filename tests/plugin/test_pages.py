@@ -16,7 +16,7 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchwave.campaign import calls, evidence, report
+from patchwave.campaign import calls, evidence, lockfile
 from patchwave.campaign.errors import LedgerUnavailable
 from patchwave.campaign.rollout import HostState
 from patchwave.campaign.values import RunId
@@ -400,7 +400,7 @@ def test_the_plan_and_the_lockfile_can_be_taken_along(name, content_type):
     """What a dry run found goes to those who may not open this page, in the words of the run's folder, and runs nothing."""
     ledger = MemoryLedger()
     run = a_busy_run(ledger)
-    ledger.put_document(run.id, report.LOCKFILE, {"format": "patchwave lockfile 1"}, at=NOW)
+    ledger.put_document(run.id, lockfile.DOCUMENT, {"format": "patchwave lockfile 1"}, at=NOW)
     page = client(ledger)
     answer = page.get(run_path(f"files/{name}", run.dag_run_id) + "?download=1")
     assert answer.headers["content-type"] == content_type

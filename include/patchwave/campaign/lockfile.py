@@ -32,6 +32,10 @@ from patchwave.campaign.values import HostId
 from patchwave.campaign.versions import Scheme
 
 FORMAT = "patchwave lockfile 1"
+DOCUMENT = "lockfile"
+"""Name of a run's lockfile in the ledger."""
+COMPARED = "compared:"
+"""How the names of the documents begin that say, a stage each, which hosts had what is locked."""
 
 RELEASE_PACKAGE = "system-release"
 """Its version is the release of Amazon Linux 2023 whose repositories a host sees (AL2023 user guide, deterministic upgrades)."""

@@ -391,11 +391,6 @@ class Report:
 PLANS = "plans"
 """Among the documents that `build` is given: digests of all plans of the run by name, where a gate has changed the first."""
 
-LOCKFILE = "lockfile"
-"""Name of the document with the run's lockfile."""
-COMPARED = "compared:"
-"""How the names of the documents begin that say, a stage each, which hosts had what is locked."""
-
 
 # --- Building ---------------------------------------------------------------------------------------------------------------
 
@@ -492,7 +487,7 @@ def build(
         journal_problems=tuple(journal_problems),
         journal_head=journal_head,
         hosts=lines,
-        promoted=_promoted(documents),
+        promoted=_promoted(documents, _stage_names(stages, seats)),
         clocks=emergency.sentences(emergency.from_json(documents.get(emergency.DOCUMENT) or ()), now),
         run_folder=run_folder,
     )
@@ -755,22 +750,23 @@ def _deadlines(findings: Iterable[Triaged], now: datetime) -> tuple[DeadlineLine
     )
 
 
-def _promoted(documents: Mapping[str, Any]) -> Promoted | None:
+def _promoted(documents: Mapping[str, Any], order: Sequence[str]) -> Promoted | None:
+    ranks = {f"{lockfile.COMPARED}{stage}": rank for rank, stage in enumerate(order)}
     compared = tuple(
         Compared(
-            stage=name.removeprefix(COMPARED),
+            stage=name.removeprefix(lockfile.COMPARED),
             digest=str(_mapping(content).get("lockfile") or ""),
             hosts=len(said := _mapping(_mapping(content).get("hosts"))),
             drifted=sum(bool(sentences) for sentences in said.values()),
         )
-        for name, content in sorted(documents.items())
-        if name.startswith(COMPARED)
+        for name, content in sorted(documents.items(), key=lambda one: (ranks.get(one[0], len(ranks)), one[0]))
+        if name.startswith(lockfile.COMPARED)
     )
-    stored = documents.get(LOCKFILE)
+    stored = documents.get(lockfile.DOCUMENT)
     if stored is None:
         return Promoted(digest="", stage="", at=None, platforms=(), compared=compared) if compared else None
     try:
-        made, origin = lockfile.opened(stored, file=f"the ledger's document {LOCKFILE}")
+        made, origin = lockfile.opened(stored, file=f"the ledger's document {lockfile.DOCUMENT}")
     except InvalidFile as error:  # the report is made all the same
         return Promoted(digest="", stage="", at=None, platforms=(), compared=compared, problem=str(error))
     return Promoted(

@@ -145,7 +145,7 @@ def report_page(request: Request, dag_id: str, dag_run_id: str) -> Response:
 def file(name: str, dag_id: str, dag_run_id: str, ledger: Annotated[Any, Depends(open_ledger)],
          download: bool = False) -> Response:  # fmt: skip
     """A file of a run, from the ledger's documents; the same as in the run's folder."""
-    from patchwave.campaign import folders, page, report
+    from patchwave.campaign import folders, lockfile, page, report
     from patchwave.dashboard import queries
 
     run = _run_id(dag_id, dag_run_id)
@@ -156,7 +156,7 @@ def file(name: str, dag_id: str, dag_run_id: str, ledger: Annotated[Any, Depends
         "plan.md": ("plan.md", lambda content: PlainTextResponse(content)),
         "plan.html": ("plan.md", lambda content: HTMLResponse(page.to_html(content, title=queries.plan_title(ledger, run)))),
         "plan.json": ("plan", lambda _: JSONResponse(queries.plan_file(ledger, run))),
-        "lockfile.json": (report.LOCKFILE, lambda content: JSONResponse(content)),
+        "lockfile.json": (lockfile.DOCUMENT, lambda content: JSONResponse(content)),
     }
     if name not in makers:
         raise HTTPException(404, f"There is no file {name}; there are {', '.join(makers)}.")

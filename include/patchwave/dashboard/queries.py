@@ -16,12 +16,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from patchwave.campaign import calls, definition, emergency, evidence, page
+from patchwave.campaign import calls, definition, emergency, evidence, lockfile, page
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Decision
 from patchwave.campaign.emergency import Clock
 from patchwave.campaign.errors import InvalidFile
-from patchwave.campaign.report import CLASSES, LOCKFILE, NOT_STARTED, UNFINISHED
+from patchwave.campaign.report import CLASSES, NOT_STARTED, UNFINISHED
 from patchwave.campaign.rollout import ERRORS, IN_FLIGHT, TERMINAL, HostRow
 from patchwave.campaign.values import RunId
 from patchwave.ledger.changes import EXPLAINED
@@ -182,7 +182,7 @@ def of_run(ledger: Ledger, run: RunId, *, stage: str = "", task: str = "", campa
         journal_length=len(journal),
         headline=str(report.get("headline") or "") if isinstance(report, Mapping) else "",
         has_report=isinstance(report, Mapping),
-        has_lockfile=LOCKFILE in documents,
+        has_lockfile=lockfile.DOCUMENT in documents,
         clocks=emergency.from_json(_document(ledger, run, emergency.DOCUMENT) or ())[: emergency.MOST_CLOCKS],
     )
 

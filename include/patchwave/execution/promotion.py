@@ -28,8 +28,6 @@ from patchwave.ledger.store import Lease, Ledger, RunOutcome
 
 T = TypeVar("T")
 
-DOCUMENT = "lockfile"
-"""Name of a run's lockfile in the ledger."""
 UNKNOWN_PLATFORM = "unknown"
 """What a host's platform is called while Systems Manager does not know the host (`aws.inventory`)."""
 SOURCES = frozenset({HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.PENDING_REBOOT})
@@ -78,7 +76,7 @@ def lock(
         wanted=[one for some in _wanted(ledger, run, stage).values() for one in some],
     )
     origin = Origin(run=run, stage=stage, at=now)
-    ledger.put_document(run, DOCUMENT, lockfiles.envelope(made, origin), at=now)
+    ledger.put_document(run, lockfiles.DOCUMENT, lockfiles.envelope(made, origin), at=now)
     patches = {one.platform: len(one.patches) for one in made.platforms}
     conflicts = [str(conflict) for one in made.platforms for conflict in one.conflicts]
     silent = sorted(row.name for row in rows if row.host not in read)
@@ -94,10 +92,10 @@ def stored_for(ledger: Ledger, run: RunId) -> Lockfile | None:
         InvalidFile: it is not as it was written.
     """
     try:
-        data = ledger.document(run, DOCUMENT)
+        data = ledger.document(run, lockfiles.DOCUMENT)
     except KeyError:
         return None
-    return lockfiles.opened(data, file=f"the ledger's document {DOCUMENT} of {run}")[0]
+    return lockfiles.opened(data, file=f"the ledger's document {lockfiles.DOCUMENT} of {run}")[0]
 
 
 def last_promoted(ledger: Ledger, campaign: str) -> tuple[RunId, Lockfile] | None:
@@ -150,7 +148,7 @@ def show(ledger: Ledger, run: RunId, stage: StageName, campaign: str, *, now: da
     found = holding(ledger, run, campaign)
     if found is None:
         return None
-    ledger.put_document(run, _shown_in(stage), ledger.document(found[0], DOCUMENT), at=now)
+    ledger.put_document(run, _shown_in(stage), ledger.document(found[0], lockfiles.DOCUMENT), at=now)
     return found[1]
 
 
@@ -168,7 +166,7 @@ def shown(ledger: Ledger, run: RunId, stage: StageName) -> Lockfile | None:
 
 
 def _shown_in(stage: StageName) -> str:
-    return f"{DOCUMENT}.shown:{stage}"
+    return f"{lockfiles.DOCUMENT}.shown:{stage}"
 
 
 def break_glass(ledger: Ledger, run: RunId, campaign: str, vulnerabilities: Iterable[str], *, now: datetime) -> Lockfile:
@@ -190,8 +188,9 @@ def break_glass(ledger: Ledger, run: RunId, campaign: str, vulnerabilities: Iter
             f"the lockfile of {source}, the last that {campaign} carried through, has no patch that is known to mend "
             f"{', '.join(cut.unmended)}; leave them out, or use a campaign whose hosts get what their baselines approve"
         )
-    origin = lockfiles.opened(ledger.document(source, DOCUMENT), file=f"the ledger's document {DOCUMENT} of {source}")[1]
-    ledger.put_document(run, DOCUMENT, lockfiles.envelope(cut.lockfile, origin), at=now)
+    before = ledger.document(source, lockfiles.DOCUMENT)
+    origin = lockfiles.opened(before, file=f"the ledger's document {lockfiles.DOCUMENT} of {source}")[1]
+    ledger.put_document(run, lockfiles.DOCUMENT, lockfiles.envelope(cut.lockfile, origin), at=now)
     told = {"from": source, "digest": cut.lockfile.digest, "vulnerabilities": list(cut.lockfile.vulnerabilities)}
     ledger.record(run, "lockfile.cut", told, at=now)
     return cut.lockfile
@@ -330,7 +329,7 @@ class Promotion:
     # --- after ----------------------------------------------------------------------------------------------------------
     @property
     def _document(self) -> str:
-        return f"compared:{self.lease.stage}"
+        return f"{lockfiles.COMPARED}{self.lease.stage}"
 
     def halt(self, rows: Sequence[HostRow]) -> Halt | None:
         """Before a stage ends: every host that was or needed not be patched is compared with the lockfile, and every one that

@@ -175,19 +175,18 @@ def _listed(work: Work, row: Mapping[str, Any]) -> str:
     Raises:
         NotLocked: it is in a stage that gets what the first one received, and nobody has tried anything for it.
     """
-    wanted, first = work.campaign.promotion, str(work.campaign.stages[0].name)
     if not work.campaign.is_locked(row["stage"]):
         return ""
     held = promotion.holding(work.ledger, work.run_id, work.campaign.name)
     if held is None:
-        raise NotLocked(f"stage {row['stage']} gets what {first} received, and no run has a lockfile of that")
+        raise NotLocked(f"stage {row['stage']} gets what a lockfile says, and no run has one")
     return promotion.address(
         work.gateway,
         held[1],
         Cell.parse(row["cell"]),
         next((one.platform for one in work.ledger.hosts(work.run_id) if one.host == row["host"]), UNKNOWN_PLATFORM),
         bucket=work.lists_bucket,
-        allowed=wanted.untried is Source.BASELINE,
+        allowed=work.campaign.promotion.untried is Source.BASELINE,
     )
 
 

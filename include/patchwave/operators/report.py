@@ -28,7 +28,7 @@ from patchwave.operators.notifications import tell
 
 DOCUMENTS = (
     "plan", "plan.md", "triage", "compliance.before", "compliance.after", "compliance.final", "findings.after", "remedies",
-    report.LOCKFILE, emergency.DOCUMENT,
+    lockfile.DOCUMENT, emergency.DOCUMENT,
 )  # fmt: skip
 RUNS_VARIABLE = "PATCHWAVE_RUNS_DIR"
 LAST = frozenset({"report", "outcome"})
@@ -106,7 +106,7 @@ class ReportOperator(CampaignOperator):
             ledger.dispatches(run),
             ledger.calls(run),
             evidence.verify(journal),
-            {name: ledger.document(run, name) for name in present if name in DOCUMENTS or name.startswith(report.COMPARED)}
+            {name: ledger.document(run, name) for name in present if name in DOCUMENTS or name.startswith(lockfile.COMPARED)}
             | _plans(work),
             now=work.now,
             run_folder=str(folder),
@@ -129,9 +129,10 @@ class ReportOperator(CampaignOperator):
             aside = folder / f".{name}.{datetime.now(UTC):%H%M%S%f}"
             aside.write_text(text, encoding="utf-8", newline="")
             aside.replace(folder / name)
-        if report.LOCKFILE in present:
+        if lockfile.DOCUMENT in present:
             try:
-                locked, origin = lockfile.opened(work.ledger.document(work.run_id, report.LOCKFILE), file="the ledger's lockfile")
+                stored = work.ledger.document(work.run_id, lockfile.DOCUMENT)
+                locked, origin = lockfile.opened(stored, file="the ledger's lockfile")
                 lockfile.write(locked, origin, folder)
             except InvalidFile as error:
                 self.log.error("The lockfile is not among the files: %s", error)
