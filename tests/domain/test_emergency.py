@@ -136,7 +136,7 @@ def test_only_hosts_with_the_named_cves_are_planned() -> None:
 
 
 @pytest.mark.parametrize(("hosts", "having_it", "said"), [
-    ([a_host(1, group_tag="linux-dev"), a_host(2)], (2,), "no host with one of these CVE ids"),
+    ([a_host(1, group_tag="linux-dev"), a_host(2)], (2,), "none of its hosts has one of these CVE ids"),
     ([a_host(1, group_tag="linux-dev", ping=Ping.CONNECTION_LOST), a_host(2)], (1, 2), "none of its hosts can be reached"),
 ])  # fmt: skip
 def test_a_plan_in_which_nobody_is_the_canary_says_why_it_is_refused(

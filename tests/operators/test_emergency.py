@@ -77,7 +77,7 @@ def test_the_plan_has_the_shorter_soak_and_begins_with_the_clock(desk: Desk) -> 
 def test_a_run_whose_canary_has_no_host_is_refused(desk: Desk) -> None:
     """With nothing patched; the reason names the stage."""
     has(desk, OTHER)
-    with pytest.raises(AirflowFailException, match="stage canary is the canary, and it has no host"):
+    with pytest.raises(AirflowFailException, match="stage canary is the canary, and none of its hosts has one"):
         until_plan(desk)
     assert "plan" not in desk.ledger.documents(RUN)
 

@@ -320,7 +320,7 @@ def without_canary(campaign: Campaign, plan: Plan) -> str:
     its = next((one.hosts for one in plan.stages if one.name == canary.name), ())
     if any(not host.note for host in its):
         return ""
-    lacks = "none of its hosts can be reached now" if its else "it has no host with one of these CVE ids"
+    lacks = "none of its hosts can be reached now" if its else "none of its hosts has one of these CVE ids and may be patched"
     return (
         f"stage {canary.name} is the canary, and {lacks}, so nothing would be tried before the other stages; let the stage "
         f"select a host that has them ({canary.select}), or use a campaign that is no emergency"
