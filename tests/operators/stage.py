@@ -17,20 +17,14 @@ from patchwave.ledger.memory import MemoryLedger
 from patchwave.ledger.store import Lease, Run
 from tests.domain.builders import CELL, the_rules
 from tests.gateway.conftest import session_with_keys
-from tests.simulator.conftest import Aws
+from tests.simulator.conftest import AMAZON, Aws
 
 RUN = RunId("weekly-linux/manual__2026-01-05")
 STAGE = StageName("dev")
 ONCE = Config(retries={"total_max_attempts": 1})
 LOOK = 120.0
 
-WORLD = """
-name: stage
-accounts: [{id: "111111111111"}]
-regions: [eu-central-1]
-timings: {delivery: [1, 1], scan: [20, 20], install: [100, 100], reboot: [90, 90], status_check: [30, 30]}
-templates:
-  amazon: {os: amazon-linux-2023, missing: {count: [4, 6], always: [kernel]}}
+WORLD = f"name: stage{AMAZON}" + """\
 fleets:
   - {name: web, account: "111111111111", region: eu-central-1, count: 3, template: amazon, tags: {PatchGroup: web}}
   - name: odd

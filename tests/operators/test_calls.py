@@ -15,15 +15,9 @@ from tests.domain.builders import CELL
 from tests.domain.test_severity import STANDARD
 from tests.operators.stage import STAGE
 from tests.operators.test_surroundings import Around
-from tests.simulator.conftest import Aws
+from tests.simulator.conftest import AMAZON, Aws
 
-WORLD = """
-name: counted
-accounts: [{id: "111111111111"}]
-regions: [eu-central-1]
-timings: {delivery: [1, 1], scan: [20, 20], install: [100, 100], reboot: [90, 90], status_check: [30, 30]}
-templates:
-  amazon: {os: amazon-linux-2023, missing: {count: [4, 6], always: [kernel]}}
+WORLD = f"name: counted{AMAZON}" + """\
 fleets:
   - name: web
     account: "111111111111"

@@ -22,15 +22,9 @@ from patchwave.operators.remediation import _left_out
 from tests.domain.builders import CELL, NOW, RUN, a_campaign, a_plan, a_row, host_id
 from tests.domain.test_severity import STANDARD
 from tests.operators.stage import Stage
-from tests.simulator.conftest import Aws
+from tests.simulator.conftest import AMAZON, Aws
 
-WORLD = """
-name: kernels
-accounts: [{id: "111111111111"}]
-regions: [eu-central-1]
-timings: {delivery: [1, 1], scan: [20, 20], install: [100, 100], reboot: [90, 90], status_check: [30, 30]}
-templates:
-  amazon: {os: amazon-linux-2023, missing: {count: [4, 6], always: [kernel]}}
+WORLD = f"name: kernels{AMAZON}" + """\
   app: {os: amazon-linux-2023, missing: {count: [2, 3], always: [openssh-server], never: [kernel]}}
 fleets:
   - {name: old, account: "111111111111", region: eu-central-1, count: 3, template: amazon, tags: {PatchGroup: web}}

@@ -19,15 +19,9 @@ from benchmarks.tasks import Airflow, Ended
 from benchmarks.virtual import VirtualTime
 from patchwave.campaign.rollout import Done, HostState
 from tests.operators.stage import Stage
-from tests.simulator.conftest import Aws
+from tests.simulator.conftest import AMAZON, Aws
 
-WORLD = """
-name: stock
-accounts: [{id: "111111111111"}]
-regions: [eu-central-1]
-timings: {delivery: [1, 1], scan: [20, 20], install: [100, 100], reboot: [90, 90], status_check: [30, 30]}
-templates:
-  amazon: {os: amazon-linux-2023, missing: {count: [4, 6], always: [kernel]}}
+WORLD = f"name: stock{AMAZON}" + """\
 fleets:
   - {name: web, account: "111111111111", region: eu-central-1, count: 5, template: amazon, tags: {PatchGroup: web}}
   - {name: many, account: "111111111111", region: eu-central-1, count: 60, template: amazon, tags: {PatchGroup: many}}

@@ -23,17 +23,11 @@ from tests.domain.builders import CELL
 from tests.domain.test_severity import STANDARD
 from tests.gateway.conftest import session_with_keys
 from tests.operators.stage import ONCE, RUN, STAGE, Stage
-from tests.simulator.conftest import Aws
+from tests.simulator.conftest import AMAZON, Aws
 
 S = HostState
 
-WORLD = """
-name: around
-accounts: [{id: "111111111111"}]
-regions: [eu-central-1]
-timings: {delivery: [1, 1], scan: [20, 20], install: [100, 100], reboot: [90, 90], status_check: [30, 30]}
-templates:
-  amazon: {os: amazon-linux-2023, missing: {count: [4, 6], always: [kernel]}}
+WORLD = f"name: around{AMAZON}" + """\
   ubuntu: {os: ubuntu-24.04, missing: {count: [3, 3]}}
 fleets:
   - name: web

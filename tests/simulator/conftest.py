@@ -19,6 +19,15 @@ SMALL = Path(__file__).parents[2] / "include" / "worlds" / "small.yaml"
 
 SESSION = boto3.Session()  # loads each service model once
 
+AMAZON = """
+accounts: [{id: "111111111111"}]
+regions: [eu-central-1]
+timings: {delivery: [1, 1], scan: [20, 20], install: [100, 100], reboot: [90, 90], status_check: [30, 30]}
+templates:
+  amazon: {os: amazon-linux-2023, missing: {count: [4, 6], always: [kernel]}}
+"""
+"""A world with one kind of host: its name goes before, other templates and its fleets behind."""
+
 FEW = """
 name: few
 accounts: [{id: "111111111111"}]

@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError
 
 from awsim.services.automation.documents import shipped
 from awsim.services.automation.selectors import select
-from tests.simulator.conftest import Aws
+from tests.simulator.conftest import AMAZON, Aws
 from tests.simulator.test_automation import begin, code, command, execution, sleep, steps, write
 
 
@@ -363,13 +363,7 @@ def test_patching_with_rollback_restores_what_is_not(start):
     assert volume["VolumeId"] == outputs(aws, identifier, "restoreFromSnapshot")["VolumeId"][0]
 
 
-GROUPED = """
-name: grouped
-accounts: [{id: "111111111111"}]
-regions: [eu-central-1]
-timings: {delivery: [1, 1], scan: [20, 20], install: [100, 100], reboot: [90, 90], status_check: [30, 30]}
-templates:
-  amazon: {os: amazon-linux-2023, missing: {count: [4, 6], always: [kernel]}}
+GROUPED = f"name: grouped{AMAZON}" + """\
 fleets:
   - name: web
     account: "111111111111"
