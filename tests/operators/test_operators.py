@@ -174,7 +174,7 @@ def test_a_campaign_by_lockfile_without_a_bucket_gets_no_plan(desk: Desk) -> Non
     ClassifyOperator(task_id="classify").execute(context)
     with pytest.raises(AirflowFailException) as refused:
         PlanOperator(task_id="plan").execute(context)
-    assert "connection aws_default names no bucket in which hosts in eu-central-1 could read it" in str(refused.value)
+    assert "connection aws_default names no bucket in which hosts in eu-central-1 could read that" in str(refused.value)
     assert '"patchwave_lists_bucket"' in str(refused.value)
     assert "promotion: {by: baseline}" in str(refused.value)
     assert "plan" not in desk.ledger.documents(RUN)
