@@ -72,7 +72,7 @@ LEAST_TIME = timedelta(minutes=1)
 """That long a question waits at least, also one that follows an answer given in the last moment."""
 LOOK_AGAIN = timedelta(minutes=10)
 """How often the hosts of earlier stages are looked at while a gate asks, in the campaign's time."""
-LEAST_PAUSE = timedelta(seconds=40)
+LEAST_PAUSE = timedelta(minutes=1)
 """Real time between two looks at least: in a rehearsal ten minutes pass in seconds, and while a worker looks nobody can answer in
 the browser."""
 MOST_CHANGES = 100
