@@ -255,7 +255,7 @@ def test_the_page_shows_whatever_a_person_has_to_know() -> None:
     text = plans.markdown(mixed_plan(), for_stage="prod")
     for words in (
         "You are asked about stage `prod`", "1 critical, 2 high", "| dev |", "## Excluded (1)", "lonely", "it has no patch group",
-        "the agent does not answer (ConnectionLost)", "the instance is stopped", host_id(7) + ": NO_COVERAGE",
+        "the agent does not answer (ConnectionLost)", "the instance is stopped", f"({host_id(7)}): NO_COVERAGE",
         "unknown (not scanned)", "## What an OS patch cannot mend\n\n- 1 finding:", plans.digest(mixed_plan()),
     ):  # fmt: skip
         assert words in text, words

@@ -185,20 +185,32 @@ class FollowedRun:
     def say(
         self, task: str, option: str, *, user: str, then: Callable[[], Found | None], what: str, **inputs: Any
     ) -> tuple[Gate, Found]:
-        """Answer that question as somebody, and again if Airflow lost the answer before anything came of it: it tries a task
-        anew whose worker it missed, and that one has not heard of the answer.
+        """Answer that question as somebody over REST.
 
         Args:
+            inputs: fields of the form.
+        """
+        return self.put(
+            task, lambda: self.user(user).answer(self.dag, self.run, task, option, inputs=inputs), then=then, what=what
+        )
+
+    def put(
+        self, task: str, answer: Callable[[], object], *, then: Callable[[], Found | None], what: str
+    ) -> tuple[Gate, Found]:
+        """Answer that question, and again if Airflow lost the answer before anything came of it: it tries a task anew whose
+        worker it missed, and that one has not heard of the answer.
+
+        Args:
+            answer: gives it.
             then: what comes of the answer.
             what: that in words.
-            inputs: fields of the form.
 
         Returns:
             The question that was answered, and what came of it.
         """
         while True:
             gate = self.question(task)
-            self.user(user).answer(self.dag, self.run, task, option, inputs=inputs)
+            answer()
             came: list[Found] = []
 
             def became(gate: Gate = gate, came: list[Found] = came) -> bool:

@@ -779,8 +779,10 @@ def markdown(
         lines.append("Nobody: every host of the scope is in a stage.")
     lines += ["", "## Not known to Inspector", ""]
     if plan.unscanned:
+        names = {host.id: host.name for host in plan.hosts}
         lines += [
-            f"- {host}: {_cell_text(reason)}; its findings are unknown, it is patched all the same"
+            f"- **{_cell_text(names.get(host) or host)}** ({host}): {_cell_text(reason)}; its findings are unknown, it is "
+            "patched all the same"
             for host, reason in plan.unscanned.items()
         ]
     else:
