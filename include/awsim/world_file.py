@@ -319,8 +319,9 @@ class CatalogueUse(_Part):
     newest_release_age: Annotated[float, Field(ge=0)] | None = Field(
         8.0, description="days; all release dates are moved so that the newest update is so old at the start; None leaves them"
     )
-    appears: dict[str, Annotated[float, Field(ge=0)]] = Field(
-        default_factory=dict, description="advisory id -> seconds after the start at which the update appears in the repositories"
+    appears: dict[str, float] = Field(
+        default_factory=dict,
+        description="advisory id -> seconds after the start at which the update appears in the repositories; negative: before",
     )
     withdrawn: dict[str, Annotated[float, Field(ge=0)]] = Field(
         default_factory=dict, description="advisory id -> seconds after the start at which the update is withdrawn"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,10 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import boto3
 import pytest
 
-from patchwave.cli import ports
 from patchwave.cli.environment import Places
 from patchwave.cli.stack import Stack
 from tests.journey.runs import FollowedRun, Stage, policies_at_any_time
@@ -24,8 +21,8 @@ from tests.ledger import postgres
 HERE = Path(__file__).parent
 SPEED = 300
 """Fast, and slow enough that stages defer while hosts install: what is shorter than a second is waited out in place."""
-LISTS = "journey-lists"
-"""The bucket in which hosts read what Dev received."""
+LISTS = "patch-lists"
+"""The bucket in which hosts read what Dev received: every world has it."""
 STAGE = pytest.StashKey[Stage]()
 
 
@@ -37,37 +34,25 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
         campaigns = home / "campaigns"
         shutil.copytree(HERE / "campaigns", campaigns)
         policies = policies_at_any_time(home / "policies")
-        awsim = ports.free()
+        shutil.copytree(HERE / "policies", policies, dirs_exist_ok=True)
         stack = ending.enter_context(
             Stack(
                 places=Places(home=home / "airflow", runs=home / "runs", campaigns=campaigns, policies=policies),
                 port=0,
-                awsim_port=awsim,
+                awsim_port=0,
                 world=HERE / "worlds" / "journeys.yaml",
                 speed=SPEED,
                 environment={
                     **_database(ending),
-                    "AIRFLOW_CONN_AWS_DEFAULT": _connection(f"http://{ports.HOST}:{awsim}"),
                     # Two cores start that many tasks at once quicker than more of them.
                     "AIRFLOW__CORE__PARALLELISM": "4",
                 },
                 tell=print,
             )
         )
-        s3 = boto3.client(
-            "s3", endpoint_url=stack.awsim.address, region_name="us-east-1", aws_access_key_id="awsim",
-            aws_secret_access_key="awsim",
-        )  # fmt: skip
-        s3.create_bucket(Bucket=LISTS)
         made = Stage(stack=stack, campaigns=campaigns)
         request.config.stash[STAGE] = made
         yield made
-
-
-def _connection(awsim: str) -> str:
-    """The AWS connection, with a bucket for lists of patches."""
-    extra = {"region_name": "eu-central-1", "endpoint_url": awsim, "patchwave_lists_bucket": LISTS}
-    return json.dumps({"conn_type": "aws", "login": "awsim", "password": "awsim", "extra": extra})
 
 
 def _database(ending: ExitStack) -> dict[str, str]:

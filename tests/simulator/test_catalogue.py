@@ -99,6 +99,24 @@ def test_a_locked_host_is_compliant_and_vulnerable_until_it_is_unlocked(start):
     assert aws.patch_state(host)["MissingCount"] >= 4
 
 
+def test_an_update_may_be_three_days_old_at_the_start(start):
+    """A rule that waits for seven approves it after four more."""
+    rule = "{filters: {CLASSIFICATION: [Security]}, approve_after_days: 7}"
+    world = FEW.replace("{filters: {CLASSIFICATION: [Security]}, compliance_level: HIGH}", rule)
+    aws = start(world.replace("regions:", "catalogue: {appears: {ALAS2023-2024-729: -259200}}\nregions:"))
+    host = aws.hosts("web")[0]
+
+    def missing():
+        aws.patch(host, operation="Scan")
+        aws.advance(100)
+        return {row["KBId"] for row in aws.patches(host, "Missing")}
+
+    assert "kernel.x86_64" in missing()
+    assert "expat.x86_64" not in missing()
+    aws.advance(4 * 86_400)
+    assert "expat.x86_64" in missing()
+
+
 def test_an_update_appears_while_a_campaign_runs(start):
     """Not there at the start, missing for whoever scans after its moment."""
     aws = start(FEW.replace("regions:", "catalogue: {appears: {ALAS2023-2025-813: 3600}}\nregions:"))
