@@ -22,7 +22,7 @@ OTHER = "CVE-2026-20000"
 STRICT = STANDARD.model_copy(
     update={"deadlines": SeverityDays(critical=2, high=14, medium=30, low=60, informational=None, untriaged=14)}
 )
-STAGES = {host_id(1): "canary", host_id(2): "everybody", host_id(3): "everybody"}
+STAGES = {host_id(2): "everybody", host_id(1): "canary", host_id(3): "everybody"}
 HOUR = timedelta(hours=1)
 
 
