@@ -24,6 +24,10 @@ SPEED = 300
 LISTS = "patch-lists"
 """The bucket in which hosts read what Dev received: every world has it."""
 STAGE = pytest.StashKey[Stage]()
+AT_ONCE = 8
+"""So many journeys go on beside each other: with 25 of them and two browsers Airflow's api-server answered nobody any more."""
+PATIENCE = 2400
+"""Seconds that a journey's first test may wait, for it waits for the journeys before it, too."""
 
 
 @pytest.fixture(scope="session")
@@ -99,10 +103,11 @@ class Journeys:
 
 @pytest.fixture(scope="session")
 def journeys(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Journeys]:
-    """All journeys of this session, begun."""
+    """All journeys of this session: the long ones begin first, the others as soon as fewer than `AT_ONCE` go on."""
     modules = list(dict.fromkeys(item.module for item in request.session.items if hasattr(item, "module")))
     chosen = [module for module in modules if module.__name__.startswith(__package__) and hasattr(module, "drive")]
-    with ThreadPoolExecutor(max_workers=max(1, len(chosen)), thread_name_prefix="journey") as pool:
+    chosen.sort(key=lambda module: not getattr(module, "IS_LONG", False))
+    with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="journey") as pool:
         yield Journeys(stage, chosen, pool)
 
 
@@ -110,6 +115,13 @@ def journeys(stage: Stage, request: pytest.FixtureRequest) -> Iterator[Journeys]
 def journey(journeys: Journeys, request: pytest.FixtureRequest) -> FollowedRun:
     """The module's own journey, over."""
     return journeys.over(request.module)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever waits for a journey waits for those before it, too."""
+    for item in items:
+        if item.get_closest_marker("journey"):
+            item.add_marker(pytest.mark.timeout(PATIENCE))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -16,6 +16,7 @@ HEADINGS = (
 )  # fmt: skip
 
 pytestmark = [pytest.mark.journey, pytest.mark.browser, needs_chromium]
+IS_LONG = True
 
 
 def drive(run: FollowedRun) -> None:

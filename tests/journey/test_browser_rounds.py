@@ -15,6 +15,7 @@ CAMPAIGN, REGION = "browser-rounds", "il-central-1"
 GONE = "rounds-prod/02"
 
 pytestmark = [pytest.mark.journey, pytest.mark.browser, needs_chromium]
+IS_LONG = True
 
 
 def drive(run: FollowedRun) -> None:

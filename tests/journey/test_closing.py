@@ -47,12 +47,13 @@ stages:
 """
 
 pytestmark = pytest.mark.journey
+IS_LONG = True
 
 
 def drive(run: FollowedRun) -> None:
-    """The window opens in 14 hours; olga says yes to staging long before, and to prod after the update was withdrawn."""
+    """The window opens in 24 hours; olga says yes to staging long before, and to prod after the update was withdrawn."""
     now = datetime.fromtimestamp(run.stage.stack.awsim.get("/clock")["epoch"], UTC).replace(second=0, microsecond=0)
-    run.seen["opens"] = now + timedelta(hours=14)
+    run.seen["opens"] = now + timedelta(hours=24)
     (run.stage.campaigns / f"{CAMPAIGN}.yaml").write_text(FILE.format(opens=run.seen["opens"]))
     run.begin(dry_run=False)
     run.answer("staging", approve=True)

@@ -19,7 +19,7 @@ hours, and three of them are half a minute here."""
 
 
 def drive(run: FollowedRun) -> None:
-    """olga answers early in an opening, or its end would come before anybody saw it waited for; uma says yes later on."""
+    """olga answers early in an opening, or its end would come before anybody saw it waited for; so does uma, later on."""
     run.begin(dry_run=False)
     run.gate("prod")
     clock = run.stage.stack.awsim
@@ -35,6 +35,7 @@ def drive(run: FollowedRun) -> None:
     run.seen["waiting"] = (run.decisions, run.tasks["prod.approve_2"])
     run.seen["second"] = run.question("prod.approve_2")
     run.seen["between"] = (run.decisions, run.journal.touched)
+    run.until(lambda: clock.get("/clock")["epoch"] % EVERY < LATELY, "an opening has begun lately, again")
     run.say("prod.approve_2", "Approve", user="uma", then=lambda: run.decisions, what="her answer is in the ledger")
     run.ended()
 

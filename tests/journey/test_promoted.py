@@ -74,9 +74,9 @@ def test_the_newer_update_is_on_no_host(journey: FollowedRun) -> None:
 
 def test_the_gate_of_prod_names_what_dev_received(journey: FollowedRun) -> None:
     """With its version; that is what olga said yes to."""
-    version = TRIED.partition(":")[2]
-    assert version in journey.seen["gate"]
-    assert NEWER.partition(":")[2] not in journey.seen["gate"]
+    shown = journey.seen["gate"].replace("\\", "")  # Markdown's underscores are escaped
+    assert TRIED.partition(":")[2] in shown
+    assert NEWER.partition(":")[2] not in shown
 
 
 def test_prod_is_patched_by_the_list_and_dev_by_its_baseline(journey: FollowedRun) -> None:

@@ -41,6 +41,7 @@ END:VCALENDAR
 """
 
 pytestmark = pytest.mark.journey
+IS_LONG = True
 
 
 def drive(run: FollowedRun) -> None:
