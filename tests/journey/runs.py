@@ -15,6 +15,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import boto3
 import httpx
 
 from patchwave.campaign import audit
@@ -256,6 +257,20 @@ class FollowedRun:
         except Refused as refusal:
             return refusal.status
         return 200
+
+    def client(self, service: str) -> Any:
+        """AWS's, in the region of the journey."""
+        return boto3.client(
+            service, region_name=self.region, endpoint_url=self.stage.stack.awsim.address, aws_access_key_id="awsim",
+            aws_secret_access_key="awsim",
+        )  # fmt: skip
+
+    def terminate(self, name: str) -> str:
+        """Somebody terminates the host that the world file calls ``fleet/number``; its instance id, when it is gone."""
+        host = self.host(name)
+        self.client("ec2").terminate_instances(InstanceIds=[host])
+        self.until(lambda: host not in self.alive, f"{name} is gone")
+        return host
 
     def clear(self, task: str, *, downstream: bool) -> None:
         """Clear a task as the UI does."""

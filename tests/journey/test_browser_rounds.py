@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from functools import partial
 
-import boto3
 import pytest
 
 from tests.journey.browsers import Person, needs_chromium, signing_in
@@ -33,7 +32,7 @@ def drive(run: FollowedRun) -> None:
         run.seen["between"] = (run.decisions, run.journal.touched)
         olga.reads("prod.approve_3")
         run.seen["second"] = olga.read
-        _terminate(run)
+        run.seen["gone"] = run.terminate(GONE)
         run.put(
             "prod.approve_3", lambda: olga.presses("Approve"), then=lambda: run.asks("prod.approve_4"), what="the next task asks"
         )
@@ -50,16 +49,6 @@ def _says_yes(person: Person, number: int, *, reason: str) -> None:
     following = f"prod.approve_{number + 1}"
     person.says(f"prod.approve_{number}", "Approve", reason=reason, then=lambda: run.asks(following), what="the next task asks")
     person.page.goto("about:blank")
-
-
-def _terminate(run: FollowedRun) -> None:
-    run.seen["gone"] = run.host(GONE)
-    ec2 = boto3.client(
-        "ec2", region_name=REGION, endpoint_url=run.stage.stack.awsim.address, aws_access_key_id="awsim",
-        aws_secret_access_key="awsim",
-    )  # fmt: skip
-    ec2.terminate_instances(InstanceIds=[run.seen["gone"]])
-    run.until(lambda: run.seen["gone"] not in run.alive, "the host is gone")
 
 
 def kinds(run: FollowedRun, kind: str) -> list[datetime]:

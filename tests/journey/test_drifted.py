@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.journey.runs import FollowedRun
-from tests.journey.test_promoted import client, come_out, withdraw
+from tests.journey.test_promoted import come_out, withdraw
 
 CAMPAIGN, REGION = "drifted", "me-south-1"
 ADVISORY, NEWER = "USN-7155-1", "linux-image-aws.amd64 is 0:6.8.0-1020.22"
@@ -20,7 +20,7 @@ def drive(run: FollowedRun) -> None:
     run.begin(dry_run=False)
     run.gate("prod")
     come_out(run, ADVISORY)
-    ssm, hasty = client(run, "ssm"), run.host(HASTY)
+    ssm, hasty = run.client("ssm"), run.host(HASTY)
     sent = ssm.send_command(
         DocumentName="AWS-RunPatchBaseline", InstanceIds=[hasty], Parameters={"Operation": ["Install"]}, Comment="by hand"
     )["Command"]["CommandId"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import boto3
 import pytest
 
 from tests.journey.runs import FollowedRun
@@ -17,10 +16,7 @@ pytestmark = pytest.mark.journey
 
 def drive(run: FollowedRun) -> None:
     """The host stops and is started again, as somebody might who restarts what hangs; olga answers meanwhile, uma later."""
-    ec2 = boto3.client(
-        "ec2", region_name=REGION, endpoint_url=run.stage.stack.awsim.address, aws_access_key_id="awsim",
-        aws_secret_access_key="awsim",
-    )  # fmt: skip
+    ec2 = run.client("ec2")
     run.begin(dry_run=False)
     run.seen["first"] = run.gate("staging")
     run.seen["ill"] = run.host(ILL)

@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import boto3
 import pytest
 
 from tests.journey.runs import FollowedRun
@@ -62,7 +61,7 @@ class Killed:
 
     def installs(self) -> list[dict[str, str]]:
         """The Installs that AWS knows, oldest first: status by host."""
-        ssm = _ssm(self.run)
+        ssm = self.run.client("ssm")
         found = [one for one in _commands(ssm) if one["Parameters"].get("Operation") == ["Install"]]
         found.sort(key=lambda one: one["RequestedDateTime"])
         return [
@@ -70,13 +69,6 @@ class Killed:
             for one in found
             for rows in [ssm.list_command_invocations(CommandId=one["CommandId"])["CommandInvocations"]]
         ]
-
-
-def _ssm(run: FollowedRun) -> Any:
-    return boto3.client(
-        "ssm", endpoint_url=run.stage.stack.awsim.address, region_name=run.region,
-        aws_access_key_id="awsim", aws_secret_access_key="awsim",
-    )  # fmt: skip
 
 
 def _commands(ssm: Any) -> list[dict[str, Any]]:
@@ -105,9 +97,9 @@ def one_way(run: FollowedRun, act: Callable[[FollowedRun], None]) -> Killed:
         return killed
     run.until(lambda: run.ledger.stage(run.id, "dev").state.value == "halted", "the ledger says halted", patience=60)
     row = run.ledger.stage(run.id, "dev")
-    killed.stage, killed.classes, killed.sent = (row.state.value, row.reason), run.classes, len(_commands(_ssm(run)))
+    killed.stage, killed.classes, killed.sent = (row.state.value, row.reason), run.classes, len(_commands(run.client("ssm")))
     run.ended()
-    killed.sent_before_clear = len(_commands(_ssm(run)))
+    killed.sent_before_clear = len(_commands(run.client("ssm")))
     clear(run)
     run.until(lambda: run.ledger.stage(run.id, "dev").state.value == "patched", "the cleared stage is patched")
     run.ended()

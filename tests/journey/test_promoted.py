@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import boto3
 import pytest
 import yaml
 
@@ -16,13 +15,6 @@ ADVISORY, NEWER = "RHSA-2024:10939", "kernel:0:5.14.0-427.47.1.el9_4"
 TRIED = "kernel:0:5.14.0-427.40.1.el9_4"
 
 pytestmark = pytest.mark.journey
-
-
-def client(run: FollowedRun, service: str) -> Any:
-    return boto3.client(
-        service, region_name=run.region, endpoint_url=run.stage.stack.awsim.address, aws_access_key_id="awsim",
-        aws_secret_access_key="awsim",
-    )  # fmt: skip
 
 
 def withdraw(run: FollowedRun, advisory: str) -> None:
@@ -39,7 +31,7 @@ def come_out(run: FollowedRun, advisory: str) -> None:
 
 def installs(run: FollowedRun, stage: str) -> list[Any]:
     """Parameters of the Installs that AWS got for the stage's hosts."""
-    ssm, hosts = client(run, "ssm"), run.planned[stage]
+    ssm, hosts = run.client("ssm"), run.planned[stage]
     return [
         one["Parameters"]
         for one in ssm.list_commands(MaxResults=50)["Commands"]
@@ -91,7 +83,7 @@ def test_prod_received_nothing_but_what_is_in_the_list(journey: FollowedRun) -> 
     """The list as it lies in the bucket, the lockfile of the ledger, and the world's own record say the same."""
     (address,) = {one["InstallOverrideList"][0] for one in installs(journey, "prod")}
     key = address.removeprefix(f"s3://{LISTS}/")
-    text = client(journey, "s3").get_object(Bucket=LISTS, Key=key)["Body"].read()
+    text = journey.client("s3").get_object(Bucket=LISTS, Key=key)["Body"].read()
     listed = {one["title"] for one in yaml.safe_load(text)["patches"]}
     (platform,) = journey.ledger.document(journey.id, "lockfile")["lockfile"]["platforms"]
     assert {one["title"] for one in platform["patches"]} == listed

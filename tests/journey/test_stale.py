@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import boto3
 import pytest
 
 from tests.journey.runs import FollowedRun
@@ -25,11 +24,7 @@ def drive(run: FollowedRun) -> None:
     run.until(lambda: CLOSES <= clock.get("/clock")["epoch"] % EVERY < EARLY, "the window has shut lately")
     run.say("prod.approve", "Approve", user="olga", then=lambda: run.decisions, what="her answer is in the ledger")
     run.until(lambda: run.waits_for("window opens at"), "the stage waits for its window")
-    run.seen["gone"] = run.host(GONE)
-    ec2 = boto3.client(
-        "ec2", region_name=REGION, endpoint_url=clock.address, aws_access_key_id="awsim", aws_secret_access_key="awsim"
-    )
-    ec2.terminate_instances(InstanceIds=[run.seen["gone"]])
+    run.seen["gone"] = run.terminate(GONE)
     run.seen["state"] = run.ended()
     run.seen["between"] = (run.decisions, run.journal.touched, run.tasks["prod.patch"])
     run.clear("prod.approve_2", downstream=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import boto3
 import pytest
 
 from tests.journey.runs import FollowedRun
@@ -17,13 +16,7 @@ def drive(run: FollowedRun) -> None:
     """olga says yes to three hosts of which one is gone by then, and uma to the two that are left."""
     run.begin(dry_run=False)
     run.seen["first"] = run.gate("prod")
-    run.seen["gone"] = run.host(GONE)
-    ec2 = boto3.client(
-        "ec2", region_name=REGION, endpoint_url=run.stage.stack.awsim.address, aws_access_key_id="awsim",
-        aws_secret_access_key="awsim",
-    )  # fmt: skip
-    ec2.terminate_instances(InstanceIds=[run.seen["gone"]])
-    run.until(lambda: run.seen["gone"] not in run.alive, "the host is gone")
+    run.seen["gone"] = run.terminate(GONE)
     _, run.seen["second"] = run.say(
         "prod.approve", "Approve", user="olga", then=lambda: run.asks("prod.approve_2"), what="the next task asks"
     )

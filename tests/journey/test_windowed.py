@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import boto3
 import pytest
 
 from tests.journey.runs import FollowedRun
@@ -48,10 +47,7 @@ def drive(run: FollowedRun) -> None:
     """By awsim's clock: the window opens in 8 hours, the freeze ends in 18, the calendar is closed from the 17th to the 22nd."""
     now = datetime.fromtimestamp(run.stage.stack.awsim.get("/clock")["epoch"], UTC).replace(second=0, microsecond=0)
     hour = timedelta(hours=1)
-    ssm = boto3.client(
-        "ssm", region_name=REGION, endpoint_url=run.stage.stack.awsim.address, aws_access_key_id="awsim",
-        aws_secret_access_key="awsim",
-    )  # fmt: skip
+    ssm = run.client("ssm")
     run.seen["open"] = now + 22 * hour
     calendar = CALENDAR.format(begins=now + 17 * hour, ends=run.seen["open"])
     ssm.create_document(Name="change-freeze", Content=calendar, DocumentType="ChangeCalendar", DocumentFormat="TEXT")

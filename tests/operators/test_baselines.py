@@ -97,18 +97,23 @@ def test_what_cannot_be_read_is_told_and_stops_nobody(monkeypatch: pytest.Monkey
     assert last == LAST
 
 
-def test_the_plan_s_text_says_what_which_stage_does_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And to whom it happens beside this campaign; the plan itself holds it, so that an approval is about it."""
-    desk = Desk(monkeypatch)
-    policy = POLICY.model_copy(update={"apply_baselines": Apply.TAKE_OVER_GROUPS})
-    desk.open_run(policy=json.loads(policy.to_json()))
-    other = Baseline(name="by-hand", id="pb-1", operating_system="AMAZON_LINUX_2023", rules=AMAZON.rules[:1])
+def planned_beside(desk: Desk, name: str) -> str:
+    """The text of the plan where somebody else's baseline of that name is registered for every group."""
+    other = Baseline(name=name, id="pb-1", operating_system="AMAZON_LINUX_2023", rules=AMAZON.rules[:1])
     desk.gateway.baselines_found.side_effect = lambda cell, wanted, groups: Found(
         own=None, used=dict.fromkeys(groups, other), registered=frozenset(groups)
     )
     desk.ledger.put_document(RUN, "triage", EMPTY_TRIAGE, at=desk.ledger.run(RUN).began_at)
     PlanOperator(task_id="plan").execute(desk.context())
-    text = desk.ledger.document(RUN, "plan.md")
+    return str(desk.ledger.document(RUN, "plan.md"))
+
+
+def test_the_plan_s_text_says_what_which_stage_does_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And to whom it happens beside this campaign; the plan itself holds it, so that an approval is about it."""
+    desk = Desk(monkeypatch)
+    policy = POLICY.model_copy(update={"apply_baselines": Apply.TAKE_OVER_GROUPS})
+    desk.open_run(policy=json.loads(policy.to_json()))
+    text = planned_beside(desk, "by-hand")
     assert (
         f"- Stage dev changes this before its first Scan: baseline {AMAZON.name} in {CELL}: creates it; "
         "registers it for patch group linux-dev in place of pb-1\n" in text
@@ -124,13 +129,7 @@ def test_the_plan_s_text_says_what_which_stage_does_about_it(monkeypatch: pytest
 def test_the_plan_s_text_has_the_drift(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a section of its own, with what somebody else's baseline does; nothing is changed."""
     desk = with_baselines(monkeypatch)
-    other = Baseline(name="by|hand", id="pb-1", operating_system="AMAZON_LINUX_2023", rules=AMAZON.rules[:1])
-    desk.gateway.baselines_found.side_effect = lambda cell, wanted, groups: Found(
-        own=None, used=dict.fromkeys(groups, other), registered=frozenset(groups)
-    )
-    desk.ledger.put_document(RUN, "triage", EMPTY_TRIAGE, at=desk.ledger.run(RUN).began_at)
-    PlanOperator(task_id="plan").execute(desk.context())
-    text = desk.ledger.document(RUN, "plan.md")
+    text = planned_beside(desk, "by|hand")
     section = text.partition("## Patch baselines\n\n")[2].partition("\n## ")[0]
     assert f"- AMAZON_LINUX_2023 in {CELL}: baseline {AMAZON.name} does not exist; it would approve " in section
     assert (

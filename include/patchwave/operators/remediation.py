@@ -21,7 +21,7 @@ from patchwave.campaign.errors import OutcomeUnknown, Permanent
 from patchwave.campaign.lockfile import NotLocked
 from patchwave.campaign.remediation import RUNBOOK, Remedy, RemedyState
 from patchwave.campaign.rollout import HostState
-from patchwave.campaign.values import Cell, HostId
+from patchwave.campaign.values import Cell, Count, HostId
 from patchwave.execution import kernels, openings, promotion, remedies, stopping
 from patchwave.execution.promotion import UNKNOWN_PLATFORM
 from patchwave.execution.remedies import REMEDIES
@@ -57,7 +57,7 @@ class RemediateOperator(CampaignOperator):
             self.wait(
                 work,
                 subject=self.task_id,
-                reason=f"{len(running)} hosts are being remedied by the runbook {RUNBOOK} since {first[:16]}",
+                reason=f"the runbook {RUNBOOK} remedies {Count(len(running))} since {first[:16]}",
                 ends="their Automation executions end",
                 until=until,
             )
