@@ -270,8 +270,17 @@ def test_the_plan_says_that_the_requesters_own_yes_does_not_count() -> None:
 
 def test_a_dry_run_and_a_notice_stand_on_top() -> None:
     """Nobody takes a rehearsal for the real thing, nor an old campaign file for the newest."""
-    text = plans.markdown(a_plan([a_host(1)], dry_run=True), notice="The campaign file has changed")
+    text = plans.markdown(a_plan([a_host(1)], dry_run=True), notices=["The campaign file has changed", "olga has said yes"])
     assert text.index("The campaign file has changed") < text.index("Dry run") < text.index("What for")
+    assert "> **The campaign file has changed**\n>\n> **olga has said yes**\n\n" in text
+
+
+def test_what_a_plan_is_for_is_what_its_own_hosts_have() -> None:
+    """The scan's total stays beside it: a host that went after the scan took its findings with it."""
+    plan = a_plan([a_host(1), a_host(2)], a_triage(a_finding(1), a_finding(2, Severity.CRITICAL), scanned=(1, 2)))
+    smaller = plans.without(plan, next(one.name for one in plan.stages if one.hosts), [host_id(2)], reason="it is gone")
+    assert "**What for:** 1 critical, 1 high patchable findings on these hosts" in plans.markdown(plan)
+    assert "**What for:** 1 high patchable findings on these hosts, of 1 critical, 1 high active ones" in plans.markdown(smaller)
 
 
 @pytest.mark.parametrize(

@@ -662,6 +662,15 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[word]} {word}" for word in _ORDER if counts.get(word)) or "none known"
 
 
+def _purpose(plan: Plan) -> str:
+    """What the planned hosts can be rid of, and what the scan found in all: hosts come and go after it, and not every finding has
+    a patch or a host in the plan."""
+    here: Counter[str] = Counter()
+    for host in plan.hosts:
+        here.update(host.findings)
+    return f"{_counts(here)} patchable findings on these hosts, of {_counts(plan.severities)} active ones in the scan"
+
+
 def _tracks(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{counts[word]} {word.replace('_', ' ')}" for word in counts if counts[word]) or "none known"
 
@@ -692,7 +701,7 @@ def markdown(
     plan: Plan,
     *,
     for_stage: str | None = None,
-    notice: str = "",
+    notices: Sequence[str] = (),
     difference: str = "",
     patches: str = "",
     forecast: Sequence[str] = (),
@@ -705,7 +714,7 @@ def markdown(
 
     Args:
         for_stage: the stage that is asked about at a gate; it is named first.
-        notice: a sentence to stand on top, e.g. that the campaign file has changed since.
+        notices: sentences to stand on top, a paragraph each, e.g. that the campaign file has changed since.
         difference: a section that says what is new, before the tables.
         patches: what is installed in the stage that is asked about.
         forecast: sentences of `forecast.sentences`: when each stage begins and ends, what it waits for, and who will not fit.
@@ -715,8 +724,8 @@ def markdown(
         why: by which rows of the policy the hosts' findings have their tracks and deadlines; None: nobody has looked.
     """
     lines = [f"# Plan of {plan.campaign}", ""]
-    if notice:
-        lines += [f"> **{notice}**", ""]
+    if notices:
+        lines += ["\n>\n".join(f"> **{sentence}**" for sentence in notices), ""]
     if plan.dry_run:
         lines += ["> **Dry run:** nothing is changed; this plan is the result.", ""]
     if for_stage is not None:
@@ -728,8 +737,8 @@ def markdown(
         ]
     lines += [f"- **Deadline clock:** {_cell_text(sentence)}" for sentence in clocks]
     lines += [
-        f"- **What for:** {_counts(plan.severities)} active findings",
-        f"- **By track of the policy:** {_tracks(plan.tracks)}",
+        f"- **What for:** {_purpose(plan)}",
+        f"- **By track of the policy:** {_tracks(plan.tracks)} (all findings of the scan)",
         f"- **Hosts:** {len(plan.hosts)} in {_many(len(plan.stages), 'stage')}, {len(plan.exclusions)} excluded",
         f"- **Policy:** {plan.policy}; **requested by:** {_cell_text(plan.requested_by or 'the schedule')}{_own_yes(plan)}",
         f"- **Made at:** {plan.created:%Y-%m-%d %H:%M} UTC; **run:** `{_cell_text(plan.run)}`",

@@ -16,7 +16,7 @@ What opens the stage is the decision in the ledger, which `PatchStageOperator` r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, assert_never
@@ -372,11 +372,11 @@ class ApproveStageOperator(ApprovalOperator):
         self.subject = (
             f"{plan.campaign}: may stage {self.stage} be patched? {_hosts(len(stage.hosts))}, {stage.stage_places} at once{heard}"
         )
-        notices = filter(None, (self._notice(work), self._so_far(work, found, stage, ill)))
+        notices = [sentence for sentence in (self._notice(work), *self._so_far(work, found, stage, ill)) if sentence]
         self.body = plans.markdown(
             plan,
             for_stage=self.stage,
-            notice=" ".join(notices),
+            notices=notices,
             difference=self._difference(work) + self._relocked(work),
             patches=self._patches(work),
             forecast=forecast_now(work, plan, since=self.stage),
@@ -552,23 +552,24 @@ class ApproveStageOperator(ApprovalOperator):
         before = plans.in_force([name for name in names if name != now], order, stage=self.stage)
         return plans.from_json(work.ledger.document(work.run_id, before))
 
-    def _so_far(self, work: Work, found: Undecided, stage: StagePlan, ill: str) -> str:
-        told = ""
-        if stage.quorum > 1:
-            told = f"{stage.quorum} different people have to say yes; one no is enough to stop."
-        if self._may_defer(stage):
-            told += " Defer lets the opening pass that is on, or the next one, and asks again."
-        told += self._changed_since(work)
+    def _so_far(self, work: Work, found: Undecided, stage: StagePlan, ill: str) -> Iterator[str]:
+        """What whoever is asked has to know before the plan: how many are needed, and what has happened at this gate, a
+        sentence each."""
+        needed = f"{stage.quorum} different people have to say yes; one no is enough to stop. " if stage.quorum > 1 else ""
+        put_off = "Defer lets the opening pass that is on, or the next one, and asks again." if self._may_defer(stage) else ""
+        yield f"{needed}{put_off}".strip()
+        yield _plain(self._changed_since(work))
         last = self._put_off(work)
         if last is not None:
-            told += f" {last['author']} deferred it until the opening to {last['until']} was over."
-            told += f" {' '.join(last['reason'].split())}" if last["reason"] else ""
+            until = datetime.fromisoformat(last["until"]).astimezone(UTC)
+            yield _plain(
+                f"{last['author']} deferred it until the opening to {until:%Y-%m-%d %H:%M} UTC was over{_quoted(last['reason'])}."
+            )
         for vote in found.yes:
             out = f" without {', '.join(vote.without)}" if vote.without else ""
-            said = f": {' '.join(vote.reason.split())}" if vote.reason else ""
-            told += f" {vote.author} has said yes{out} at {vote.at:%Y-%m-%d %H:%M} UTC{said}."
-        told += f" {ill[0].upper()}{ill[1:]}. A yes is void as long as that is so." if ill else ""
-        return _plain(told.strip())
+            yield _plain(f"{vote.author} has said yes{out} at {vote.at:%Y-%m-%d %H:%M} UTC{_quoted(vote.reason)}.")
+        if ill:
+            yield _plain(f"{ill[0].upper()}{ill[1:]}. A yes is void as long as that is so.")
 
     def _changed_since(self, work: Work) -> str:
         """Why the plan that is asked about is not the one from before, if that was so since the last deferral."""
@@ -576,11 +577,11 @@ class ApproveStageOperator(ApprovalOperator):
         if not its:
             return ""
         if its[-1].kind == RENEWED:
-            return " The stage's hosts have changed since the plan was made; this is about those of now."
+            return "The stage's hosts have changed since the plan was made; this is about those of now."
         void_ = its[-1].data
         yes, other = void_.get("yes") or (), void_.get("plan") != plans.digest(work.plan)
         had = f" {', '.join(yes)} had said yes{' to the plan before' if other else ''}." if yes else ""
-        return f" Asked again: {void_['reason']}.{had}"
+        return f"Asked again: {void_['reason']}.{had}"
 
     def _time_left(self, work: Work, stage: StagePlan) -> timedelta:
         """The whole gate has the time that the campaign gives it, counted from the first question about this plan, and each
@@ -670,6 +671,12 @@ def _form() -> dict[str, Param]:
             "left out of this run; the others are patched. Empty: all of them.",
         ),
     }  # fmt: skip
+
+
+def _quoted(reason: str | None) -> str:
+    """The reason that somebody gave, set off from our own words; nothing if they gave none."""
+    said = " ".join((reason or "").split())
+    return f": \"{said}\"" if said else ""
 
 
 def _plain(text: str) -> str:

@@ -121,7 +121,7 @@ def text_now(work: Work, plan: Plan, hosts: Sequence[Host], *, calls: str = "") 
     refused = plans.without_canary(work.campaign, plan) if plan.dry_run else ""
     return plans.markdown(
         plan,
-        notice=f"A run that patches is refused: {refused}." if refused else "",
+        notices=[f"A run that patches is refused: {refused}."] if refused else [],
         forecast=forecast_now(work, plan),
         calls=calls,
         baselines=baselines_now(work, plan, hosts),
