@@ -103,6 +103,9 @@ def allowed(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
         if issubclass(annotation, int):
             bounds = {name: getattr(one, name) for one in metadata for name in ("ge", "le") if hasattr(one, name)}
             return f"a whole number from {bounds['ge']} to {bounds['le']}" if len(bounds) == 2 else "a whole number"
+        if issubclass(annotation, float):
+            least = next((one.ge for one in metadata if hasattr(one, "ge")), None)
+            return "a number" if least is None else f"a number, {least:g} or more"
         if issubclass(annotation, str):
             return "text"
     raise TypeError(f"docs/generate.py has no words for {annotation} with {metadata}")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchwave.campaign import difference
+from patchwave.campaign import difference, snapshots
 from patchwave.campaign import plan as plans
 from patchwave.campaign.difference import IDENTITY, Change, Kind, Turn
 from patchwave.campaign.fleet import Host
@@ -105,6 +105,7 @@ OTHER_STAGE = {
     "error_budget": 99, "soak": timedelta(days=9), "approval_required": False, "approvers": ("eve",),
     "approval_timeout": timedelta(days=9), "health_checks": ("ec2",), "health_timeout": timedelta(days=9), "waves": (),
     "forecast": timedelta(days=9), "remarks": ("said otherwise",), "tolerance": 2,
+    "ways_back": snapshots.ways([(host_id(1), "Amazon Linux 2023")], {}, None, versions=False),
     "window": Window(cron="0 1 * * *", duration=timedelta(hours=9), timezone="UTC"),
 }  # fmt: skip
 

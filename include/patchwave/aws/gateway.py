@@ -19,6 +19,7 @@ from patchwave.aws.inspector import Inspector
 from patchwave.aws.lists import Lists
 from patchwave.aws.patching import Patching
 from patchwave.aws.reachability import Reachability
+from patchwave.aws.snapshots import RootVolumes
 from patchwave.aws.windows import MaintenanceWindows
 
 
@@ -37,5 +38,6 @@ class Gateway(
     ChangeCalendars,
     MaintenanceWindows,
     Baselines,
+    RootVolumes,
 ):
     """All services together; `calls.Calls` says how it is built."""

@@ -100,6 +100,20 @@ _TABLE = (
     # command events, where a queue is named; what is deleted twice is gone once
     Operation(service="sqs", name="ReceiveMessage"),
     Operation(service="sqs", name="DeleteMessageBatch", effect=Effect.GUARDED, actions=("sqs:DeleteMessage",)),
+    # ways back: snapshots before patching, and root volumes from them; a snapshot takes no token and is found by its tag
+    Operation(service="ec2", name="DescribeVolumes"),
+    Operation(service="ec2", name="DescribeSnapshots"),
+    Operation(
+        service="ec2", name="CreateSnapshot", effect=Effect.UNGUARDED, actions=("ec2:CreateSnapshot", "ec2:CreateTags")
+    ),
+    Operation(service="ec2", name="DeleteSnapshot", effect=Effect.GUARDED),  # InvalidSnapshot.NotFound
+    Operation(
+        service="ec2",
+        name="CreateReplaceRootVolumeTask",
+        effect=Effect.IDEMPOTENT,
+        actions=("ec2:CreateReplaceRootVolumeTask", "ec2:CreateTags"),
+    ),
+    Operation(service="ec2", name="DescribeReplaceRootVolumeTasks"),
     # remediation
     Operation(service="ssm", name="DescribeDocument"),
     Operation(service="ssm", name="CreateDocument", effect=Effect.GUARDED),  # a name exists once

@@ -51,6 +51,7 @@ LABELS = {
     "stage_places": "hosts at once",
     "tracks": "findings of track",
     "baselines": "patch baselines are kept:",
+    "ways_back": "after an in-place patch:",
     "cells": "accounts and regions",
     "covered": "scanned by Inspector",
     "note": "why a command could not reach it",

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from patchwave.campaign import evidence, fleet, lasting, lockfile, reasons, rollout, waves
+from patchwave.campaign import evidence, fleet, lasting, lockfile, reasons, rollout, snapshots, waves
 from patchwave.campaign.baselines import Keeping
 from patchwave.campaign.definition import Campaign, Source, Stage, written_duration, written_share
 from patchwave.campaign.fleet import Group, Host, Readiness
@@ -26,6 +26,7 @@ from patchwave.campaign.policy import Emergency, Track
 from patchwave.campaign.reasons import Reasons
 from patchwave.campaign.rollout import StageRules, StepKind
 from patchwave.campaign.severity import Assessment, Triage
+from patchwave.campaign.snapshots import HostWay, WaysBack
 from patchwave.campaign.values import Cell, Count, HostId, RunId, Share, StageName
 from patchwave.campaign.waves import Wave
 from patchwave.campaign.windows import Window
@@ -87,6 +88,7 @@ class StagePlan:
         tolerance: by how many hosts the stage may differ before an approval is void; None: by any number.
         forecast: expected time from first Scan to last settled host, without soak.
         baselines: what is done about patch baselines before its first Scan.
+        ways_back: how each host could come back after an in-place patch; None where the policy provides for nothing.
     """
 
     name: StageName
@@ -108,6 +110,7 @@ class StagePlan:
     quorum: int = 1
     tolerance: Share | int | None = None
     baselines: tuple[Keeping, ...] = ()
+    ways_back: WaysBack | None = None
 
     @property
     def who(self) -> str:
@@ -197,7 +200,7 @@ def to_json(plan: Plan) -> Any:
     content = _adapter().dump_python(plan, mode="json")
     _leave_out(content, {"kernel_waits": False})
     for stage in content["stages"]:
-        _leave_out(stage, {"quorum": 1, "tolerance": None, "baselines": []})
+        _leave_out(stage, {"quorum": 1, "tolerance": None, "baselines": [], "ways_back": None})
         if stage["window"] is not None:
             _leave_out(stage["window"], {"rrule": "", "starts": None, "maintenance_window": ""})
     return content
@@ -601,7 +604,9 @@ def _less(stage: StagePlan, out: Collection[HostId], expected: Mapping[str, Mapp
     kept = [tuple(host for host in wave.hosts if host not in out) for wave in stage.waves]
     cut = tuple(replace(wave, hosts=left) for wave, left in zip(stage.waves, kept, strict=True) if left)
     cut = tuple(replace(wave, number=number) for number, wave in enumerate(cut, 1))
-    return replace(stage, hosts=hosts, waves=cut, forecast=_forecast({host.platform for host in hosts}, len(cut), expected))
+    forecast = _forecast({host.platform for host in hosts}, len(cut), expected)
+    back = stage.ways_back.without(out) if stage.ways_back is not None else None
+    return replace(stage, hosts=hosts, waves=cut, forecast=forecast, ways_back=back)
 
 
 def _with(plan: Plan, stage: StagePlan, exclusions: Iterable[Exclusion]) -> Plan:
@@ -836,18 +841,35 @@ def _stage_lines(stage: StagePlan, deciding: Mapping[HostId, int]) -> list[str]:
     lines = ["", f"### {stage.name}", ""]
     if not stage.hosts:
         return [*lines, "No host is selected by this stage."]
-    lines += [f"- {_cell_text(remark)}" for remark in stage.remarks]
+    lines += [f"- {_cell_text(remark)}" for remark in (*stage.remarks, *_back(stage))]
     lines += [
         f"- **{_cell_text(host.name or host.id)}** ({host.id}): {_cell_text(host.note)}; looked at again when the stage begins"
         for host in notes
     ]
-    lines += ["", "| wave | host | name | platform | zone | findings | earliest deadline |", "|---|---|---|---|---|---|---|"]
+    ways = {one.host: one for one in stage.ways_back.hosts} if stage.ways_back is not None else {}
+    lines += [
+        "",
+        f"| wave | host | name | platform | zone | findings | earliest deadline |{' way back |' if ways else ''}",
+        f"|---|---|---|---|---|---|---|{'---|' if ways else ''}",
+    ]
     for host in sorted(stage.hosts, key=lambda one: wave_of.get(one.id, 10**6)):
         row = f" (row {deciding[host.id]})" if deciding.get(host.id, reasons.MOST + 1) <= reasons.MOST else ""
         deadline = f"{host.deadline:%Y-%m-%d}{row}" if host.deadline else "-"
         found = _counts(host.findings) if host.covered else "unknown (not scanned)"
         lines.append(
             f"| {wave_of.get(host.id, '-')} | {host.id} | {_cell_text(host.name)} | {_cell_text(host.platform)} | {host.zone} "
-            f"| {found} | {deadline} |"
+            f"| {found} | {deadline} |{_way_cell(ways.get(host.id)) if ways else ''}"
         )
     return lines
+
+
+def _back(stage: StagePlan) -> tuple[str, ...]:
+    if stage.ways_back is None:
+        return ("Way back: none but a new instance; the policy takes no snapshot before patching.",)
+    return snapshots.sentences(stage.ways_back)
+
+
+def _way_cell(way: HostWay | None) -> str:
+    if way is None:
+        return " - |"
+    return f" {snapshots.WORDS[way.way]}: {_cell_text(way.why)} |"

@@ -34,6 +34,7 @@ from patchwave.campaign.definition import Broken, Line, Slug, Timeout
 from patchwave.campaign.document import FilePart, Misfit, Misplacement, Part
 from patchwave.campaign.errors import InvalidFile
 from patchwave.campaign.findings import EC2_INSTANCE, Severity
+from patchwave.campaign.snapshots import Snapshots
 
 
 class Track(StrEnum):
@@ -237,6 +238,11 @@ class Policy(FilePart):
         "within 3d, and 15m.",
         examples=[{"due_within": "3d", "soak": "15m"}],
     )] = None  # fmt: skip
+    snapshot: Annotated[Snapshots | None, Field(
+        description="Whether a snapshot of its root volume is taken before a host is patched, so that it can come back by the "
+        "campaign `rollback`. A host whose snapshot fails is not patched. Default: none is taken, for they cost money and time.",
+        examples=[{"before": "in_place", "keep": "7d"}],
+    )] = None  # fmt: skip
 
     @model_serializer(mode="wrap")
     def _as_before_without_baselines_or_emergency(self, made: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -246,8 +252,9 @@ class Policy(FilePart):
             content.pop("baselines", None)
         if self.apply_baselines is Apply.NONE:
             content.pop("apply_baselines", None)
-        if self.emergency is None:
-            content.pop("emergency", None)
+        for name in ("emergency", "snapshot"):
+            if getattr(self, name) is None:
+                content.pop(name, None)
         return content
 
     @property

@@ -98,7 +98,8 @@ SENTENCES: Mapping[HostState, str] = {
     "profile, and run the campaign for its stage again.",
     HostState.STOPPED: "The instance is stopped and comes back unpatched: start it and run the campaign for its stage again.",
     HostState.EXCEPTED: "It is left out: by an exception that somebody granted, since nobody has tried patches on its "
-    "platform, or since its kernel update waits for a window; the reason says which, and the next run looks at it again.",
+    "platform, since its kernel update waits for a window, or since no snapshot of it can be taken; the reason says which, and "
+    "the next run looks at it again.",
     HostState.OUT_OF_WINDOW: "It would not have been over before its window closed, so it was not begun: the next run takes it, "
     "or widen the window or the concurrency.",
     HostState.REPLACED: "Another instance stands in its place, and is settled itself.",
@@ -457,6 +458,7 @@ class Wait:
         ends: what would end the wait.
         tokens: the dispatches that are waited for.
         expected: how long it usually takes; None where nobody knows.
+        look: when to look again at the latest, where no command tells that it is time; None: as with any wait.
     """
 
     reason: str
@@ -464,6 +466,7 @@ class Wait:
     until: datetime
     tokens: tuple[str, ...] = ()
     expected: timedelta | None = None
+    look: timedelta | None = None
 
 
 NO_PLACE = "disruption budget"

@@ -47,6 +47,7 @@ from patchwave.campaign.values import Cell, HostId
 from patchwave.execution import kernels
 from patchwave.execution.log import Log
 from patchwave.execution.promotion import Promotion, Witness
+from patchwave.execution.snapshots import SnapshotsBefore
 from patchwave.execution.surroundings import Surroundings
 from patchwave.ledger.store import Lease, Ledger
 
@@ -104,6 +105,7 @@ class StageExecutor:
         promotion: the lockfile from which alone the stage is patched, or who writes down what the first stage lacked; None: each
             host gets what its baseline approves.
         kernel: which packages are a kernel, where the stage must install none, for it has no window; None: it may.
+        snapshots: who takes a snapshot of each host before its Install; None: nobody does.
         told: invocations that a trigger has read a moment ago, by command id; the first look takes them and asks no second time.
         looked: when each command was looked at last, by its id. Those named at the beginning have nothing new to tell, and the
             first look leaves them alone; each look of this executor is added.
@@ -122,6 +124,7 @@ class StageExecutor:
     surroundings: Surroundings | None = None
     promotion: Promotion | Witness | None = None
     kernel: Kernel | None = None
+    snapshots: SnapshotsBefore | None = None
     told: Mapping[str, Sequence[Invocation]] = field(default_factory=dict)
     looked: dict[str, datetime] = field(default_factory=dict)
     _told: dict[str, Sequence[Invocation]] = field(init=False, repr=False)
@@ -149,7 +152,11 @@ class StageExecutor:
                 self.surroundings.begin(self._rows())
             decision = self._decide()
             while isinstance(decision, tuple) or (isinstance(decision, Wait) and self._look_around_if_due()):
-                delayed = self._send_all(decision) if isinstance(decision, tuple) else None
+                held = self._held_back(decision) if isinstance(decision, tuple) else ()
+                if isinstance(held, Wait):
+                    decision = held
+                    break
+                delayed = self._send_all(held)
                 if delayed is not None:
                     return delayed
                 decision = self._decide()  # what was sent a moment ago has nothing to say yet
@@ -165,14 +172,34 @@ class StageExecutor:
                 case _:
                     assert_never(decision)
 
+    def _held_back(self, decided: tuple[Dispatch, ...]) -> tuple[Dispatch, ...] | Wait:
+        """Of what is due that which may be sent: no Install without its snapshot. A wait if nothing else is to be done."""
+        installs = tuple(one for one in decided if one.step is StepKind.INSTALL)
+        if self.snapshots is None or not installs:
+            return decided
+        held = self.snapshots.hold(installs)
+        self._move(held.moves)
+        sent = tuple(one for one in decided if one not in installs) + held.ready
+        if sent or held.moves or held.wait is None:
+            return sent
+        waiting = {host for one in installs for host in one.hosts}
+        others = self._decided([row for row in self._rows() if row.host not in waiting])
+        if not isinstance(others, Wait) or not others.tokens:
+            return held.wait
+        reason = f"{others.reason}; {held.wait.reason}"
+        return replace(others, reason=reason, until=min(others.until, held.wait.until), look=held.wait.look)
+
     def _decide(self) -> Decision:
         if self.promotion is not None:
             self._move(self.promotion.excepted(self._rows()))
         self._move(rollout.out_of_time(self._rules(), self._rows(), now=self.now()))
+        return self._decided(self._rows())
+
+    def _decided(self, rows: Sequence[HostRow]) -> Decision:
         around = self.surroundings
         return rollout.decide(
             self._rules(),
-            self._rows(),
+            rows,
             self._dispatches(),
             unhealthy_before=around.before if around else None,
             recovered=around.recovered if around else (),

@@ -30,6 +30,7 @@ from patchwave.execution import baselines as keeping
 from patchwave.execution import promotion, stopping
 from patchwave.execution.executor import SETTLING, STOPPED, StageExecutor, wait_for
 from patchwave.execution.promotion import Promotion, Witness
+from patchwave.execution.snapshots import SnapshotsBefore
 from patchwave.execution.surroundings import EVERY, Surroundings
 from patchwave.hooks import clock
 from patchwave.ledger.changes import EXPLAINED, explained
@@ -151,10 +152,21 @@ class PatchStageOperator(CampaignOperator):
             ),
             promotion=self._promotion(work, lease),
             kernel=work.policy.kernel if work.plan.kernel_waits and stage.window is None else None,
+            snapshots=self._snapshots(work, stage, lease),
         )
         if before.state is StageState.PATCHING and stopping.was_cleared(before.holder, work.holder):
             self._stop_what_was_cleared(work, executor)
         return self._follow(work, lease, executor.advance())
+
+    def _snapshots(self, work: Work, stage: StagePlan, lease: Lease) -> SnapshotsBefore | None:
+        """Whoever takes snapshots before an Install, where the plan says that they are taken."""
+        rule = work.policy.snapshot
+        if rule is None or stage.ways_back is None or not stage.ways_back.snapshots:
+            return None
+        return SnapshotsBefore(
+            ledger=work.ledger, gateway=work.gateway, lease=lease, rule=rule, now=clock.now, log=self.log,
+            settling=SETTLING * clock.speed(),
+        )  # fmt: skip
 
     def _promotion(self, work: Work, lease: Lease) -> Promotion | Witness | None:
         """The lockfile that holds for this stage; the first one makes it. None where the campaign wants none.
@@ -359,7 +371,7 @@ def _invocation(told: Mapping[str, Any]) -> Invocation:
 def _look_within(wait: Wait) -> timedelta:
     """How long the stage is left alone at most: `EVERY` or `LOOK_WHILE_SHUT`."""
     busy = bool(wait.tokens) or wait.expected is not None
-    return max(EVERY if busy else LOOK_WHILE_SHUT, LEAST_DEFERRAL * clock.speed())
+    return max(wait.look or (EVERY if busy else LOOK_WHILE_SHUT), LEAST_DEFERRAL * clock.speed())
 
 
 class _Patience:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from patchwave.campaign import baselines, calls, forecast, lockfile, reasons, rollout, windows
+from patchwave.campaign import baselines, calls, forecast, lockfile, reasons, rollout, snapshots, windows
 from patchwave.campaign import fleet as fleets
 from patchwave.campaign import plan as plans
 from patchwave.campaign.baselines import Apply, Baseline, OperatingSystem
@@ -19,7 +19,7 @@ from patchwave.campaign.plan import Plan, Restriction
 from patchwave.campaign.policy import Reboot
 from patchwave.campaign.reasons import Reasons
 from patchwave.campaign.rollout import StepKind
-from patchwave.campaign.values import Cell, RunId, StageName
+from patchwave.campaign.values import Cell, HostId, RunId, StageName
 from patchwave.execution import openings, promotion
 from patchwave.operators.base import PLAN, CampaignOperator, Work
 from patchwave.operators.compliance import judge_now, store_judgement
@@ -219,6 +219,24 @@ def with_baselines(work: Work, plan: Plan, hosts: Sequence[Host]) -> Plan:
     return replace(plan, stages=tuple(stages))
 
 
+def with_ways_back(work: Work, plan: Plan) -> Plan:
+    """The plan, with how each host could come back; without a change where the policy provides for nothing.
+
+    Raises:
+        PatchwaveError: EC2 does not tell of the root volumes, so nobody could say what a host's way back is.
+    """
+    rule = work.policy.snapshot
+    if rule is None:
+        return plan
+    ids: dict[Cell, list[HostId]] = {}
+    for host in plan.hosts:
+        ids.setdefault(host.cell, []).append(host.id)
+    disks = {one.host: one for cell, its in ids.items() for one in work.gateway.root_volumes(cell, its)}
+    return replace(plan, stages=tuple(replace(
+        stage, ways_back=snapshots.ways([(host.id, host.platform) for host in stage.hosts], disks, rule, versions=False)
+    ) for stage in plan.stages))  # fmt: skip
+
+
 def patches_now(work: Work, stage: str, *, since: RunId | None = None) -> str:
     """What is installed in a stage, for the text at its gate: the lockfile, or that the baseline decides.
 
@@ -293,4 +311,4 @@ def made_of(work: Work, hosts: list[Host], groups: list[Group], *, expected: Map
         expected=expected,
         emergency=work.policy.in_emergency,
     )
-    return with_baselines(work, plan, hosts)
+    return with_ways_back(work, with_baselines(work, plan, hosts))

@@ -15,6 +15,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from patchwave.aws.automation import runbook
 from patchwave.campaign import remediation, rollout
+from patchwave.campaign import snapshots as saved
 from patchwave.campaign.compliance import Judgement, Verdict
 from patchwave.campaign.definition import Source
 from patchwave.campaign.errors import OutcomeUnknown, Permanent
@@ -201,7 +202,12 @@ def _shut(work: Work) -> list[str]:
 
 def _left_out(work: Work, judged: Judgement) -> dict[HostId, str]:
     """Hosts that their stage left out, and those that a remedy would bring a kernel to where a stage must install none."""
-    found = {row.host: row.reason for row in work.ledger.hosts(work.run_id) if row.state is HostState.EXCEPTED}
+    unsaved = _unsaved(work)
+    found = {
+        row.host: row.reason
+        for row in work.ledger.hosts(work.run_id)
+        if row.state is HostState.EXCEPTED or row.host in unsaved
+    }
     if not work.plan.kernel_waits:
         return found
     allowed = {str(one.name) for one in work.plan.stages if one.window is None} & set(work.campaign.remediate.stages)
@@ -211,6 +217,17 @@ def _left_out(work: Work, judged: Judgement) -> dict[HostId, str]:
             if names:
                 found[one.host] = rollout.waits_for_window(one.stage, names)
     return found
+
+
+def _unsaved(work: Work) -> frozenset[HostId]:
+    """Hosts that were not patched since their snapshot came to nothing; a remedy would be a patch without it, too."""
+    rule = work.policy.snapshot
+    if rule is None:
+        return frozenset()
+    names = [name for name in work.ledger.documents(work.run_id) if name.startswith(saved.document(""))]
+    taken = [one for name in names for one in saved.from_json(work.ledger.document(work.run_id, name)).values()]
+    failed = frozenset(row.host for row in work.ledger.hosts(work.run_id) if row.state is HostState.FAILED)
+    return failed & {one.host for one in taken if one.state not in saved.enough(rule)}
 
 
 def _lost(row: Mapping[str, Any], tried: Collection[str]) -> bool:
