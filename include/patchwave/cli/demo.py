@@ -64,6 +64,7 @@ class Options:
     Attributes:
         approve: answer every gate with yes, as the first of `APPROVERS` that it asks.
         leave: stop everything when the campaign has ended, instead of keeping the UI up.
+        world: fleet of the simulated AWS; None: the one that is named as the campaign, and where there is none the small one.
         time_limit: seconds that the campaign may take; None: as long as people take to answer.
     """
 
@@ -74,7 +75,7 @@ class Options:
     speed: float = 240.0
     seed: int = 1
     campaign: str = "weekly-linux"
-    world: Path = SMALL_WORLD
+    world: Path | None = None
     home: Path = REPOSITORY / "var" / "demo"
     runs: Path = REPOSITORY / "var" / "runs"
     time_limit: float | None = None
@@ -101,7 +102,7 @@ def demo(options: Options, console: Console) -> int:
                 places=places,
                 port=options.port,
                 awsim_port=options.awsim_port,
-                world=options.world,
+                world=options.world or world_of(options.campaign),
                 speed=options.speed,
                 seed=options.seed,
                 base=base(places, options, now=datetime.now(UTC)),
@@ -126,6 +127,12 @@ def demo(options: Options, console: Console) -> int:
         if folder is not None:
             console.print(Text(f"everything of this run: {_shown(folder)}/"), soft_wrap=True)
     return status
+
+
+def world_of(campaign: str, worlds: Path = SMALL_WORLD.parent) -> Path:
+    """The fleet that was made for that campaign, or the small one, which fits those that have none of their own."""
+    own = worlds / f"{campaign}.yaml"
+    return own if own.is_file() else SMALL_WORLD
 
 
 def base(places: Places, options: Options, *, now: datetime) -> datetime | None:

@@ -95,7 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--speed", type=_speed, metavar="X", help="seconds of the campaign in one second of yours (240)")
     demo.add_argument("--seed", type=int, metavar="N", help="the same seed makes the same world (1)")
     demo.add_argument("--campaign", metavar="NAME", help="campaign to run (weekly-linux)")
-    demo.add_argument("--world", type=_file, metavar="FILE", help="fleet of the simulated AWS (include/worlds/small.yaml)")
+    demo.add_argument(
+        "--world", type=_file, metavar="FILE",
+        help="fleet of the simulated AWS (in include/worlds: the one named as the campaign, else small.yaml)",
+    )  # fmt: skip
     demo.add_argument("--home", type=_folder, metavar="DIR", help="Airflow's home, kept between runs (var/demo)")
     demo.add_argument("--runs", type=_folder, metavar="DIR", help="where reports go (var/runs)")
     demo.add_argument(
