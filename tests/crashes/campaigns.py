@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-JOURNEYS = Path(__file__).resolve().parents[1] / "journey" / "worlds" / "journeys.yaml"
+from tests.journey import world as journeys
+
 ACCOUNT = "111111111111"
 REGIONS = (
     "eu-central-1", "eu-west-1", "eu-west-2", "eu-west-3", "eu-north-1", "us-east-1", "us-east-2", "us-west-1", "us-west-2",
@@ -80,8 +81,7 @@ def write(
     """
     campaigns = folder / "campaigns"
     campaigns.mkdir(parents=True)
-    world: dict[str, Any] = yaml.safe_load(JOURNEYS.read_text(encoding="utf-8"))
-    world |= {"name": "crashes", "description": "A region is a campaign", "regions": list(REGIONS), "fleets": []}
+    world = journeys.common() | {"name": "crashes", "description": "A region is a campaign", "regions": list(REGIONS)}
     world["timings"] |= timings or {}
     for region in REGIONS:
         name = name_of(region)

@@ -15,6 +15,7 @@ import pytest
 
 from patchwave.cli.environment import Places
 from patchwave.cli.stack import Stack
+from tests.journey import world
 from tests.journey.runs import FollowedRun, Stage, policies_at_any_time
 from tests.ledger import postgres
 
@@ -44,7 +45,7 @@ def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
                 places=Places(home=home / "airflow", runs=home / "runs", campaigns=campaigns, policies=policies),
                 port=0,
                 awsim_port=0,
-                world=HERE / "worlds" / "journeys.yaml",
+                world=world.write(home / "world.yaml"),
                 speed=SPEED,
                 environment={
                     **_database(ending),
