@@ -48,6 +48,26 @@ class Groups(Inventory):
                 found += [_group(cell, row) for row in page.get("AutoScalingGroups", ())]
         return tuple(found)
 
+    def running_processes(self, cell: Cell, name: str, processes: Collection[str]) -> tuple[str, ...]:
+        """Which of these processes of an Auto Scaling group are not suspended; none if the group is gone."""
+        answer = self.call(cell, "autoscaling:DescribeAutoScalingGroups", AutoScalingGroupNames=[name])
+        for row in answer.get("AutoScalingGroups", ()):
+            suspended = {one["ProcessName"] for one in row.get("SuspendedProcesses", ())}
+            return tuple(one for one in processes if one not in suspended)
+        return ()
+
+    def suspend_processes(self, cell: Cell, name: str, processes: Collection[str]) -> None:
+        """Suspend these processes of an Auto Scaling group; those that are already stay so."""
+        self.call(cell, "autoscaling:SuspendProcesses", AutoScalingGroupName=name, ScalingProcesses=sorted(processes))
+
+    def resume_processes(self, cell: Cell, name: str, processes: Collection[str]) -> None:
+        """Resume these processes of an Auto Scaling group; those that are not suspended go on.
+
+        Raises:
+            InvalidRequest: the group is gone, for instance.
+        """
+        self.call(cell, "autoscaling:ResumeProcesses", AutoScalingGroupName=name, ScalingProcesses=sorted(processes))
+
     def target_groups(self, cell: Cell, names: Collection[str] | None = None) -> tuple[Group, ...]:
         """Target groups whose targets are instances, and how those do.
 

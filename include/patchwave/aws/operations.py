@@ -54,6 +54,9 @@ _TABLE = (
     Operation(service="ec2", name="DescribeInstanceStatus"),
     Operation(service="ssm", name="DescribeInstanceInformation"),
     Operation(service="autoscaling", name="DescribeAutoScalingInstances"),
+    # so that a group does not replace a host that only reboots
+    Operation(service="autoscaling", name="SuspendProcesses", effect=Effect.GUARDED),
+    Operation(service="autoscaling", name="ResumeProcesses", effect=Effect.GUARDED),
     # groups whose availability a stage protects; ELBv2's client and its IAM prefix are called differently
     Operation(service="autoscaling", name="DescribeAutoScalingGroups"),
     Operation(service="elbv2", name="DescribeTargetGroups", actions=("elasticloadbalancing:DescribeTargetGroups",)),

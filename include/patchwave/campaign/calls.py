@@ -38,7 +38,8 @@ TITLES: Mapping[str, str] = {
 SEND, PUT = "ssm:SendCommand", "s3:PutObject"
 CREATE, UPDATE = "ssm:CreatePatchBaseline", "ssm:UpdatePatchBaseline"
 REGISTER, DEREGISTER = "ssm:RegisterPatchBaselineForPatchGroup", "ssm:DeregisterPatchBaselineForPatchGroup"
-CHANGING = frozenset({SEND, PUT, CREATE, UPDATE, REGISTER, DEREGISTER})
+SUSPEND, RESUME = "autoscaling:SuspendProcesses", "autoscaling:ResumeProcesses"
+CHANGING = frozenset({SEND, PUT, CREATE, UPDATE, REGISTER, DEREGISTER, SUSPEND, RESUME})
 """Counted operations that change something in AWS; all others only read."""
 
 PAGE: Mapping[str, int] = {
@@ -63,6 +64,8 @@ ON_TOP = (
     "ListCommandInvocations.",
     "A host that was not heard of for five minutes is looked at before it is sent something; every quarter of an hour newcomers "
     "are looked for, and hosts that appear or answer again are patched, too.",
+    "Hosts of one group that reboot at different times have its health checks suspended more than once, and whoever goes on "
+    "after a crash suspends them again (SuspendProcesses, ResumeProcesses).",
     "A command that was cancelled or refused is sent again to those who still need it, a host is rebooted twice at most, and a "
     "step that is given up is cancelled (CancelCommand).",
     "Change calendars and maintenance windows are asked for while a stage waits for them.",
@@ -151,7 +154,7 @@ def _stage(plan: Plan, stage: StagePlan) -> list[Called]:
     if plan.kernel_waits and stage.window is None:
         found.append(_made(stage, StepKind.SCAN.value, "ssm:DescribeInstancePatches", len(answering)))
     found += _step(stage, StepKind.INSTALL, waves)
-    found += _step(stage, StepKind.REBOOT, waves) if plan.reboot else []
+    found += [*_step(stage, StepKind.REBOOT, waves), *_shields(stage, waves)] if plan.reboot else []
     found += _step(stage, StepKind.VERIFY, waves)
     checks = {"ec2:DescribeInstanceStatus": True, "ssm:DescribeInstanceInformation": "ssm" in stage.health_checks,
               "autoscaling:DescribeAutoScalingInstances": "autoscaling" in stage.health_checks}  # fmt: skip
@@ -204,6 +207,13 @@ def _step(stage: StagePlan, step: StepKind, waves: Iterable[Sequence[PlannedHost
         _made(stage, name, "ssm:ListCommandInvocations", sent),
         _made(stage, name, "ssm:DescribeInstancePatchStates", 0 if step is StepKind.REBOOT else states),
     ]
+
+
+def _shields(stage: StagePlan, waves: Iterable[Sequence[PlannedHost]]) -> list[Called]:
+    """Around each wave's reboots the health checks of its hosts' Auto Scaling groups are suspended."""
+    groups = sum(len({domain for host in wave for domain in host.domains if domain.startswith("asg:")}) for wave in waves)
+    name = StepKind.REBOOT.value
+    return [_made(stage, name, one, groups) for one in ("autoscaling:DescribeAutoScalingGroups", SUSPEND, RESUME)]
 
 
 def _locked(stage: StagePlan, *, first: bool) -> list[Called]:

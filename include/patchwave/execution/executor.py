@@ -47,6 +47,7 @@ from patchwave.campaign.values import Cell, HostId
 from patchwave.execution import kernels
 from patchwave.execution.log import Log
 from patchwave.execution.promotion import Promotion, Witness
+from patchwave.execution.shielding import Shield
 from patchwave.execution.snapshots import SnapshotsBefore
 from patchwave.execution.surroundings import Surroundings
 from patchwave.ledger.store import Lease, Ledger
@@ -127,11 +128,14 @@ class StageExecutor:
     snapshots: SnapshotsBefore | None = None
     told: Mapping[str, Sequence[Invocation]] = field(default_factory=dict)
     looked: dict[str, datetime] = field(default_factory=dict)
+    _shield: Shield = field(init=False, repr=False)
     _told: dict[str, Sequence[Invocation]] = field(init=False, repr=False)
     _quiet: set[str] = field(init=False, repr=False)
     _heard_of: dict[HostId, datetime] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
+        shield = Shield(ledger=self.ledger, gateway=self.gateway, lease=self.lease, now=self.now, log=self.log)
+        object.__setattr__(self, "_shield", shield)
         object.__setattr__(self, "_told", dict(self.told))
         object.__setattr__(self, "_quiet", set(self.looked))
 
@@ -233,8 +237,13 @@ class StageExecutor:
         elif self.surroundings is not None and isinstance(decision, Halt) and decision.rule == rollout.NO_PLACE:
             answer = self.surroundings.at_a_full_domain(decision, self._rows())
         if isinstance(answer, bool):
-            return None if answer else self._compared(decision)
+            return None if answer else self._released(self._compared(decision))
         return answer
+
+    def _released(self, decision: Wait | Halt | Done) -> Wait | Halt | Done:
+        """No stage ends while a group's health checks are suspended because of it."""
+        waits = self._shield.release(self._rows())
+        return decision if waits is None or isinstance(decision, Wait) else waits
 
     def _compared(self, decision: Wait | Halt | Done) -> Wait | Halt | Done:
         """A stage that ends, whatever else ends it, is halted by name if a host has not what the lockfile says."""
@@ -279,6 +288,7 @@ class StageExecutor:
             if look + 1 < looks and any(row.state in RUNNING_STATE.values() for row in self._rows()):
                 pause()
         left = tuple(row.host for row in self._rows() if row.state in RUNNING_STATE.values() and row.host not in begun)
+        self._shield.release_all()
         return Stopped(
             commands=tuple((before | cancelled).values()),
             begun=tuple(host for host, had in begun.items() if had),
@@ -542,6 +552,9 @@ class StageExecutor:
         """Send what is decided, unless a host of it turns out to be away, or AWS refuses: then it is to be decided anew."""
         if self._look_before(decided):
             return None
+        rebooting = {host for one in decided if one.step is StepKind.REBOOT for host in one.hosts}
+        if rebooting:
+            self._shield.hold(row for row in self._rows() if row.host in rebooting)
         for one in decided:
             # Before the intent: to lay it down may take long, and what goes wrong with it has touched nobody.
             listed = ""
