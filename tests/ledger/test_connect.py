@@ -275,6 +275,8 @@ def every_method(ledger: Ledger) -> Iterator[tuple[str, Any]]:
     yield "end_run", lambda: ledger.end_run(RUN, RunOutcome.FAILED, at=AT)
     yield "put_document", lambda: ledger.put_document(RUN, "plan", {}, at=AT)
     yield "document", lambda: ledger.document(RUN, "plan")
+    yield "put_rows", lambda: ledger.put_rows(RUN, "triage", [1, 2], at=AT)
+    yield "rows", lambda: ledger.rows(RUN, "triage")
     yield "documents", lambda: ledger.documents(RUN)
     yield "stages", lambda: ledger.stages(RUN)
     yield "stage", lambda: ledger.stage(RUN, DEV)

@@ -131,6 +131,12 @@ class Twins(RuleBasedStateMachine):
         self.both(lambda ledger: ledger.put_document(self.run, name, content, at=later(0)))
         self.both(lambda ledger: ledger.document(self.run, name))
 
+    @rule(name=st.sampled_from(["plan", "triage"]), rows=st.sampled_from([[], [1.5, None, "ü"], [{"n": 1}] * 3]))
+    def put_rows(self, name: str, rows: list[Any]) -> None:
+        self.both(lambda ledger: ledger.put_rows(self.run, name, iter(rows), at=later(0), head={"by": "p"}, of="rows"))
+        self.both(lambda ledger: (list(ledger.rows(self.run, name, of="rows")), ledger.rows(self.run, name, of="rows").head))
+        self.both(lambda ledger: ledger.document(self.run, name))
+
     @rule(stage=st.sampled_from(STAGES), holder=st.sampled_from(HOLDERS))
     def wish_stop(self, stage: Any, holder: str) -> None:
         self.both(lambda ledger: ledger.wish_stop(self.run, stage, holder, at=later(0), reason="killed"))

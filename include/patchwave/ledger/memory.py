@@ -19,7 +19,9 @@ from patchwave.campaign.errors import LedgerUnavailable
 from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, Move, StepKind
 from patchwave.campaign.values import HostId, RunId, StageName
 from patchwave.ledger import changes
+from patchwave.ledger import rows as chunked
 from patchwave.ledger.changes import Note
+from patchwave.ledger.rows import Chunk, Rows
 from patchwave.ledger.store import Entry, Lease, Run, RunOutcome, StageRow, StageState, StopWish, WaitRow
 
 Place = tuple[RunId, StageName]
@@ -39,6 +41,7 @@ class MemoryLedger:
         self._lock = threading.RLock()
         self._runs: dict[RunId, Run] = {}
         self._contents: dict[str, bytes] = {}
+        self._chunks: dict[str, bytes] = {}
         self._documents: dict[tuple[RunId, str], str] = {}
         self._stages: dict[Place, StageRow] = {}
         self._hosts: dict[Place, dict[HostId, HostRow]] = {}
@@ -124,7 +127,40 @@ class MemoryLedger:
             self._append(run, entries)
             return new
 
+    def put_rows(
+        self,
+        run: RunId,
+        name: str,
+        rows: Iterable[Any],
+        *,
+        at: datetime,
+        head: Mapping[str, Any] | None = None,
+        of: str | None = None,
+    ) -> str:
+        with self._transaction():
+            self._run(run)
+        return self.put_document(run, name, chunked.manifest(self._kept(rows), head=head, of=of), at=at)
+
+    def _kept(self, rows: Iterable[Any]) -> Iterator[Chunk]:
+        for chunk in chunked.chunks(rows):
+            with self._transaction():
+                self._chunks[chunk.digest] = chunk.body
+            yield chunk
+
+    def rows(self, run: RunId, name: str, *, of: str | None = None) -> Rows:
+        content, digest = self._stored(run, name)
+        return chunked.opened(content, name=f"document {name} of run {run}", digest=digest, of=of, chunk=self._chunk)
+
+    def _chunk(self, digest: str) -> bytes | None:
+        with self._transaction():
+            return self._chunks.get(digest)
+
     def document(self, run: RunId, name: str) -> Any:
+        content, _ = self._stored(run, name)
+        return self.rows(run, name).whole() if chunked.is_manifest(content) else content
+
+    def _stored(self, run: RunId, name: str) -> tuple[Any, str]:
+        """What rests under that name, and its digest."""
         with self._transaction():
             stored = self._documents.get((run, name))
             if stored is None:
@@ -132,7 +168,7 @@ class MemoryLedger:
             content = json.loads(self._contents[stored])
         if evidence.digest(content) != stored:
             raise evidence.EvidenceBroken(f"document {name} of run {run} is not the one that was stored as {stored}")
-        return content
+        return content, stored
 
     def documents(self, run: RunId) -> Mapping[str, str]:
         with self._transaction():

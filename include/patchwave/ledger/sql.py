@@ -12,7 +12,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -26,7 +26,9 @@ from patchwave.campaign.errors import LedgerUnavailable
 from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, HostState, Move, StepKind
 from patchwave.campaign.values import Cell, HostId, RunId, StageName
 from patchwave.ledger import changes, tables
+from patchwave.ledger import rows as chunked
 from patchwave.ledger.changes import Note
+from patchwave.ledger.rows import Chunk, Rows
 from patchwave.ledger.store import Entry, Lease, Run, RunOutcome, StageRow, StageState, StopWish, WaitRow
 
 log = logging.getLogger(__name__)
@@ -184,7 +186,44 @@ class SqlLedger:
 
         return self._write(work)
 
+    def put_rows(
+        self,
+        run: RunId,
+        name: str,
+        rows: Iterable[Any],
+        *,
+        at: datetime,
+        head: Mapping[str, Any] | None = None,
+        of: str | None = None,
+    ) -> str:
+        self.run(run)  # or its rows would be stored for nobody
+        return self.put_document(run, name, chunked.manifest(self._kept(rows), head=head, of=of), at=at)
+
+    def _kept(self, rows: Iterable[Any]) -> Iterator[Chunk]:
+        """The rows' chunks, each stored: what a try before has stored is there already."""
+        for chunk in chunked.chunks(rows):
+            self._keep(chunk)
+            yield chunk
+
+    def _keep(self, chunk: Chunk) -> None:
+        statement = self._insert(tables.chunks).values(digest=chunk.digest, body=chunk.body).on_conflict_do_nothing()
+        self._write(lambda connection: connection.execute(statement))
+
+    def rows(self, run: RunId, name: str, *, of: str | None = None) -> Rows:
+        content, digest = self._stored(run, name)
+        return chunked.opened(content, name=f"document {name} of run {run}", digest=digest, of=of, chunk=self._chunk)
+
+    def _chunk(self, digest: str) -> bytes | None:
+        query = select(tables.chunks.c.body).where(tables.chunks.c.digest == digest)
+        found: bytes | None = self._read(lambda connection: connection.execute(query).scalar_one_or_none())
+        return found
+
     def document(self, run: RunId, name: str) -> Any:
+        content, _ = self._stored(run, name)
+        return self.rows(run, name).whole() if chunked.is_manifest(content) else content
+
+    def _stored(self, run: RunId, name: str) -> tuple[Any, str]:
+        """What rests under that name, and its digest."""
         documents, contents = tables.documents, tables.contents
         query = (
             select(contents.c.body, contents.c.digest)
@@ -197,7 +236,7 @@ class SqlLedger:
         content = json.loads(row.body)
         if evidence.digest(content) != row.digest:
             raise evidence.EvidenceBroken(f"document {name} of run {run} is not the one that was stored as {row.digest}")
-        return content
+        return content, row.digest
 
     def documents(self, run: RunId) -> Mapping[str, str]:
         table = tables.documents

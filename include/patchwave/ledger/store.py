@@ -5,7 +5,7 @@ Two implementations keep it, and one test suite holds them to it: `sql.SqlLedger
 
 What every implementation guarantees:
 
-- A method is one transaction: all of it happens, or nothing.
+- A method is one transaction: all of it happens, or nothing (`put_rows` says what holds for it).
 - Writes that belong to a stage take a `Lease` and are refused with `LeaseLost` when another holder has taken the stage
   since: the check and the write are one transaction.
 - Moves of hosts that `rollout.LEGAL` does not list are refused with `IllegalMove`.
@@ -17,7 +17,7 @@ All datetimes are aware and in UTC; they come from the caller, for the ledger ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -26,6 +26,7 @@ from typing import Any, Protocol
 from patchwave.campaign.approval import Decision
 from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, Move, StepKind
 from patchwave.campaign.values import RunId, StageName
+from patchwave.ledger.rows import Rows
 
 
 class RunOutcome(StrEnum):
@@ -212,10 +213,44 @@ class Ledger(Protocol):
         ...
 
     def document(self, run: RunId, name: str) -> Any:
-        """The newest content under that name.
+        """The newest content under that name, as a whole; of what `put_rows` stored, with all rows at once.
 
         Raises:
             KeyError: there is none.
+            EvidenceBroken: it is not what was stored.
+        """
+        ...
+
+    def put_rows(
+        self,
+        run: RunId,
+        name: str,
+        rows: Iterable[Any],
+        *,
+        at: datetime,
+        head: Mapping[str, Any] | None = None,
+        of: str | None = None,
+    ) -> str:
+        """Store a document of many rows, which are taken one at a time, and return its digest.
+
+        This one is not one transaction but many, for other writers must not wait for a million rows: the rows are there first,
+        and the last transaction puts the document under its name. Who is killed before leaves what the name meant before.
+
+        Args:
+            head: the document without its rows, where it is a mapping; None where it is nothing but a list.
+            of: the rows' own key in that mapping.
+        """
+        ...
+
+    def rows(self, run: RunId, name: str, *, of: str | None = None) -> Rows:
+        """A document of many rows, which come one at a time and are proven against its digest chunk by chunk.
+
+        Args:
+            of: where the rows stand in a document that `put_document` stored; one that is a list needs none.
+
+        Raises:
+            KeyError: there is none of that name.
+            EvidenceBroken: it is not what was stored; also while one goes through the rows.
         """
         ...
 

@@ -17,6 +17,7 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -91,6 +92,14 @@ contents = Table(
     metadata,
     Column("digest", String(), primary_key=True),
     Column("body", Text(), nullable=False),
+)
+
+# Rows of large documents, compressed: `rows` says how; the manifest that names them is a content.
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("digest", String(), primary_key=True),
+    Column("body", LargeBinary(), nullable=False),
 )
 
 documents = Table(
