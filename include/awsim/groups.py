@@ -610,6 +610,34 @@ def snapshot_volume(account: str, region: str, snapshot: str) -> tuple[str, int]
     return (str(volume.id), int(volume.size or 8)) if volume is not None else None
 
 
+def image_of(account: str, region: str, identifier: str) -> str:
+    """The image that an instance was launched from; empty for none."""
+    instance = estate.instances_of(ec2_backends[account][region]).get(identifier)
+    return str(instance.image_id or "") if instance is not None else ""
+
+
+def root_volume(account: str, region: str, identifier: str) -> str | None:
+    instance = estate.instances_of(ec2_backends[account][region]).get(identifier)
+    device = instance.block_device_mapping.get(instance.root_device_name) if instance is not None else None
+    return str(device.volume_id) if device is not None else None
+
+
+def replace_root(account: str, region: str, identifier: str, snapshot: str | None, *, delete: bool) -> str | None:
+    """Attach a volume of a snapshot in the place of an instance's root volume; its id, or None without such a volume."""
+    ec2 = ec2_backends[account][region]
+    instance = estate.instances_of(ec2).get(identifier)
+    had = root_volume(account, region, identifier)
+    if instance is None or had is None:
+        return None
+    old, device = ec2.volumes[had], instance.root_device_name
+    new = ec2.create_volume(size=old.size, zone_name=old.zone.name, snapshot_id=snapshot, volume_type=old.volume_type)
+    ec2.detach_volume(had, identifier, device)
+    ec2.attach_volume(new.id, identifier, device)
+    if delete:
+        del ec2.volumes[had]
+    return str(new.id)
+
+
 # --- organizations, roles ---
 
 

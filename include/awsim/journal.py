@@ -22,6 +22,7 @@ class Event(StrEnum):
     IN_SERVICE = "in_service"
     OUT_OF_SERVICE = "out_of_service"
     REPLACED = "replaced"
+    ROOT_VOLUME_REPLACED = "root_volume_replaced"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,6 +40,15 @@ class Making:
         return min(99, int(100 * (now - self.begun) / max(self.ends - self.begun, 1.0)))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Saved:
+    """What was on a host's root volume at a moment."""
+
+    host: str
+    levels: dict[str, int]
+    files: dict[str, str]
+
+
 @dataclass(slots=True, eq=False)
 class Disks:
     """Images with known content, and snapshots and images that are not complete yet."""
@@ -47,6 +56,8 @@ class Disks:
     contents: dict[str, ImageContent] = field(default_factory=dict)
     images: dict[str, Making] = field(default_factory=dict)
     snapshots: dict[str, Making] = field(default_factory=dict)
+    saved: dict[str, Saved] = field(default_factory=dict)
+    """Snapshot -> what it remembers, of root volumes only."""
 
 
 @on_world
@@ -291,7 +302,11 @@ def _begin(ctx: Context, row: dict[str, Any]) -> None:
     found = groups.snapshot_volume(ctx.account, ctx.region, row["SnapshotId"])
     holder = groups.holder(ctx.account, ctx.region, found[0]) if found else None
     host = ctx.world.host(ctx.account, ctx.region, holder) if holder else None
-    if found is None or host is None or not elbv2.paced(ctx.world, host):
+    if found is None or host is None:
+        return
+    if found[0] == groups.root_volume(ctx.account, ctx.region, host.id):
+        ctx.state(Disks).saved[row["SnapshotId"]] = Saved(host=host.id, levels=dict(host.levels), files=dict(host.files))
+    if not elbv2.paced(ctx.world, host):
         return
     snapshots = ctx.state(Disks).snapshots
     takes = ctx.random("snapshot", ctx.account, ctx.region, len(snapshots)).uniform(60, 180) + 4.0 * found[1]

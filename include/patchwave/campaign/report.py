@@ -39,7 +39,7 @@ UNFINISHED = "in_flight"
 """Class of a host that had been sent an Install and whose end the ledger does not hold: look at it first."""
 CLASSES: tuple[str, ...] = (
     "patched", "already_compliant", "pending_reboot", "failed", "unreachable", "stopped", "excepted", "out_of_window",
-    "replaced", "terminated", UNFINISHED, NOT_STARTED,
+    "replaced", "terminated", "rolled_back", UNFINISHED, NOT_STARTED,
 )  # fmt: skip
 
 MEANINGS: Mapping[str, str] = {

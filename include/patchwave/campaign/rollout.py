@@ -58,7 +58,7 @@ _BUSY = "another patch run is at work on the host"
 
 
 class HostState(StrEnum):
-    """Where a host stands in its stage; the last ten are the terminal classes."""
+    """Where a host stands in its stage; the last eleven are the terminal classes. The two of a rollback are of no other run."""
 
     PLANNED = "planned"
     SCANNING = "scanning"
@@ -68,6 +68,7 @@ class HostState(StrEnum):
     REBOOTING = "rebooting"
     TO_VERIFY = "to_verify"
     VERIFYING = "verifying"
+    ROLLING_BACK = "rolling_back"
     PATCHED = "patched"
     ALREADY_COMPLIANT = "already_compliant"
     PENDING_REBOOT = "pending_reboot"
@@ -78,6 +79,7 @@ class HostState(StrEnum):
     OUT_OF_WINDOW = "out_of_window"
     REPLACED = "replaced"
     TERMINATED = "terminated"
+    ROLLED_BACK = "rolled_back"
 
 
 SENTENCES: Mapping[HostState, str] = {
@@ -104,6 +106,9 @@ SENTENCES: Mapping[HostState, str] = {
     "or widen the window or the concurrency.",
     HostState.REPLACED: "Another instance stands in its place, and is settled itself.",
     HostState.TERMINATED: "The instance is gone; there is nothing left to patch.",
+    HostState.ROLLING_BACK: "It is brought back to what it was before it was patched.",
+    HostState.ROLLED_BACK: "It is what it was before it was patched, and lacks the same patches again: they are findings until "
+    "a run patches it.",
 }
 """What each state means, and for a class that is not the wished one what to do next. Reports and pages show it."""
 
@@ -111,11 +116,15 @@ TERMINAL = frozenset(
     {
         HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.PENDING_REBOOT, HostState.FAILED, HostState.UNREACHABLE,
         HostState.STOPPED, HostState.EXCEPTED, HostState.OUT_OF_WINDOW, HostState.REPLACED, HostState.TERMINATED,
+        HostState.ROLLED_BACK,
     }
 )  # fmt: skip
 IN_FLIGHT = frozenset(
-    {HostState.INSTALLING, HostState.NEEDS_REBOOT, HostState.REBOOTING, HostState.TO_VERIFY, HostState.VERIFYING}
-)
+    {
+        HostState.INSTALLING, HostState.NEEDS_REBOOT, HostState.REBOOTING, HostState.TO_VERIFY, HostState.VERIFYING,
+        HostState.ROLLING_BACK,
+    }
+)  # fmt: skip
 """States that hold a place in the budget and end by themselves."""
 HOLDS_PLACE = IN_FLIGHT | {HostState.FAILED, HostState.UNREACHABLE, HostState.PENDING_REBOOT}
 ERRORS = frozenset({HostState.FAILED, HostState.UNREACHABLE})
@@ -124,7 +133,11 @@ ERRORS = frozenset({HostState.FAILED, HostState.UNREACHABLE})
 _GONE = frozenset({HostState.TERMINATED, HostState.REPLACED})
 _NEVER_REACHED = frozenset({HostState.UNREACHABLE, HostState.STOPPED, HostState.FAILED}) | _GONE
 LEGAL: Mapping[HostState, frozenset[HostState]] = {
-    HostState.PLANNED: frozenset({HostState.SCANNING, HostState.EXCEPTED, HostState.OUT_OF_WINDOW}) | _NEVER_REACHED,
+    HostState.PLANNED: frozenset(
+        {HostState.SCANNING, HostState.EXCEPTED, HostState.OUT_OF_WINDOW, HostState.ROLLING_BACK}
+    )
+    | _NEVER_REACHED,
+    HostState.ROLLING_BACK: frozenset({HostState.TO_VERIFY}) | _NEVER_REACHED,
     HostState.SCANNING: frozenset({HostState.READY, HostState.ALREADY_COMPLIANT, HostState.PLANNED, HostState.EXCEPTED})
     | _NEVER_REACHED,
     HostState.READY: frozenset({HostState.INSTALLING, HostState.OUT_OF_WINDOW, HostState.EXCEPTED}) | _NEVER_REACHED,
@@ -133,7 +146,10 @@ LEGAL: Mapping[HostState, frozenset[HostState]] = {
     HostState.REBOOTING: frozenset({HostState.TO_VERIFY, HostState.PENDING_REBOOT, HostState.NEEDS_REBOOT}) | _NEVER_REACHED,
     HostState.TO_VERIFY: frozenset({HostState.VERIFYING}) | _NEVER_REACHED,
     HostState.VERIFYING: frozenset(
-        {HostState.PATCHED, HostState.NEEDS_REBOOT, HostState.PENDING_REBOOT, HostState.TO_VERIFY, HostState.READY}
+        {
+            HostState.PATCHED, HostState.NEEDS_REBOOT, HostState.PENDING_REBOOT, HostState.TO_VERIFY, HostState.READY,
+            HostState.ROLLED_BACK,
+        }
     )
     | _NEVER_REACHED,
     **{state: frozenset() for state in TERMINAL},
@@ -790,10 +806,10 @@ def decide(
     halt = _over_budget(rules, spent)
     # What disrupts nobody, or ends a disruption that has begun, goes on even in a halted stage.
     busy = {row.host for row in rows if _is_busy(row) and now < row.since + BUSY_AGAIN}
-    due = _dispatches(rules, [row for row in rows if row.host not in busy], dispatches, StepKind.VERIFY, now=now)
-    due += _dispatches(rules, rows, dispatches, StepKind.REBOOT, now=now)
+    due = steps_due(rules, [row for row in rows if row.host not in busy], dispatches, StepKind.VERIFY, now=now)
+    due += steps_due(rules, rows, dispatches, StepKind.REBOOT, now=now)
     if halt is None:
-        due += _dispatches(rules, rows, dispatches, StepKind.SCAN, now=now)
+        due += steps_due(rules, rows, dispatches, StepKind.SCAN, now=now)
         due += _installs(rules, rows, dispatches, unhealthy, recovered, now=now)
     if due:
         return due
@@ -1011,9 +1027,10 @@ def _installs(
     return _grouped(rules, chosen, dispatches, StepKind.INSTALL)
 
 
-def _dispatches(
+def steps_due(
     rules: StageRules, rows: Sequence[HostRow], dispatches: Mapping[str, DispatchRow], step: StepKind, *, now: datetime
 ) -> tuple[Dispatch, ...]:
+    """Dispatches of a step for everybody who stands before it and may take it now."""
     return _grouped(rules, _startable(rules, rows, FROM_STATE[step], now=now), dispatches, step)
 
 

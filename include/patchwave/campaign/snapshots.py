@@ -103,12 +103,14 @@ class HostWay:
 
     Attributes:
         why: why there is none, or what it takes to go it.
+        snapshot: that its root volume is made from; empty while none has been taken.
     """
 
     host: HostId
     way: Way
     why: str
     gib: int = 0
+    snapshot: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

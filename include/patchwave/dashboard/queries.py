@@ -272,7 +272,7 @@ def _host(host: str, stage: str, facts: Mapping[str, Any], row: HostRow | None) 
 
 def _urgency(host: HostView, stages: Sequence[str]) -> tuple[int, int, str, str]:
     """What needs a look first, then what is moving, then the rest; within that by stage and name."""
-    good = {"patched": 3, "already_compliant": 3, NOT_STARTED: 2, UNFINISHED: 1}
+    good = {"patched": 3, "rolled_back": 3, "already_compliant": 3, NOT_STARTED: 2, UNFINISHED: 1}
     position = stages.index(host.stage) if host.stage in stages else len(stages)
     return good.get(host.klass, 0), position, host.name, host.host
 

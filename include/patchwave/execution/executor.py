@@ -74,18 +74,23 @@ class Stopped:
         begun: hosts on which a step of ours was running when it was cancelled.
         not_begun: hosts that had been sent a step which had not begun there.
         unknown: hosts of which AWS did not say how far they are; the next try looks again.
+        going: hosts whose root volume EC2 is replacing, which nobody can stop.
     """
 
     commands: tuple[str, ...] = ()
     begun: tuple[HostId, ...] = ()
     not_begun: tuple[HostId, ...] = ()
     unknown: tuple[HostId, ...] = ()
+    going: tuple[HostId, ...] = ()
 
     def __str__(self) -> str:
-        if not self.commands and not self.unknown:
+        if not self.commands and not self.unknown and not self.going:
             return "nothing was in flight"
         parts = [f"{len(self.commands)} commands cancelled"]
-        for hosts, what in ((self.begun, "had begun"), (self.not_begun, "had not begun"), (self.unknown, "not known yet")):
+        for hosts, what in (
+            (self.begun, "had begun"), (self.not_begun, "had not begun"), (self.unknown, "not known yet"),
+            (self.going, "get another root volume, which EC2 lets nobody stop"),
+        ):  # fmt: skip
             if hosts:
                 named = ", ".join(hosts[:10]) + (f" and {len(hosts) - 10} more" if len(hosts) > 10 else "")
                 parts.append(f"{len(hosts)} hosts {what} ({named})")
@@ -294,6 +299,7 @@ class StageExecutor:
             begun=tuple(host for host, had in begun.items() if had),
             not_begun=tuple(host for host, had in begun.items() if not had),
             unknown=left,
+            going=tuple(row.host for row in self._rows() if row.state is HostState.ROLLING_BACK),
         )
 
     def _stopped_before(self) -> tuple[dict[str, str], dict[HostId, bool]]:
