@@ -564,6 +564,7 @@ def awsim_reference() -> str:
     families = {
         "call": set(faults.CALL_KINDS),
         "host": set(faults.HOST_KINDS),
+        "database": set(getattr(faults, "DATABASE_KINDS", ())),
         "event": set(getattr(faults, "EVENT_KINDS", ())),
     }
     kinds = [

@@ -3,7 +3,8 @@
 A fault is a kind, a match (service, operation, account, region, host, tag), a time (`after`, `lasts`) and a limit (`times`,
 `probability`). Four families, told apart by who asks:
     faults of a call (`throttle`, `error`, `slow`, ...): `server.py`, around each operation; `empty_page`: `Context.page`
-    faults of a host (`install_fails`, `agent_late`, ...): the world, at the moment the host does that thing
+    faults of a host (`install_fails`, `agent_late`, ...): the world, at the moment the host does that thing; those of a database
+    (`database_stuck`, ...) in the same way by `services/rds`
     standing delays (`config_late`, `inspector_late`): whoever computes when AWS knows something
     events (`agent_dead`, `zone_lost`, `reboot_storm`, ...): carried out by the world at their moment, then gone
 Added by the world file and by `POST /_awsim/faults`. A new kind is a member of `Kind`, a family, and one `take_...` where it
@@ -48,6 +49,8 @@ class Kind(StrEnum):
     INSPECTOR_LATE = "inspector_late"
     UPDATE_WITHDRAWN = "update_withdrawn"
     ALARM_FIRES = "alarm_fires"
+    DATABASE_STUCK = "database_stuck"
+    DATABASE_UPGRADE_FAILS = "database_upgrade_fails"
 
 
 CALL_KINDS = (Kind.THROTTLE, Kind.ERROR, Kind.ACCESS_DENIED, Kind.EXPIRED_CREDENTIALS)
@@ -70,6 +73,8 @@ HOST_KINDS = frozenset(
         Kind.INSPECTOR_LATE,
     }
 )
+DATABASE_KINDS = (Kind.DATABASE_STUCK, Kind.DATABASE_UPGRADE_FAILS)
+"""Those of a database of RDS, at the moment that a change of it would end."""
 EVENT_KINDS = frozenset(
     {
         Kind.AGENT_DEAD,
@@ -104,6 +109,7 @@ _ONLY: dict[str, tuple[Kind, ...]] = {
     "zone": (Kind.ZONE_LOST,),
     "advisory": (Kind.UPDATE_WITHDRAWN,),
     "alarm": (Kind.ALARM_FIRES,),
+    "database": DATABASE_KINDS,
     "group": _GROUP_KINDS,
     "number": _GROUP_KINDS,
     "seconds": (
@@ -113,6 +119,7 @@ _ONLY: dict[str, tuple[Kind, ...]] = {
         Kind.REBOOT_STORM,
         Kind.CONFIG_LATE,
         Kind.INSPECTOR_LATE,
+        Kind.DATABASE_STUCK,
     ),
 }
 
@@ -136,7 +143,8 @@ class Fault(BaseModel):
     seconds: Annotated[float, Field(ge=0)] | None = Field(
         None,
         description="of slow: real seconds; of agent_late, config_late, inspector_late: how late; of agent_lost: how long after"
-        " the command began; of reboot_storm: how long the agents hibernate after the boot (1800)",
+        " the command began; of reboot_storm: how long the agents hibernate after the boot (1800); of database_stuck: how long it"
+        " stays in `modifying` (None: forever)",
     )
     exit_code: Annotated[int, Field(ge=1, le=255)] = Field(
         1, description="of install_fails, package_manager_locked: the exit code that the script ends with"
@@ -151,6 +159,7 @@ class Fault(BaseModel):
         None, description="of update_withdrawn, e.g. ALAS2023-2024-766; with an account or region only there"
     )
     alarm: str | None = Field(None, description="of alarm_fires: its name")
+    database: str | None = Field(None, description="of database_*: identifier of the instance or cluster; None means every one")
     id: int | None = Field(None, description="given by awsim")
     struck: int = Field(0, description="counted by awsim")
 
@@ -158,6 +167,8 @@ class Fault(BaseModel):
     def _fields_fit_the_kind(self) -> "Fault":
         if self.kind in HOST_KINDS and self.service is not None:
             raise ValueError(f"{self.kind.value} is a fault of a host and takes host, tag, account or region, not service")
+        if self.kind in DATABASE_KINDS and (self.service or self.operation or self.host):
+            raise ValueError(f"{self.kind.value} takes database, tag, account or region, not service, operation or host")
         if self.kind in (Kind.AGENT_DEAD, Kind.AGENT_ONLINE) and not (self.host or self.tag):
             raise ValueError(f"{self.kind.value} needs a host or a tag")
         missing = [name for name in _NEEDS.get(self.kind, ()) if getattr(self, name) is None]
@@ -276,6 +287,8 @@ def concerns(fault: Fault, host: Any, operation: str | None = None) -> bool:
     if names and host.id not in names and host.name not in names:
         return False
     if fault.zone is not None and fault.zone != host.zone:
+        return False
+    if fault.database is not None and fault.database != host.id:
         return False
     if fault.tag is not None:
         key, _, value = fault.tag.partition("=")

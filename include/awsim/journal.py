@@ -23,6 +23,9 @@ class Event(StrEnum):
     OUT_OF_SERVICE = "out_of_service"
     REPLACED = "replaced"
     ROOT_VOLUME_REPLACED = "root_volume_replaced"
+    MAINTENANCE_BEGUN = "maintenance_begun"
+    MAINTENANCE_ENDED = "maintenance_ended"
+    """These two are of a database or function; its ARN stands for the host, the kind of change for the operation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -246,6 +246,34 @@ class World:
             )
         )
 
+    def record_managed(
+        self,
+        arn: str,
+        event: Event,
+        *,
+        account: str,
+        region: str,
+        tags: dict[str, str],
+        operation: str,
+        cause: Cause = NOBODY,
+        **details: Any,
+    ) -> None:
+        """What happens to something that AWS runs (a database, a function): its ARN stands where a host's id does."""
+        self.journal.write(
+            Line(
+                at=self.now,
+                real_at=self.clock.real_now(),
+                host=arn,
+                account=account,
+                region=region,
+                tags=tags,
+                event=event,
+                operation=operation,
+                cause=cause,
+                details=details,
+            )
+        )
+
     def report(self, host: Host, report: PatchReport) -> None:
         """Patch data of a host arrives; the newest five stay readable, for services that look back."""
         host.reports.append(report)

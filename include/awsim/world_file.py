@@ -10,11 +10,12 @@ from enum import StrEnum
 from math import log
 from pathlib import Path
 from random import Random
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from awsim import engines
 from awsim.catalogue import Catalogue, locked_until
 from awsim.faults import Fault, Throttle
 
@@ -339,6 +340,77 @@ class Account(_Part):
     )
 
 
+class PendingMaintenance(_Part):
+    """Something that AWS wants to do to a database; the dates are seconds after the start."""
+
+    action: Literal[
+        "system-update", "os-upgrade", "db-upgrade", "hardware-maintenance", "ca-certificate-rotation"
+    ] = "system-update"
+    description: str = "New Operating System update is available"
+    appears: Annotated[float, Field(ge=0)] = 0.0
+    auto_applied_after: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="AWS does it by itself in the first maintenance window after that; None: only when it is asked to"
+    )
+    forced: Annotated[float, Field(ge=0)] | None = Field(None, description="AWS does it then, window or not")
+    version: str | None = Field(None, description="of db-upgrade: the engine version that it leads to")
+
+    @model_validator(mode="after")
+    def _version_belongs_to_an_upgrade(self) -> "PendingMaintenance":
+        if (self.version is not None) != (self.action == "db-upgrade"):
+            raise ValueError("version belongs to db-upgrade, and db-upgrade needs one")
+        return self
+
+
+class Database(_Part):
+    """A database instance of RDS; several of the same kind with `count` (`name-01`, `name-02`, ...)."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z](-?[a-z0-9])*$", max_length=60)]
+    account: AccountId
+    region: str
+    count: Annotated[int, Field(ge=1, le=1000)] = 1
+    engine: str = Field(description="e.g. postgres, mysql, mariadb; of clusters aurora-postgresql, aurora-mysql")
+    version: str = Field(description="e.g. 16.3")
+    instance_class: str = "db.r6g.large"
+    multi_az: bool = False
+    auto_minor_upgrade: bool = True
+    maintenance_window: Annotated[
+        str, Field(pattern=r"^(mon|tue|wed|thu|fri|sat|sun):\d\d:\d\d-(mon|tue|wed|thu|fri|sat|sun):\d\d:\d\d$")
+    ] = Field("sun:03:00-sun:03:30", description="UTC")
+    tags: dict[str, str] = Field(default_factory=dict)
+    pending: list[PendingMaintenance] = Field(default_factory=list)
+
+    def identifiers(self) -> list[str]:
+        return [self.name] if self.count == 1 else [f"{self.name}-{number:02d}" for number in range(1, self.count + 1)]
+
+    @model_validator(mode="after")
+    def _version_is_known(self) -> "Database":
+        _in(self.engine, engines.shipped(), "engine")
+        _in(self.version, [one.version for one in engines.shipped()[self.engine]], "version")
+        for number, pending in enumerate(self.pending):
+            if pending.version is not None:
+                wanted = [one.version for one in engines.targets(self.engine, self.version)]
+                _in(pending.version, wanted or ["(there is no newer one)"], f"pending.{number}.version")
+        return self
+
+
+class DatabaseCluster(Database):
+    """A cluster of Aurora with so many instances, the first of which writes."""
+
+    instances: Annotated[int, Field(ge=1, le=15)] = 2
+
+
+class Rds(_Part):
+    """How long things take to databases, in seconds."""
+
+    begins: Spread = _between(5, 25)
+    """After the answer to a call that applies something immediately, until the status leaves `available`."""
+    upgrade: Spread = _between(480, 1200)
+    maintenance: Spread = _between(300, 900)
+    snapshot: Spread = _between(120, 420)
+    auto_minor_after: Annotated[float, Field(ge=0)] = 14 * 86_400
+    """After the start, until AWS upgrades by itself in a maintenance window, where automatic minor upgrades are on."""
+
+
 class WorldFile(_Part):
     """A whole world."""
 
@@ -354,6 +426,9 @@ class WorldFile(_Part):
     baselines: list[Baseline] = Field(default_factory=list)
     templates: dict[str, Template]
     fleets: list[Fleet]
+    databases: list[Database] = Field(default_factory=list)
+    clusters: list[DatabaseCluster] = Field(default_factory=list)
+    rds: Rds = Rds()
     alarms: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
         default_factory=list, description="CloudWatch alarms of every cell; the fault alarm_fires moves them"
     )
@@ -390,6 +465,11 @@ class WorldFile(_Part):
             _in(fleet.region, self.regions, f"{where}.region")
             for name in [fleet.template] if fleet.template else [part.template for part in fleet.mix]:
                 _in(name, self.templates, f"{where}.template")
+        for field, made in (("databases", self.databases), ("clusters", self.clusters)):
+            for number, database in enumerate(made):
+                where = f"{field}.{number} ({database.name})"
+                _in(database.account, accounts, f"{where}.account")
+                _in(database.region, self.regions, f"{where}.region")
         self._faults_meet()
         return self
 

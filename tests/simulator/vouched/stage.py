@@ -31,7 +31,22 @@ STAGE = (
     .replace("count: 4\n", "count: 11\n")
     .replace("templates:", "templates:\n  windows: {os: windows-server-2022, missing: {count: [2, 3]}}")
     + "\nconfig_rules: [{name: patched}, {name: managed, source_identifier: EC2_INSTANCE_MANAGED_BY_SSM}]\nalarms: [errors]\n"
+    + """
+databases:
+  - {name: orders, account: "111111111111", region: eu-central-1, engine: postgres, version: "16.3", pending: [{forced: 900000}]}
+  - {name: stock, account: "111111111111", region: eu-central-1, count: 22, engine: mysql, version: 8.0.36}
+clusters:
+  - name: ledger
+    account: "111111111111"
+    region: eu-central-1
+    engine: aurora-postgresql
+    version: "16.2"
+    auto_minor_upgrade: false
+    pending: [{description: Upgrade to Aurora PostgreSQL 2.4.2}]
+"""
 )
+ORDERS = "arn:aws:rds:eu-central-1:111111111111:db:orders"
+LEDGER = "arn:aws:rds:eu-central-1:111111111111:cluster:ledger"
 RULE = "patched"
 RUNBOOK = {
     "schemaVersion": "0.3",
@@ -338,5 +353,12 @@ def known_names(facts: Facts) -> dict[str, list[str]]:
         "accountid": ["111111111111", "222222222222"],
         "alarmname": ["errors"],
         "filterarn": [facts.filter],
+        "dbinstanceidentifier": ["orders", "stock-01"],
+        "dbclusteridentifier": ["ledger"],
+        "resourceidentifier": [ORDERS, LEDGER],
+        "applyaction": ["system-update", "db-upgrade"],
+        "optintype": ["immediate", "next-maintenance", "undo-opt-in"],
+        "engine": ["postgres", "mysql"],
+        "engineversion": ["16.8", "8.0.41"],
         "arn": [facts.filter],
     }

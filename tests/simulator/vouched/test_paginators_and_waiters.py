@@ -183,7 +183,7 @@ def test_small_pages_hold_what_one_big_page_holds(service, name, cast):
         assert (len(pages) == 1) is (name in ONE_PAGE), f"{name}: {len(pages)} pages"
         return
     limits = client.meta.service_model.operation_model(name).input_shape.members[size].metadata
-    least = max(limits.get("min", 1), 5 if service == "ec2" else 1)
+    least = max(limits.get("min", 1), {"ec2": 5, "rds": 20}.get(service, 1))
     few = list(paginator.paginate(**request, PaginationConfig={"PageSize": least}))
     big = list(paginator.paginate(**request))
     assert _rows(big, rules), f"{name} tells nothing: the paginator was not tried"
