@@ -17,7 +17,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from datetime import date, timedelta
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -106,6 +106,8 @@ def allowed(annotation: Any, metadata: tuple[Any, ...] = ()) -> str:
         if issubclass(annotation, float):
             least = next((one.ge for one in metadata if hasattr(one, "ge")), None)
             return "a number" if least is None else f"a number, {least:g} or more"
+        if issubclass(annotation, date):
+            return "a day (`2026-12-31`)"
         if issubclass(annotation, str):
             return "text"
     raise TypeError(f"docs/generate.py has no words for {annotation} with {metadata}")

@@ -104,7 +104,9 @@ def account_of_key(access_key: str) -> str | None:
     return None
 
 
-def build_network(account: str, region: str, images: dict[str, str], zones: int = 3, machines: int = 0) -> Network:
+def build_network(
+    account: str, region: str, images: dict[str, str], *, images_made_at: datetime, zones: int = 3, machines: int = 0
+) -> Network:
     """A VPC (more, for very many machines) with a subnet in each of up to three zones, a profile, and an image a platform."""
     ec2 = ec2_backends[account][region]
     vpc = ec2.create_vpc(cidr_block="10.20.0.0/16")
@@ -114,9 +116,11 @@ def build_network(account: str, region: str, images: dict[str, str], zones: int 
         _subnets(ec2, ec2.create_vpc(cidr_block=f"10.{block}.0.0/16").id, block, names)
         for block in range(21, 21 + max(0, machines - 1) // MACHINES_IN_A_VPC)
     )
-    registered = {
-        platform: ec2.register_image(name=name, description=f"awsim {platform}").id for platform, name in sorted(images.items())
-    }
+    registered = {}
+    for platform, name in sorted(images.items()):
+        made = ec2.register_image(name=name, description=f"awsim {platform}")
+        made.creation_date = images_made_at.replace(tzinfo=None)  # moto's convention
+        registered[platform] = made.id
     return Network(vpc=vpc.id, subnets=subnets, profile_arn=_instance_profile(account), images=registered, further=further)
 
 

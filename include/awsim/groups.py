@@ -596,6 +596,11 @@ def image(account: str, region: str, identifier: str) -> Image | None:
     )
 
 
+def date_image(account: str, region: str, identifier: str, at: datetime) -> None:
+    """An image is made at the world's time, and not at that of the machine on which it is simulated."""
+    ec2_backends[account][region].amis[identifier].creation_date = at.replace(tzinfo=None)  # moto's convention
+
+
 def holder(account: str, region: str, volume: str) -> str | None:
     """The instance that a volume is attached to."""
     found = ec2_backends[account][region].volumes.get(volume)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from awsim import baselines, estate, groups, patching
 from awsim.agenda import Agenda, call
 from awsim.catalogue import Catalogue, Platform, Update, shipped
-from awsim.clock import Clock
+from awsim.clock import Clock, moment
 from awsim.faults import EVENT_KINDS, Fault, Faults, Kind, Throttles
 from awsim.host import Host, PatchReport
 from awsim.journal import Cause, Event, Journal, Line
@@ -29,6 +29,8 @@ State = TypeVar("State")
 Cell = tuple[str, str]
 
 DAY = 86_400.0
+IMAGES_AGE = 61 * DAY
+"""The platforms' images are older than the hosts that were launched from them, 20 to 60 days ago."""
 NOBODY = Cause()
 
 
@@ -556,12 +558,13 @@ class World:
 
     def _populate(self, file: WorldFile) -> None:
         images = {key: platform.image for key, platform in self.catalogue.platforms.items()}
+        made_at = moment(self.clock.base - IMAGES_AGE)
         for account in file.accounts:
             for region in file.regions:
                 self.cells[account.id, region] = {}
                 place = (account.id, region)
                 machines = sum(fleet.count for fleet in file.fleets if (fleet.account, fleet.region) == place)
-                self.networks[place] = estate.build_network(*place, images, machines=machines)
+                self.networks[place] = estate.build_network(*place, images, images_made_at=made_at, machines=machines)
                 for baseline in file.baselines:
                     baselines.create(account.id, region, baseline)
         for fleet in file.fleets:

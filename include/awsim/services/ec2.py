@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from awsim import groups
+from awsim.clock import moment
 from awsim.journal import Cause
 from awsim.registry import AwsError, Context, on_world, operation
 from awsim.services import elbv2
@@ -220,6 +221,7 @@ def create_launch_template_version(ctx: Context, params: dict[str, Any]) -> dict
 def create_image(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     """The host is rebooted unless NoReboot says otherwise, and the image needs minutes to be available."""
     told = ctx.call_moto()
+    _date(ctx, told)
     host = ctx.world.host(ctx.account, ctx.region, params.get("InstanceId") or "")
     if host is None:
         return told
@@ -238,6 +240,7 @@ def create_image(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
 def register_image(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     """Somebody's own build: it has every update of today."""
     told = ctx.call_moto()
+    _date(ctx, told)
     key = _platform(ctx.world, f"{params.get('Name') or ''} {params.get('Description') or ''}")
     platform = ctx.world.catalogue.platforms[key]
     ctx.state(Disks).contents[told["ImageId"]] = ImageContent(
@@ -254,10 +257,15 @@ def copy_image(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     except MotoTripped:  # moto knows no such region
         told_wrong = f"Value ({params.get('SourceRegion')}) for parameter sourceRegion is invalid."
         raise AwsError("InvalidParameterValue", told_wrong) from None
+    _date(ctx, told)
     source = content(ctx.world, ctx.account, params.get("SourceRegion") or ctx.region, params.get("SourceImageId") or "")
     if source is not None:
         ctx.state(Disks).contents[told["ImageId"]] = source
     return told
+
+
+def _date(ctx: Context, told: dict[str, Any]) -> None:
+    groups.date_image(ctx.account, ctx.region, told["ImageId"], moment(ctx.at))
 
 
 @operation("ec2", "DescribeImages", check=False)

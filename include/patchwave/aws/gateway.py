@@ -17,6 +17,7 @@ from patchwave.aws.health import HealthChecks
 from patchwave.aws.identity import Identity
 from patchwave.aws.inspector import Inspector
 from patchwave.aws.lists import Lists
+from patchwave.aws.origins import Origins
 from patchwave.aws.patching import Patching
 from patchwave.aws.reachability import Reachability
 from patchwave.aws.snapshots import RootVolumes
@@ -30,6 +31,7 @@ class Gateway(
     HealthChecks,
     Reachability,
     Groups,
+    Origins,
     Inspector,
     ComplianceReads,
     Automation,

@@ -61,6 +61,10 @@ _TABLE = (
     Operation(service="autoscaling", name="DescribeAutoScalingGroups"),
     Operation(service="elbv2", name="DescribeTargetGroups", actions=("elasticloadbalancing:DescribeTargetGroups",)),
     Operation(service="elbv2", name="DescribeTargetHealth", actions=("elasticloadbalancing:DescribeTargetHealth",)),
+    # from what a group makes its instances
+    Operation(service="ec2", name="DescribeLaunchTemplateVersions"),
+    Operation(service="ec2", name="DescribeImages"),
+    Operation(service="autoscaling", name="DescribeLaunchConfigurations"),
     # who can be reached from the internet, where a policy's deadlines want to know
     Operation(service="elbv2", name="DescribeLoadBalancers", actions=("elasticloadbalancing:DescribeLoadBalancers",)),
     # findings

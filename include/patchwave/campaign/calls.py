@@ -71,6 +71,8 @@ ON_TOP = (
     "Change calendars and maintenance windows are asked for while a stage waits for them.",
     "Verification asks AWS Config to evaluate its rules (StartConfigRulesEvaluation, each rule of each cell, every five minutes) "
     "until it has looked at every patched host, and reads again each time.",
+    "Verification asks from what the Auto Scaling groups of patched hosts make their instances (DescribeAutoScalingGroups, "
+    "DescribeLaunchTemplateVersions or DescribeLaunchConfigurations, DescribeImages), and when those hosts were patched.",
     "The run's own reading of findings and fleet, as this dry run has done it.",
     "Remediation: which hosts need it is known only after the verification.",
 )

@@ -29,6 +29,7 @@ from pydantic import (
 
 from patchwave.campaign import baselines, deadlines, document, tables
 from patchwave.campaign.baselines import Apply, PatchBaseline
+from patchwave.campaign.comebacks import Comebacks
 from patchwave.campaign.deadlines import ByTable, Deadlines
 from patchwave.campaign.definition import Broken, Line, Slug, Timeout
 from patchwave.campaign.document import FilePart, Misfit, Misplacement, Part
@@ -244,6 +245,12 @@ class Policy(FilePart):
         examples=[{"before": "in_place", "keep": "7d"}],
     )] = None  # fmt: skip
 
+    comebacks: Annotated[Comebacks | None, Field(
+        description="How Auto Scaling groups are handled whose launch template names an image that is older than the patches of "
+        "their hosts, so that their next instance would be unpatched. Default: the report lists them as open.",
+        examples=[{"handled": "next_image", "within": "14d"}],
+    )] = None  # fmt: skip
+
     @model_serializer(mode="wrap")
     def _as_before_without_baselines_or_emergency(self, made: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # A policy of earlier versions keeps its digest, by which gates tell whether it has changed since an approval.
@@ -252,7 +259,7 @@ class Policy(FilePart):
             content.pop("baselines", None)
         if self.apply_baselines is Apply.NONE:
             content.pop("apply_baselines", None)
-        for name in ("emergency", "snapshot"):
+        for name in ("emergency", "snapshot", "comebacks"):
             if getattr(self, name) is None:
                 content.pop(name, None)
         return content

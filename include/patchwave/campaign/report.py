@@ -20,8 +20,9 @@ from typing import Any, Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from patchwave.campaign import emergency, evidence, exposure, lockfile
+from patchwave.campaign import comebacks, emergency, evidence, exposure, lockfile
 from patchwave.campaign.approval import Decision, Verdict
+from patchwave.campaign.comebacks import Comeback
 from patchwave.campaign.errors import InvalidFile, Permanent
 from patchwave.campaign.exposure import Exposure, Fate, Triaged
 from patchwave.campaign.findings import Severity
@@ -340,6 +341,8 @@ class Report:
         catalogue: CISA's catalogue that deadlines went by; empty if none.
         promoted: None if no stage was patched by a lockfile, and none was made.
         clocks: how long was left when it was made, for the vulnerabilities that the run was started for.
+        comebacks: Auto Scaling groups that would bring an unpatched host back.
+        comebacks_problem: why AWS could not be asked for them; empty if it was, or if nobody had reason to.
         run_folder: where the files of the run lie; whoever writes them fills it in.
     """
 
@@ -385,6 +388,8 @@ class Report:
     hosts: tuple[HostLine, ...]
     promoted: Promoted | None = None
     clocks: tuple[str, ...] = ()
+    comebacks: tuple[Comeback, ...] = ()
+    comebacks_problem: str = ""
     run_folder: str = ""
 
 
@@ -446,6 +451,7 @@ def build(
     totals = _counted(line.klass for line in lines)
     planned_count = sum(not line.late_joiner for line in lines)
     _account(plan, lines, planned_count)
+    back, back_problem = comebacks.from_json(documents.get(comebacks.DOCUMENT) or comebacks.to_json(()))
     return Report(
         run=str(run.id),
         campaign=run.campaign,
@@ -489,6 +495,8 @@ def build(
         hosts=lines,
         promoted=_promoted(documents, _stage_names(stages, seats)),
         clocks=emergency.sentences(emergency.from_json(documents.get(emergency.DOCUMENT) or ()), now),
+        comebacks=back,
+        comebacks_problem=back_problem,
         run_folder=run_folder,
     )
 

@@ -11,11 +11,11 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowSkipException
 from pydantic import TypeAdapter
 
-from patchwave.campaign import compliance
+from patchwave.campaign import comebacks, compliance
 from patchwave.campaign.compliance import HostCompliance, Judgement, RuleResult, Subject, Verdict
 from patchwave.campaign.rollout import HostState, PatchState, StepKind
 from patchwave.campaign.values import Cell, HostId
-from patchwave.execution import remedies
+from patchwave.execution import origins, remedies
 from patchwave.operators.base import PLAN, TRIAGE, CampaignOperator, Work
 
 EVALUATE_AGAIN = timedelta(minutes=5)
@@ -99,6 +99,7 @@ class VerifyComplianceOperator(CampaignOperator):
         store_judgement(work, self.document, judgement)
         self._store_before(work)
         self._store_findings(work)
+        self._store_comebacks(work)
         self.log.info("Compliance: %s", judgement.counts)
         return judgement.counts
 
@@ -162,6 +163,18 @@ class VerifyComplianceOperator(CampaignOperator):
             )
 
         store_judgement(work, "compliance.before", replace(before, hosts=tuple(corrected(host) for host in before.hosts)))
+
+    def _store_comebacks(self, work: Work) -> None:
+        """Which groups of patched hosts would bring an unpatched one back. That it cannot be asked is told, and ends no run whose
+        hosts are patched."""
+        rows = work.ledger.hosts(work.run_id)
+        found, problem = origins.comebacks_of(work.gateway, rows, work.policy.comebacks, now=work.now)
+        if problem:
+            self.log.warning("From what the Auto Scaling groups make their instances is not known: %s", problem)
+        for one in found:
+            self.log.warning("Group %s in %s would bring an unpatched host back: %s", one.group, one.cell, one.why)
+        content = comebacks.to_json(found, problem=problem)
+        work.ledger.put_document(work.run_id, comebacks.DOCUMENT, content, at=work.now)
 
     def _store_findings(self, work: Work) -> None:
         """Which of the findings are gone: active no more, on a host that Inspector still looks at."""

@@ -16,7 +16,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from patchwave.campaign import calls, emergency, evidence, lockfile, page, report
+from patchwave.campaign import calls, comebacks, emergency, evidence, lockfile, page, report
 from patchwave.campaign import plan as plans
 from patchwave.campaign.definition import Event
 from patchwave.campaign.errors import InvalidFile
@@ -28,7 +28,7 @@ from patchwave.operators.notifications import tell
 
 DOCUMENTS = (
     "plan", "plan.md", "triage", "compliance.before", "compliance.after", "compliance.final", "findings.after", "remedies",
-    lockfile.DOCUMENT, emergency.DOCUMENT,
+    lockfile.DOCUMENT, emergency.DOCUMENT, comebacks.DOCUMENT,
 )  # fmt: skip
 RUNS_VARIABLE = "PATCHWAVE_RUNS_DIR"
 LAST = frozenset({"report", "outcome"})
