@@ -22,7 +22,7 @@ FOUND = st.lists(
 
 
 def of_numbers(triage: Triage, *numbers: int) -> reasons.Reasons:
-    return reasons.of([host_id(number) for number in numbers], triage)
+    return reasons.of([host_id(number) for number in numbers], triage.assessments)
 
 
 @given(FOUND)

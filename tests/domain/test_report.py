@@ -140,6 +140,9 @@ def test_a_finding_is_closed_only_where_inspector_says_nothing_else(open_, close
     after = {"at": NOW.isoformat(), "open": [arns[n] for n in open_], "closed": [arns[n] for n in closed],
              "unknown": [arns[n] for n in unknown]}  # fmt: skip
     made = a_report(plan=a_plan(dev=[1]), triage={"assessments": assessments}, findings_after=after)
+    rows = [{"finding": arn, "fate": fate} for fate in ("closed", "open", "unknown") for arn in after[fate]]
+    by_rows = {"at": after["at"], "findings": rows}  # as the ledger has it now
+    assert made == a_report(plan=a_plan(dev=[1]), triage={"assessments": iter(assessments)}, findings_after=by_rows)
     assert made.findings["closed"] == len(closed - open_ - unknown)
     assert made.findings["closed"] + made.findings["open"] + made.findings["unknown"] == made.findings["before"] == 6
     for tallies in (made.findings_by_severity, made.findings_by_track):

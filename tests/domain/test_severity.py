@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -375,3 +376,23 @@ def test_a_hundred_thousand_findings_are_judged_and_stored_in_seconds():
     result = triage(*found)
     assert len(Triage.from_json(result.to_json()).by_host()) == 5000
     assert time.perf_counter() - begun < 30
+
+
+@given(found=findings, by=st.sampled_from([STANDARD, STRICT]))
+def test_a_triage_comes_back_from_its_rows(found: list[Finding], by: Policy):
+    """As it was, whatever its findings say; and without its rows with everything else."""
+    coverage = [Coverage(cell=CELL, host=HOST, active=True, reason="SUCCESSFUL")]
+    triage = severity.classify(found, by, now=NOW, coverage=coverage, severities=[Severity.HIGH])
+    head, rows = json.loads(json.dumps([triage.head(), list(triage.rows())]))
+    assert Triage.from_rows(head, iter(rows)) == triage
+    assert Triage.from_rows(head, ()) == replace(triage, assessments=())
+    assert tuple(severity.assessments_of(rows)) == triage.assessments
+    assert {**head, severity.ROWS: rows} == json.loads(triage.to_json())
+
+
+def test_what_many_rows_say_is_one_object():
+    """A million assessments say the same few thousand things: each text once, as in a triage that was just made."""
+    triage = severity.classify([finding(number=number) for number in (1, 2)], STANDARD, now=NOW, coverage=())
+    first, second = Triage.from_rows(triage.head(), json.loads(json.dumps(list(triage.rows())))).assessments
+    for name in ("cell", "resource", "host", "packages", "reason", "deadline_because"):
+        assert getattr(first, name) is getattr(second, name)

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
+from patchwave.campaign import exposure, severity
 from patchwave.campaign import plan as plans
+from patchwave.campaign.findings import Coverage
 from patchwave.campaign.rollout import DispatchRow, DispatchState, HostState, Move, PatchState, StepKind
-from patchwave.campaign.values import StageName
+from patchwave.campaign.values import HostId, StageName
 from patchwave.operators.compliance import VerifyComplianceOperator
+from tests.domain.test_severity import STANDARD, finding
 from tests.operators.work import RUN, Desk
 
 DEV = StageName("dev")
@@ -79,3 +82,22 @@ def test_of_a_patched_host_the_report_is_waited_for(desk: Desk) -> None:
         verify(desk)
     (wait,) = [one for one in desk.ledger.waits(RUN, open_only=True) if one.subject == "verify"]
     assert "1 hosts" in wait.reason
+
+
+def test_what_became_of_each_finding_is_written_row_by_row(desk: Desk) -> None:
+    """Open where Inspector says so, closed where it looks at the host and does not, else unknown: so the report has it."""
+    desk.planned()
+    found = [finding(number=number, resource=f"i-{number}") for number in (1, 2, 3)]
+    triage = severity.classify(found, STANDARD, now=datetime.now(UTC), coverage=())
+    desk.ledger.put_rows(RUN, "triage", triage.rows(), head=triage.head(), of=severity.ROWS, at=triage.at)
+    desk.ledger.put_document(RUN, "compliance.before", {"at": triage.at.isoformat(), "hosts": []}, at=triage.at)
+    desk.gateway.findings.side_effect = lambda cell: found[:1] if cell.region == "eu-central-1" else []
+    desk.gateway.coverage.side_effect = lambda cell: [
+        Coverage(cell=cell, host=HostId(host), active=host != "i-3", reason="SUCCESSFUL") for host in ("i-1", "i-2", "i-3")
+    ]
+    verify(desk)
+    after = desk.ledger.rows(RUN, "findings.after", of=exposure.ROWS)
+    fates = {"1": "open", "2": "closed", "3": "unknown"}
+    assert {row["finding"][-1]: row["fate"] for row in after} == fates
+    read = exposure.triaged(desk.ledger.document(RUN, "triage"), desk.ledger.document(RUN, "findings.after"))
+    assert {one.arn[-1]: one.fate.value for one in read} == fates

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +19,7 @@ from airflow.sdk.exceptions import (
     TaskDeferred,
 )
 
-from patchwave.campaign import lockfile
+from patchwave.campaign import lockfile, severity
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Verdict
 from patchwave.campaign.errors import AwsUnavailable, LedgerUnavailable, PatchwaveError
@@ -37,6 +38,7 @@ from patchwave.operators.plan import PlanOperator
 from patchwave.operators.remediation import RemediateOperator
 from patchwave.operators.report import OutcomeOperator, ReportOperator
 from patchwave.triggers.watch import CommandsTrigger, MomentTrigger
+from tests.domain.test_severity import STANDARD, finding
 from tests.operators.work import CAMPAIGN_JSON, HOSTS, POLICY_JSON, RUN, Desk
 
 
@@ -126,6 +128,37 @@ def test_a_task_of_a_run_that_the_ledger_does_not_know_opens_nothing(desk: Desk,
     with pytest.raises((AirflowFailException, AirflowSkipException, KeyError)):
         operator.execute(desk.context())
     assert not desk.gateway.send.called
+
+
+def test_a_scan_that_is_killed_among_the_pages_leaves_no_findings(desk: Desk) -> None:
+    """Half of the findings would be half of the truth; the next try has all of them, each once, though pages overlap."""
+    pages = [finding(number=number) for number in (2, 1, 2, 3)]
+
+    def killed(cell: Any) -> Iterator[Any]:
+        yield from pages[:2]
+        raise KeyboardInterrupt
+
+    desk.gateway.findings.side_effect = killed
+    with pytest.raises(KeyboardInterrupt):
+        scan().execute(desk.context())
+    assert findings.FINDINGS not in desk.ledger.documents(RUN)
+    desk.gateway.findings.side_effect = lambda cell: iter(pages) if cell.region == "eu-central-1" else iter(())
+    digest = scan().execute(desk.context())
+    stored = desk.ledger.rows(RUN, findings.FINDINGS)
+    assert (stored.digest, [row["vulnerability"][-1] for row in stored]) == (digest, ["1", "2", "3"])
+
+
+@pytest.mark.parametrize("in_one_piece", [True, False])
+def test_a_triage_of_before_is_read_like_one_of_today(desk: Desk, in_one_piece: bool) -> None:
+    """A run that began before an update is planned, verified and reported after it."""
+    triage = severity.classify([finding(number=1), finding(number=2)], STANDARD, now=datetime.now(UTC), coverage=())
+    desk.open_run()
+    if in_one_piece:
+        desk.ledger.put_document(RUN, "triage", json.loads(triage.to_json()), at=triage.at)
+    else:
+        desk.ledger.put_rows(RUN, "triage", triage.rows(), head=triage.head(), of="assessments", at=triage.at)
+    work = Work(desk.context(), aws_conn_id="aws_default", ledger_conn_id="patchwave_ledger")
+    assert findings.read_triage(work) == triage
 
 
 # --- plan ------------------------------------------------------------------------------------------------------------------

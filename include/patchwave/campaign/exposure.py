@@ -6,7 +6,7 @@ proven closed counts as open: its exposure runs on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -106,32 +106,32 @@ def triaged(triage: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -
     """The findings of the ledger's documents ``triage`` and ``findings.after``, each once, ordered by ARN.
 
     Args:
+        triage: its assessments are taken one at a time.
         after: None if nobody looked at Inspector again; then the fate of every finding is unknown.
     """
-    closed = _arns(after, "closed")
-    still_open = _arns(after, "open")
-    unknown = _arns(after, "unknown")
+    fates = _fates(after)
     found: dict[str, Triaged] = {}
+    said: dict[Any, Any] = {}
+    once = said.setdefault  # a million findings say the same few thousand things
     for item in _items(triage):
         arn = str(item["finding"])
-        if arn in still_open:  # a finding that is named twice is not closed
-            fate = Fate.OPEN
-        elif arn in closed and arn not in unknown:
-            fate = Fate.CLOSED
-        else:
-            fate = Fate.UNKNOWN
+        host, vulnerability = str(item.get("host") or item.get("resource") or ""), str(item.get("vulnerability") or "")
+        reason, because = str(item.get("reason") or ""), str(item.get("deadline_because") or "")
+        packages = tuple(once(str(one), str(one)) for one in item.get("packages") or ())
+        severity = str(item.get("severity") or Severity.UNTRIAGED.value).lower()
+        track = str(item.get("track") or "none")
         found[arn] = Triaged(
             arn=arn,
-            host=str(item.get("host") or item.get("resource") or ""),
-            vulnerability=str(item.get("vulnerability") or ""),
-            severity=str(item.get("severity") or Severity.UNTRIAGED.value).lower(),
-            track=str(item.get("track") or "none"),
-            reason=str(item.get("reason") or ""),
-            packages=tuple(str(one) for one in item.get("packages") or ()),
+            host=once(host, host),
+            vulnerability=once(vulnerability, vulnerability),
+            severity=once(severity, severity),
+            track=once(track, track),
+            reason=once(reason, reason),
+            packages=once(packages, packages),
             first_seen=moment(item.get("first_seen")),
             deadline=moment(item.get("deadline")),
-            fate=fate,
-            deadline_because=str(item.get("deadline_because") or ""),
+            fate=fates.get(arn, Fate.UNKNOWN),
+            deadline_because=once(because, because),
         )
     return tuple(found[arn] for arn in sorted(found))
 
@@ -149,10 +149,28 @@ def moment(written: object) -> datetime | None:
     return read if read.tzinfo else None
 
 
-def _arns(after: Mapping[str, Any] | None, key: str) -> frozenset[str]:
-    return frozenset(str(arn) for arn in (after or {}).get(key) or ())
+def _fates(after: Mapping[str, Any] | None) -> dict[str, Fate]:
+    """Fate by ARN. Runs of before have a list of ARNs for each fate; now each finding is a row with its fate."""
+    fates: dict[str, Fate] = {}
+    for arn, fate in _said(after or {}):
+        # A finding that is named twice is only closed where both say so.
+        known = fates.get(arn, Fate.CLOSED)
+        fates[arn] = next(one for one in (Fate.OPEN, Fate.UNKNOWN, Fate.CLOSED) if one in (fate, known))
+    return fates
 
 
-def _items(triage: Mapping[str, Any] | None) -> Iterable[Mapping[str, Any]]:
+def _said(after: Mapping[str, Any]) -> Iterator[tuple[str, Fate]]:
+    for fate in Fate:
+        for arn in after.get(fate.value) or ():
+            yield str(arn), fate
+    for row in after.get(ROWS) or ():
+        yield str(row["finding"]), Fate(row["fate"])
+
+
+ROWS = "findings"
+"""Where the document ``findings.after`` has its rows."""
+
+
+def _items(triage: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
     """The triage's assessments: every record that names a finding."""
-    return [one for one in (triage or {}).get("assessments") or () if isinstance(one, Mapping) and one.get("finding")]
+    return (one for one in (triage or {}).get("assessments") or () if isinstance(one, Mapping) and one.get("finding"))

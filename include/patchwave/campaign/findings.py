@@ -1,11 +1,10 @@
 """What is wrong? Inspector's findings and coverage as the domain sees them.
 
-`patchwave.aws.inspector` makes these from Inspector's pages; `severity.classify` judges them.
+`patchwave.aws.inspector` makes these from Inspector's pages, `deduplication` keeps each once; `severity.classify` judges them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -94,13 +93,3 @@ class Coverage:
     active: bool
     reason: str
     last_scanned: datetime | None = None
-
-
-def deduplicated(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Each finding once, the most recently updated one, ordered by ARN: pages of a moving list overlap."""
-    newest: dict[str, Finding] = {}
-    for finding in findings:
-        known = newest.get(finding.arn)
-        if known is None or finding.updated > known.updated:
-            newest[finding.arn] = finding
-    return tuple(newest[arn] for arn in sorted(newest))

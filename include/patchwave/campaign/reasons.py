@@ -6,12 +6,12 @@ in the report.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from patchwave.campaign.policy import Track
-from patchwave.campaign.severity import LEFT_OVER, Assessment, Triage
+from patchwave.campaign.severity import LEFT_OVER, Assessment
 from patchwave.campaign.values import HostId
 
 MOST = 50
@@ -51,14 +51,18 @@ class Reasons:
     deciding: Mapping[HostId, int] = field(default_factory=dict)
 
 
-def of(hosts: Collection[HostId], triage: Triage) -> Reasons:
-    """Why these hosts are to be patched: their selected findings that an OS patch mends."""
+def of(hosts: Collection[HostId], assessments: Iterable[Assessment]) -> Reasons:
+    """Why these hosts are to be patched: their selected findings that an OS patch mends.
+
+    Args:
+        assessments: of a triage, most urgent first; taken one at a time.
+    """
     groups: dict[tuple[Track, str, str], list[int]] = {}
     having: list[set[HostId]] = []
     firsts: list[Assessment] = []
     deciding: dict[HostId, int] = {}
     chosen = frozenset(hosts)
-    for one in triage.assessments:  # most urgent first
+    for one in assessments:
         if one.host is None or one.host not in chosen or not one.wanted:
             continue
         key = (one.track, one.reason.partition(LEFT_OVER)[0], one.deadline_because)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -219,7 +219,7 @@ class Triage:
         return tuple(vulnerability for vulnerability in self.restriction.vulnerabilities if vulnerability not in found)
 
     def to_json(self) -> str:
-        """As the ledger stores it."""
+        """In one piece, as runs of before stored it."""
         return _stored().dump_json(self).decode()
 
     @classmethod
@@ -227,10 +227,56 @@ class Triage:
         """What `to_json` wrote."""
         return _stored().validate_json(text)
 
+    def head(self) -> dict[str, Any]:
+        """Everything but the assessments, as the ledger stores it."""
+        head: dict[str, Any] = _stored().dump_python(replace(self, assessments=()), mode="json")
+        del head[ROWS]
+        return head
+
+    def rows(self) -> Iterator[Any]:
+        """The assessments, as the ledger stores them, one at a time."""
+        dump = _row().dump_python
+        return (dump(one, mode="json") for one in self.assessments)
+
+    @classmethod
+    @lasting.made()
+    def from_rows(cls, head: Mapping[str, Any], rows: Iterable[Any]) -> Triage:
+        """What `head` and `rows` wrote. Equal values are one object, as they are in a triage that was just made.
+
+        Args:
+            rows: taken one at a time; none gives a triage that can be asked about everything but its findings.
+        """
+        once: dict[Any, Any] = {}
+        made = []
+        for one in assessments_of(rows):
+            for name in _REPEATED:
+                value = getattr(one, name)
+                # Nobody else has it yet, so it may still be changed.
+                object.__setattr__(one, name, once.setdefault(value, value))
+            made.append(one)
+        return replace(_stored().validate_python({**head, ROWS: ()}), assessments=tuple(made))
+
+
+ROWS = "assessments"
+"""Where a triage has its rows in the ledger."""
+
+_REPEATED = ("cell", "resource", "host", "vulnerability", "packages", "reason", "not_selected", "deadline_because")
+"""What many assessments have in common."""
+
+
+def assessments_of(rows: Iterable[Any]) -> Iterator[Assessment]:
+    """What `Triage.rows` wrote, one at a time."""
+    return map(_row().validate_python, rows)
+
 
 @cache
 def _stored() -> TypeAdapter[Triage]:
     return TypeAdapter(Triage)
+
+
+@cache
+def _row() -> TypeAdapter[Assessment]:
+    return TypeAdapter(Assessment)
 
 
 @lasting.made()
@@ -247,7 +293,7 @@ def classify(
     """The triage of all findings under a policy.
 
     Args:
-        findings: each once (`findings.deduplicated`); taken one at a time, and none of them is kept.
+        findings: each once (`deduplication.Newest`); taken one at a time, and none of them is kept.
         now: aware; a deadline before it is overdue.
         coverage: Inspector's, of the scope's hosts.
         severities: narrows the run to these; None or empty does not.
@@ -305,7 +351,14 @@ def _moment(deadline: datetime | None) -> float:
 
 
 def reprioritised(
-    triage: Triage, findings: Iterable[Finding], policy: Policy, known: Known, catalogue: Catalogue, *, now: datetime
+    triage: Triage,
+    findings: Iterable[Finding],
+    policy: Policy,
+    known: Known,
+    catalogue: Catalogue,
+    *,
+    now: datetime,
+    assessments: Iterable[Assessment] | None = None,
 ) -> tuple[Triage, tuple[Change, ...]]:
     """The triage by a newer catalogue, and what has changed in it, most urgent first; the findings are the same.
 
@@ -313,23 +366,32 @@ def reprioritised(
         triage: the one that the run goes by.
         findings: those that it was made of.
         known: what was known then; only its catalogue is replaced.
-        catalogue: as it is now. One that was released before the triage's own changes nothing: an old copy must not take back
-            what a newer one has said.
+        catalogue: as it is now; one that is no news (`is_news`) changes nothing.
+        assessments: the triage's own, taken one at a time, so that not both triages need to be in memory; None:
+            `triage.assessments`.
     """
-    if triage.catalogue_released is not None and catalogue.released <= triage.catalogue_released:
+    if not is_news(catalogue, triage):
         return triage, ()
     judged = classify(
         findings, policy, now=now, coverage=(), severities=triage.restriction.severities,
         vulnerabilities=triage.restriction.vulnerabilities, known=replace(known, catalogue=catalogue),
     )  # fmt: skip
     newer = replace(judged, scanned=triage.scanned, not_scanned=triage.not_scanned)
-    before = {one.finding: one for one in triage.assessments}
-    changes = tuple(
+    after = {one.finding: one for one in newer.assessments}
+    changes = [
         Change(before=was, after=one, sentence=_changed(was, one))
-        for one in newer.assessments
-        if (was := before.get(one.finding)) is not None and (was.deadline, was.track) != (one.deadline, one.track)
-    )
-    return newer, changes
+        for was in (triage.assessments if assessments is None else assessments)
+        if (one := after.get(was.finding)) is not None and (was.deadline, was.track) != (one.deadline, one.track)
+    ]
+    return newer, tuple(sorted(changes, key=lambda change: _urgency(change.after)))
+
+
+def is_news(catalogue: Catalogue, triage: Triage) -> bool:
+    """Whether the triage was made without it.
+
+    One that was released before the triage's own is none: an old copy must not take back what a newer one has said.
+    """
+    return triage.catalogue_released is None or catalogue.released > triage.catalogue_released
 
 
 def _changed(before: Assessment, after: Assessment) -> str:

@@ -30,6 +30,7 @@ from patchwave.hooks import clock
 from patchwave.hooks.aws import PatchwaveAwsHook
 from patchwave.hooks.ledger import ledger as open_ledger
 from patchwave.ledger import approved
+from patchwave.ledger.rows import Rows
 from patchwave.ledger.store import Ledger, Run, WaitRow
 from patchwave.operators.links import RunPageLink
 from patchwave.triggers.watch import MomentTrigger
@@ -137,13 +138,31 @@ class Work:
         try:
             return self.ledger.document(self.run_id, name)
         except KeyError:
-            raise Permanent(f"the ledger holds no {name!r} of this run: the task that writes it has not run") from None
+            raise _absent(name) from None
+
+    def rows(self, name: str, *, of: str | None = None) -> Rows:
+        """A document of many rows, which come one at a time.
+
+        Args:
+            of: where the rows stand in such a document of a run of before, which has it in one piece.
+
+        Raises:
+            Permanent: as `document`.
+        """
+        try:
+            return self.ledger.rows(self.run_id, name, of=of)
+        except KeyError:
+            raise _absent(name) from None
 
     def count_calls(self, others: Mapping[str, int]) -> None:
         """Add the calls made to AWS to the run's count, with those that a trigger made for it."""
         own = self.gateway.take_calls() if "gateway" in self.__dict__ else {}
         if calls := Counter(own) + Counter(others):
             self.ledger.count_calls(self.run_id, calls)
+
+
+def _absent(name: str) -> Permanent:
+    return Permanent(f"the ledger holds no {name!r} of this run: the task that writes it has not run")
 
 
 class CampaignOperator(BaseOperator):

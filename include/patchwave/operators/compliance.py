@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -11,15 +11,20 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowSkipException
 from pydantic import TypeAdapter
 
-from patchwave.campaign import comebacks, compliance
+from patchwave.campaign import comebacks, compliance, exposure
 from patchwave.campaign.compliance import HostCompliance, Judgement, RuleResult, Subject, Verdict
+from patchwave.campaign.exposure import Fate
 from patchwave.campaign.rollout import HostState, PatchState, StepKind
 from patchwave.campaign.values import Cell, HostId
 from patchwave.execution import origins, remedies
-from patchwave.operators.base import PLAN, TRIAGE, CampaignOperator, Work
+from patchwave.operators.base import PLAN, CampaignOperator, Work
+from patchwave.operators.findings import triage_rows
 
 EVALUATE_AGAIN = timedelta(minutes=5)
 """Config refuses a second evaluation within about a minute, and a patch report takes minutes to become an item."""
+
+FINDINGS_AFTER = "findings.after"
+"""What became of each finding of the triage."""
 
 CHANGING = frozenset({StepKind.INSTALL, StepKind.REBOOT})
 SCANNED_AFTER = frozenset({HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.PENDING_REBOOT, HostState.FAILED})
@@ -183,18 +188,15 @@ class VerifyComplianceOperator(CampaignOperator):
         for cell in work.campaign.cells:
             active.update(finding.arn for finding in work.gateway.findings(cell))
             scanned.update(str(one.host) for one in work.gateway.coverage(cell) if one.active)
-        assessments = work.ledger.document(work.run_id, TRIAGE)["assessments"]
-        closed, still_open, unknown = [], [], []
-        for one in assessments:
-            if one["finding"] in active:
-                still_open.append(one["finding"])
-            elif one["host"] is None or one["host"] in scanned:
-                closed.append(one["finding"])
-            else:
-                unknown.append(one["finding"])
-        work.ledger.put_document(
-            work.run_id,
-            "findings.after",
-            {"at": work.now.isoformat(), "open": still_open, "closed": closed, "unknown": unknown},
-            at=work.now,
+        assessments = triage_rows(work)
+
+        def fates() -> Iterator[dict[str, str]]:
+            for one in assessments:
+                fate = Fate.OPEN
+                if one["finding"] not in active:
+                    fate = Fate.CLOSED if one["host"] is None or one["host"] in scanned else Fate.UNKNOWN
+                yield {"finding": one["finding"], "fate": fate.value}
+
+        work.ledger.put_rows(
+            work.run_id, FINDINGS_AFTER, fates(), head={"at": work.now.isoformat()}, of=exposure.ROWS, at=work.now
         )

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from logging import Logger
 from typing import Any
@@ -15,17 +15,19 @@ from airflow.sdk.exceptions import AirflowSkipException
 from pydantic import TypeAdapter
 
 from patchwave.campaign import deadlines, emergency, severity
-from patchwave.campaign import findings as finding_values
 from patchwave.campaign.catalogues import Catalogue, Known
 from patchwave.campaign.deadlines import Wanted
+from patchwave.campaign.deduplication import Newest, finding_of
 from patchwave.campaign.definition import VULNERABILITY_ID, Campaign, written_duration
 from patchwave.campaign.errors import PatchwaveError, Permanent
 from patchwave.campaign.findings import EC2_INSTANCE, Coverage, Finding, Severity
 from patchwave.campaign.reachability import Reach
+from patchwave.campaign.severity import Triage
 from patchwave.campaign.values import Cell, HostId, StageName
 from patchwave.hooks import catalogues as sources
 from patchwave.hooks import clock
 from patchwave.hooks.catalogues import CatalogueUnavailable
+from patchwave.ledger.rows import Rows
 from patchwave.ledger.store import Run
 from patchwave.operators.base import TRIAGE, CampaignOperator, Work
 
@@ -47,11 +49,30 @@ LOOK_BACK = 200
 TOO_LATE = timedelta(minutes=30)
 """A scheduled run that begins later than this after its moment is not carried out: its window may be over."""
 
-_FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
-_FINDING: TypeAdapter[Finding] = TypeAdapter(Finding)
-_COVERAGE: TypeAdapter[tuple[Coverage, ...]] = TypeAdapter(tuple[Coverage, ...])
+_COVERAGE: TypeAdapter[Coverage] = TypeAdapter(Coverage)
 _KNOWN: TypeAdapter[Known] = TypeAdapter(Known)
 _CATALOGUE: TypeAdapter[Catalogue] = TypeAdapter(Catalogue)
+
+
+@dataclass(kw_only=True, slots=True)
+class Concerned:
+    """Whom findings are about, noted while they go by one at a time.
+
+    Attributes:
+        findings: so many went by.
+    """
+
+    findings: int = 0
+    vulnerabilities: set[str] = field(default_factory=set)
+    hosts: dict[Cell, set[HostId]] = field(default_factory=dict)
+
+    def passing(self, finding: Finding) -> Finding:
+        """The same finding, noted."""
+        self.findings += 1
+        self.vulnerabilities.update(deadlines.cve_ids(finding))
+        if finding.resource_type == EC2_INSTANCE:
+            self.hosts.setdefault(finding.cell, set()).add(finding.host)
+        return finding
 
 
 def _in_scope(finding: Finding, hosts: frozenset[HostId] | None) -> bool:
@@ -110,10 +131,12 @@ class ScanFindingsOperator(CampaignOperator):
         self._refuse_late(work)
         self._freeze(work)
         coverage: list[Coverage] = []
-        unique = finding_values.deduplicated(self._found(work, coverage))
-        self._look_up(work, unique)
-        work.ledger.put_document(work.run_id, COVERAGE, _COVERAGE.dump_python(tuple(coverage), mode="json"), at=work.now)
-        return work.ledger.put_document(work.run_id, FINDINGS, _FINDINGS.dump_python(unique, mode="json"), at=work.now)
+        concerned = Concerned()
+        found = Newest(map(concerned.passing, self._found(work, coverage)))
+        self._look_up(work, concerned)
+        covered = (_COVERAGE.dump_python(one, mode="json") for one in coverage)
+        work.ledger.put_rows(work.run_id, COVERAGE, covered, at=work.now)
+        return work.ledger.put_rows(work.run_id, FINDINGS, found.rows(), at=work.now)
 
     def _found(self, work: Work, coverage: list[Coverage]) -> Iterator[Finding]:
         """The scope's findings page by page, so that those of others and those that come twice are never kept.
@@ -132,12 +155,12 @@ class ScanFindingsOperator(CampaignOperator):
             coverage.extend(one for one in work.gateway.coverage(cell) if hosts is None or one.host in hosts)
             self.log.info("%s: %d active findings, %d of them in the scope", cell, seen, mine)
 
-    def _look_up(self, work: Work, found: Sequence[Finding]) -> None:
+    def _look_up(self, work: Work, concerned: Concerned) -> None:
         """Write down what the policy's deadlines want to know, for `classify` to judge by."""
         wanted = work.policy.deadlines.wanted
         if wanted == Wanted():
             return
-        known = known_of(work, found, wanted)
+        known = known_of(work, concerned, wanted)
         if known.catalogue is not None:
             self.log.info("Deadlines go by %s from %s", known.catalogue, known.catalogue.source)
             if known.catalogue.note:
@@ -212,29 +235,25 @@ def _check(campaign: Campaign, params: Mapping[str, Any]) -> None:
         raise Permanent(f"stages: {chosen} leaves out {canary.name}, the canary; an emergency begins with it")
 
 
-def known_of(work: Work, found: Sequence[Finding], wanted: Wanted) -> Known:
-    """What is known now of these findings and their hosts.
+def known_of(work: Work, concerned: Concerned, wanted: Wanted) -> Known:
+    """What is known now of findings and their hosts.
 
     Raises:
         Permanent: a file that the policy names is broken or missing.
         Transient: the catalogue's address cannot be read, and the ledger holds none that is young enough.
     """
-    ids = {cve for finding in found for cve in deadlines.cve_ids(finding)}
+    ids = concerned.vulnerabilities
     return Known(
         catalogue=_catalogue(work, wanted) if wanted.catalogue else None,
         ssvc=sources.ssvc(wanted.vulnrichment, wanted=ids) if wanted.vulnrichment else {},
         epss=sources.epss(wanted.epss, wanted=ids) if wanted.epss else {},
-        reach=_reach(work, found, wanted) if wanted.reach else {},
+        reach=_reach(work, concerned, wanted) if wanted.reach else {},
     )
 
 
-def _reach(work: Work, found: Sequence[Finding], wanted: Wanted) -> dict[HostId, Reach]:
-    hosts: dict[Cell, set[HostId]] = {}
-    for finding in found:
-        if finding.resource_type == EC2_INSTANCE:
-            hosts.setdefault(finding.cell, set()).add(finding.host)
+def _reach(work: Work, concerned: Concerned, wanted: Wanted) -> dict[HostId, Reach]:
     reached: dict[HostId, Reach] = {}
-    for cell, its in hosts.items():
+    for cell, its in concerned.hosts.items():
         reached |= work.gateway.reach(cell, sorted(its), balancers=wanted.balancers, tags=wanted.tags)
     return reached
 
@@ -271,9 +290,9 @@ def _last_catalogue(work: Work, source: str) -> Catalogue | None:
     return max(found, key=lambda one: one.read_at, default=None)
 
 
-def findings_before(work: Work) -> tuple[Finding, ...]:
-    """What `scan_findings` found."""
-    return _FINDINGS.validate_python(work.document(FINDINGS))
+def findings_before(work: Work) -> Iterator[Finding]:
+    """What `scan_findings` found, one at a time."""
+    return map(finding_of, work.rows(FINDINGS))
 
 
 def read_known(work: Work) -> Known:
@@ -298,11 +317,14 @@ def reprioritise(work: Work) -> tuple[severity.Change, ...]:
     if wanted.catalogue is None:
         return ()
     newest = _catalogue(work, wanted)
-    triage = read_triage(work)
-    findings = _FINDINGS.validate_python(work.document(FINDINGS))
-    newer, changes = severity.reprioritised(triage, findings, work.policy, read_known(work), newest, now=work.now)
-    if newer is triage:
+    stored = triage_rows(work)
+    triage = Triage.from_rows(stored.head or {}, ())
+    if not severity.is_news(newest, triage):
         return ()
+    newer, changes = severity.reprioritised(
+        triage, findings_before(work), work.policy, read_known(work), newest,
+        now=work.now, assessments=severity.assessments_of(stored),
+    )  # fmt: skip
     for one in changes:
         data = {"finding": one.after.finding, "sooner": one.sooner, "sentence": one.sentence, "catalogue": newest.version}
         work.ledger.record(work.run_id, REPRIORITISED, data, at=work.now)
@@ -343,10 +365,10 @@ class ClassifyOperator(CampaignOperator):
     def work(self, work: Work) -> str:
         """Returns the digest of the triage."""
         triage = severity.classify(
-            (_FINDING.validate_python(row) for row in work.document(FINDINGS)),
+            findings_before(work),
             work.policy,
             now=work.now,
-            coverage=_COVERAGE.validate_python(work.document(COVERAGE)),
+            coverage=map(_COVERAGE.validate_python, work.rows(COVERAGE)),
             severities=[Severity(word) for word in work.run.params["severities"]],
             vulnerabilities=work.run.params["vulnerabilities"],
             known=read_known(work),
@@ -360,11 +382,11 @@ class ClassifyOperator(CampaignOperator):
         return _store_triage(work, triage)
 
 
-def _store_triage(work: Work, triage: severity.Triage) -> str:
+def _store_triage(work: Work, triage: Triage) -> str:
     """Returns its digest."""
     if clocks := emergency.clocks(triage):
         work.ledger.put_document(work.run_id, emergency.DOCUMENT, emergency.to_json(clocks), at=work.now)
-    return work.ledger.put_document(work.run_id, TRIAGE, json.loads(triage.to_json()), at=work.now)
+    return work.ledger.put_rows(work.run_id, TRIAGE, triage.rows(), head=triage.head(), of=severity.ROWS, at=work.now)
 
 
 def clocks_now(work: Work) -> tuple[str, ...]:
@@ -374,6 +396,12 @@ def clocks_now(work: Work) -> tuple[str, ...]:
     return emergency.sentences(emergency.from_json(work.document(emergency.DOCUMENT)), work.now)
 
 
-def read_triage(work: Work) -> severity.Triage:
-    """The run's triage."""
-    return severity.Triage.from_json(json.dumps(work.document(TRIAGE)))
+def triage_rows(work: Work) -> Rows:
+    """The run's triage as it rests in the ledger: its assessments come one at a time."""
+    return work.rows(TRIAGE, of=severity.ROWS)
+
+
+def read_triage(work: Work) -> Triage:
+    """The run's triage, with all its assessments."""
+    stored = triage_rows(work)
+    return Triage.from_rows(stored.head or {}, stored)

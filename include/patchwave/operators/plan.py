@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
-from patchwave.campaign import baselines, calls, forecast, lockfile, reasons, rollout, snapshots, windows
+from patchwave.campaign import baselines, calls, forecast, lockfile, reasons, rollout, severity, snapshots, windows
 from patchwave.campaign import fleet as fleets
 from patchwave.campaign import plan as plans
 from patchwave.campaign.baselines import Apply, Baseline, OperatingSystem
@@ -23,7 +23,7 @@ from patchwave.campaign.values import Cell, HostId, RunId, StageName
 from patchwave.execution import openings, promotion
 from patchwave.operators.base import PLAN, CampaignOperator, Work
 from patchwave.operators.compliance import judge_now, store_judgement
-from patchwave.operators.findings import clocks_now, read_triage
+from patchwave.operators.findings import clocks_now, read_triage, triage_rows
 
 
 class NoBucket(Permanent):
@@ -132,7 +132,7 @@ def text_now(work: Work, plan: Plan, hosts: Sequence[Host], *, calls: str = "") 
 
 def why_now(work: Work, plan: Plan) -> Reasons:
     """By which rows the plan's hosts have their deadlines, as the run's triage says today."""
-    return reasons.of([host.id for host in plan.hosts], read_triage(work))
+    return reasons.of([host.id for host in plan.hosts], severity.assessments_of(triage_rows(work)))
 
 
 def forecast_now(work: Work, plan: Plan, *, since: str | None = None) -> tuple[str, ...]:

@@ -16,20 +16,24 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from patchwave.campaign import calls, comebacks, emergency, evidence, lockfile, page, report
+from patchwave.campaign import calls, comebacks, emergency, evidence, exposure, lockfile, page, report, severity
 from patchwave.campaign import plan as plans
 from patchwave.campaign.definition import Event
 from patchwave.campaign.errors import InvalidFile
 from patchwave.campaign.folders import run_folder
 from patchwave.campaign.plan import Plan
+from patchwave.ledger.rows import Rows
 from patchwave.ledger.store import RunOutcome, StageState
-from patchwave.operators.base import PLAN, CampaignOperator, Work
+from patchwave.operators.base import PLAN, TRIAGE, CampaignOperator, Work
+from patchwave.operators.compliance import FINDINGS_AFTER
 from patchwave.operators.notifications import tell
 
 DOCUMENTS = (
-    "plan", "plan.md", "triage", "compliance.before", "compliance.after", "compliance.final", "findings.after", "remedies",
-    lockfile.DOCUMENT, emergency.DOCUMENT, comebacks.DOCUMENT,
+    "plan", "plan.md", "compliance.before", "compliance.after", "compliance.final", "remedies", lockfile.DOCUMENT,
+    emergency.DOCUMENT, comebacks.DOCUMENT,
 )  # fmt: skip
+OF_ROWS = {TRIAGE: severity.ROWS, FINDINGS_AFTER: exposure.ROWS}
+"""Documents that are gone through row by row, with the key of the rows."""
 RUNS_VARIABLE = "PATCHWAVE_RUNS_DIR"
 LAST = frozenset({"report", "outcome"})
 
@@ -107,6 +111,7 @@ class ReportOperator(CampaignOperator):
             ledger.calls(run),
             evidence.verify(journal),
             {name: ledger.document(run, name) for name in present if name in DOCUMENTS or name.startswith(lockfile.COMPARED)}
+            | {name: _row_by_row(ledger.rows(run, name, of=of)) for name, of in OF_ROWS.items() if name in present}
             | _plans(work),
             now=work.now,
             run_folder=str(folder),
@@ -149,6 +154,11 @@ class ReportOperator(CampaignOperator):
             "plan.html": page.to_html(text, title=f"Plan of {made.campaign}"),
             "plan.json": json.dumps(content, indent=1, ensure_ascii=False) + "\n",
         }
+
+
+def _row_by_row(rows: Rows) -> dict[str, Any]:
+    """The document as a mapping whose rows are read from the ledger while somebody goes through them."""
+    return {**(rows.head or {}), str(rows.of): rows}
 
 
 def _plans(work: Work) -> dict[str, Any]:

@@ -7,7 +7,7 @@ people, without a worker; `StartEmergencyOperator` triggers the campaign's DAG. 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowRuntimeError, Ai
 from patchwave.campaign import emergency
 from patchwave.campaign import fleet as fleets
 from patchwave.campaign.approval import Decision, Verdict
+from patchwave.campaign.deduplication import Newest
 from patchwave.campaign.definition import Campaign
 from patchwave.campaign.emergency import Earlier, Urgent
 from patchwave.campaign.errors import Permanent, Transient
@@ -28,7 +29,7 @@ from patchwave.campaign.values import HostId, StageName
 from patchwave.hooks import clock
 from patchwave.ledger.store import Ledger, Run, RunOutcome
 from patchwave.operators.base import CampaignOperator, Work
-from patchwave.operators.findings import known_of, resolved
+from patchwave.operators.findings import Concerned, known_of, resolved
 
 LOOK, ASK = "look", "ask"
 """Ids of the tasks that the later ones read."""
@@ -68,14 +69,16 @@ class LookOperator(CampaignOperator):
         """
         campaign, policy = Campaign.from_json(self.campaign_json), Policy.model_validate_json(self.policy_json)
         stages: dict[HostId, str] = {}
-        found = [finding for cell in campaign.cells for finding in self._found(work, campaign, cell, stages)]
-        known = known_of(work, found, policy.deadlines.wanted)
+        concerned = Concerned()
+        found = Newest(concerned.passing(one) for cell in campaign.cells for one in self._found(work, campaign, cell, stages))
+        known = known_of(work, concerned, policy.deadlines.wanted)
         urgent, others = emergency.urgent(found, policy, known, now=work.now, stages=stages)
         for one in others[:MOST_TOLD]:
             self.log.warning("Urgent, and no patch mends it: %s on %s: %s", one.vulnerability, one.resource, one.reason)
         runs = earlier(work.ledger, campaign.name)
         left = emergency.unhandled(urgent, runs, now=work.now)
-        self.log.info("%d findings on %d hosts; urgent by policy %s: %s", len(found), len(stages), policy.name, _named(urgent))
+        count, hosts = concerned.findings, len(stages)
+        self.log.info("%d findings on %d hosts; urgent by policy %s: %s", count, hosts, policy.name, _named(urgent))
         self.log.info("No run of %s is about: %s", campaign.name, _named(left))
         self._refuse_paused(work, campaign, left)
         if not left:
@@ -93,14 +96,14 @@ class LookOperator(CampaignOperator):
         subject, body = emergency.question(campaign, left, now=work.now, within=policy.in_emergency.due_within)
         return {"run": run, "vulnerabilities": names, "subject": subject, "body": body}
 
-    def _found(self, work: Work, campaign: Campaign, cell: Any, stages: dict[HostId, str]) -> list[Finding]:
+    def _found(self, work: Work, campaign: Campaign, cell: Any, stages: dict[HostId, str]) -> Iterator[Finding]:
         """The active findings on a cell's hosts of the campaign; their stages are added."""
         tags = {key: tuple(values) for key, values in campaign.scope.tags.items()}
         for host in work.gateway.fleet(cell, tags):
             stage = campaign.stage_of(host.tags, host=host.id)
             if stage is not None and fleets.readiness(host) is not fleets.Readiness.TERMINATED:
                 stages[host.id] = str(stage.name)
-        return [one for one in work.gateway.findings(cell) if one.resource_type == EC2_INSTANCE and one.host in stages]
+        return (one for one in work.gateway.findings(cell) if one.resource_type == EC2_INSTANCE and one.host in stages)
 
     def _refuse_paused(self, work: Work, campaign: Campaign, left: Sequence[Urgent]) -> None:
         """A run of a paused DAG would wait unseen."""
