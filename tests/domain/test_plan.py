@@ -283,6 +283,24 @@ def test_what_a_plan_is_for_is_what_its_own_hosts_have() -> None:
     assert "**What for:** 1 high patchable findings on these hosts, of 1 critical, 1 high active ones" in plans.markdown(smaller)
 
 
+def test_a_gate_of_five_thousand_hosts_stays_readable_and_leaves_nothing_out_unsaid() -> None:
+    """A hundred hosts by name, the others in numbers; every reason with its count, and where the whole list is."""
+    numbers = range(1, 5001)
+    hosts = [a_host(number, group_tag="linux-prod" if number % 20 else None, name=f"web-{number:05}") for number in numbers]
+    triage = a_triage(*(a_finding(number) for number in numbers[::2]), scanned=tuple(numbers[:4000]))
+    plan = a_plan(hosts, triage)
+    whole, text = plans.markdown(plan, for_stage="prod"), plans.markdown(plan, for_stage="prod", most=plans.MOST_AT_GATE)
+    assert len(whole) > 500_000
+    assert len(text) < 50_000
+    listed = [line for line in text.splitlines() if line.startswith("| ") and "| web-" in line]
+    assert len(listed) == 200  # a hundred of the stage, a hundred excluded
+    assert "**And 4650 more in later waves: 4650 Amazon Linux 2023; findings 2447 high" in text
+    assert "950 not scanned by Inspector; soonest deadline" in text
+    assert "- **250**: no stage of the campaign selects it (it has no patch group)" in text
+    assert "**And 150 more.** All of them: `python -m patchwave plan weekly-linux/" in text
+    assert "And " not in whole
+
+
 @pytest.mark.parametrize(
     "name", ["a|b", "x`y", "<script>", "line\nbreak", "line\rbreak", "back\\slash|", "[click](http://evil.example)"]
 )

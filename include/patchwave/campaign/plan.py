@@ -654,6 +654,10 @@ def rows(plan: Plan, stage: StagePlan, *, now: datetime) -> tuple[rollout.HostRo
 
 # --- for people ---------------------------------------------------------------------------------------------------------
 
+MOST_AT_GATE = 100
+"""Hosts of a section that a gate's page lists one by one: what somebody reads, and Airflow's page shows without delay."""
+MOST_REASONS = 30
+
 _ORDER = ("critical", "high", "medium", "low", "informational", "untriaged")
 
 
@@ -714,6 +718,7 @@ def markdown(
     baselines: Sequence[str] = (),
     clocks: Sequence[str] = (),
     why: Reasons | None = None,
+    most: int | None = None,
 ) -> str:
     """The plan as a person judges it: how many hosts, in which order, what for, what is excluded and why, how long.
 
@@ -727,6 +732,7 @@ def markdown(
         baselines: how the accounts' patch baselines differ from what the policy wants, in sentences; none: nobody has looked.
         clocks: sentences of `emergency.sentences`: how long is left for the vulnerabilities that the run is about.
         why: by which rows of the policy the hosts' findings have their tracks and deadlines; None: nobody has looked.
+        most: hosts that are listed one by one in each section, the others in numbers; None: all of them.
     """
     lines = [f"# Plan of {plan.campaign}", ""]
     if notices:
@@ -783,22 +789,27 @@ def markdown(
     lines += _why_lines(why) if why is not None else []
     lines += ["", "## Hosts, stage by stage"]
     for stage in plan.stages:
-        lines += _stage_lines(stage, why.deciding if why is not None else {})
+        lines += _stage_lines(plan, stage, why.deciding if why is not None else {}, most)
     lines += [calls] if calls else []
     lines += ["", f"## Excluded ({len(plan.exclusions)})", ""]
     if plan.exclusions:
+        lines += _by_reason([one.reason for one in plan.exclusions], most)
         lines += ["| host | name | cell | why |", "|---|---|---|---|"]
-        lines += [f"| {one.host} | {_cell_text(one.name)} | {one.cell} | {_cell_text(one.reason)} |" for one in plan.exclusions]
+        listed = plan.exclusions[:most]
+        lines += [f"| {one.host} | {_cell_text(one.name)} | {one.cell} | {_cell_text(one.reason)} |" for one in listed]
+        lines += _and_more(plan, len(plan.exclusions) - len(listed))
     else:
         lines.append("Nobody: every host of the scope is in a stage.")
     lines += ["", "## Not known to Inspector", ""]
     if plan.unscanned:
         names = {host.id: host.name for host in plan.hosts}
+        lines += _by_reason(list(plan.unscanned.values()), most)
         lines += [
             f"- **{_cell_text(names.get(host) or host)}** ({host}): {_cell_text(reason)}; its findings are unknown, it is "
             "patched all the same"
-            for host, reason in plan.unscanned.items()
+            for host, reason in list(plan.unscanned.items())[:most]
         ]
+        lines += _and_more(plan, len(plan.unscanned) - len(list(plan.unscanned)[:most]))
     else:
         lines.append("Inspector scans every host of the plan.")
     lines += ["", "## What an OS patch cannot mend", ""]
@@ -835,7 +846,21 @@ def _why_lines(why: Reasons) -> list[str]:
     return lines
 
 
-def _stage_lines(stage: StagePlan, deciding: Mapping[HostId, int]) -> list[str]:
+def _by_reason(said: Sequence[str], most: int | None) -> list[str]:
+    """How many there are for each reason, where not all are listed."""
+    if most is None or len(said) <= most:
+        return []
+    return [*(f"- **{count}**: {_cell_text(reason)}" for reason, count in Counter(said).most_common(MOST_REASONS)), ""]
+
+
+def _and_more(plan: Plan, left: int, what: str = "") -> list[str]:
+    """That some are not listed here, and where they are."""
+    if not left:
+        return []
+    return ["", f"**And {left} more{what}.** All of them: `python -m patchwave plan {_cell_text(plan.run)}`."]
+
+
+def _stage_lines(plan: Plan, stage: StagePlan, deciding: Mapping[HostId, int], most: int | None) -> list[str]:
     notes = [host for host in stage.hosts if host.note]
     wave_of = {host: wave.number for wave in stage.waves for host in wave.hosts}
     lines = ["", f"### {stage.name}", ""]
@@ -844,15 +869,17 @@ def _stage_lines(stage: StagePlan, deciding: Mapping[HostId, int]) -> list[str]:
     lines += [f"- {_cell_text(remark)}" for remark in (*stage.remarks, *_back(stage))]
     lines += [
         f"- **{_cell_text(host.name or host.id)}** ({host.id}): {_cell_text(host.note)}; looked at again when the stage begins"
-        for host in notes
+        for host in notes[:most]
     ]
+    lines += _and_more(plan, len(notes) - len(notes[:most]), " that cannot be reached now")
     ways = {one.host: one for one in stage.ways_back.hosts} if stage.ways_back is not None else {}
     lines += [
         "",
         f"| wave | host | name | platform | zone | findings | earliest deadline |{' way back |' if ways else ''}",
         f"|---|---|---|---|---|---|---|{'---|' if ways else ''}",
     ]
-    for host in sorted(stage.hosts, key=lambda one: wave_of.get(one.id, 10**6)):
+    ordered = sorted(stage.hosts, key=lambda one: wave_of.get(one.id, 10**6))
+    for host in ordered[:most]:
         row = f" (row {deciding[host.id]})" if deciding.get(host.id, reasons.MOST + 1) <= reasons.MOST else ""
         deadline = f"{host.deadline:%Y-%m-%d}{row}" if host.deadline else "-"
         found = _counts(host.findings) if host.covered else "unknown (not scanned)"
@@ -860,7 +887,22 @@ def _stage_lines(stage: StagePlan, deciding: Mapping[HostId, int]) -> list[str]:
             f"| {wave_of.get(host.id, '-')} | {host.id} | {_cell_text(host.name)} | {_cell_text(host.platform)} | {host.zone} "
             f"| {found} | {deadline} |{_way_cell(ways.get(host.id)) if ways else ''}"
         )
-    return lines
+    left = ordered[len(ordered[:most]) :]
+    return lines + _and_more(plan, len(left), f" in later waves: {_in_numbers(left)}" if left else "")
+
+
+def _in_numbers(hosts: Sequence[PlannedHost]) -> str:
+    """What a table of these hosts would say, added up."""
+    platforms = Counter(host.platform for host in hosts).most_common()
+    found: Counter[str] = Counter()
+    for host in hosts:
+        found.update(host.findings)
+    soonest = min((host.deadline for host in hosts if host.deadline is not None), default=None)
+    unknown = sum(not host.covered for host in hosts)
+    said = [", ".join(f"{count} {_cell_text(platform)}" for platform, count in platforms), f"findings {_counts(found)}"]
+    said += [f"{unknown} not scanned by Inspector"] if unknown else []
+    said += [f"soonest deadline {soonest:%Y-%m-%d}"] if soonest else []
+    return "; ".join(said)
 
 
 def _back(stage: StagePlan) -> tuple[str, ...]:

@@ -376,6 +376,7 @@ class ApproveStageOperator(ApprovalOperator):
         self.body = plans.markdown(
             plan,
             for_stage=self.stage,
+            most=plans.MOST_AT_GATE,
             notices=notices,
             difference=self._difference(work) + self._relocked(work),
             patches=self._patches(work),
