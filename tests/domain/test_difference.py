@@ -14,6 +14,7 @@ from patchwave.campaign import difference, snapshots
 from patchwave.campaign import plan as plans
 from patchwave.campaign.difference import IDENTITY, Change, Kind, Turn
 from patchwave.campaign.fleet import Host
+from patchwave.campaign.managed_services import ManagedPlan
 from patchwave.campaign.plan import Plan
 from patchwave.campaign.rollout import StepKind
 from patchwave.campaign.values import Cell, RunId, StageName
@@ -106,6 +107,7 @@ OTHER_STAGE = {
     "approval_timeout": timedelta(days=9), "health_checks": ("ec2",), "health_timeout": timedelta(days=9), "waves": (),
     "forecast": timedelta(days=9), "remarks": ("said otherwise",), "tolerance": 2,
     "ways_back": snapshots.ways([(host_id(1), "Amazon Linux 2023")], {}, None, versions=False),
+    "managed": ManagedPlan(services=()),
     "window": Window(cron="0 1 * * *", duration=timedelta(hours=9), timezone="UTC"),
 }  # fmt: skip
 

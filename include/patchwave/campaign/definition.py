@@ -39,6 +39,7 @@ from pydantic import (
 from patchwave.campaign import document, windows
 from patchwave.campaign.document import FilePart, Misfit, Misplacement, Part
 from patchwave.campaign.errors import InvalidFile, Permanent
+from patchwave.campaign.settling import Service
 from patchwave.campaign.values import Cell, Count, HostId, Share, StageName
 from patchwave.campaign.windows import Closure, Window
 
@@ -809,6 +810,19 @@ class Stage(Part):
     health: Annotated[Health, Field(
         default_factory=Health, description="How its hosts are judged after patching. Default: all checks, 30m.",
     )]  # fmt: skip
+    managed_services: Annotated[tuple[Service, ...], AfterValidator(_unique), Field(
+        description="Services whose resources the stage changes after its hosts, as the policy's `managed_services` says: `rds`, "
+        "`lambda`. Those that carry the stage's tags belong to it. Default: none; where another stage of the campaign names one, "
+        "the plan lists what would be done.",
+        examples=[["rds", "lambda"]],
+    )] = ()  # fmt: skip
+
+    @model_serializer(mode="wrap")
+    def _as_before_without_managed_services(self, made: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = made(self)  # a campaign of earlier versions keeps its digest
+        if not self.managed_services:
+            content.pop("managed_services", None)
+        return content
 
     def matches(self, tags: Mapping[str, str]) -> bool:
         """Whether a host with these tags belongs to the stage."""

@@ -52,6 +52,7 @@ LABELS = {
     "tracks": "findings of track",
     "baselines": "patch baselines are kept:",
     "ways_back": "after an in-place patch:",
+    "managed": "databases and functions:",
     "cells": "accounts and regions",
     "covered": "scanned by Inspector",
     "note": "why a command could not reach it",

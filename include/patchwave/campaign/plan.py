@@ -18,10 +18,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from patchwave.campaign import evidence, fleet, lasting, lockfile, reasons, rollout, snapshots, waves
+from patchwave.campaign import evidence, fleet, lasting, lockfile, managed_services, reasons, rollout, snapshots, waves
 from patchwave.campaign.baselines import Keeping
 from patchwave.campaign.definition import Campaign, Source, Stage, written_duration, written_share
 from patchwave.campaign.fleet import Group, Host, Readiness
+from patchwave.campaign.managed_services import ManagedPlan
 from patchwave.campaign.policy import Emergency, Track
 from patchwave.campaign.reasons import Reasons
 from patchwave.campaign.rollout import StageRules, StepKind
@@ -89,6 +90,7 @@ class StagePlan:
         forecast: expected time from first Scan to last settled host, without soak.
         baselines: what is done about patch baselines before its first Scan.
         ways_back: how each host could come back after an in-place patch; None where the policy provides for nothing.
+        managed: what is done about databases and functions; None where no stage of the campaign names them.
     """
 
     name: StageName
@@ -111,6 +113,7 @@ class StagePlan:
     tolerance: Share | int | None = None
     baselines: tuple[Keeping, ...] = ()
     ways_back: WaysBack | None = None
+    managed: ManagedPlan | None = None
 
     @property
     def who(self) -> str:
@@ -200,7 +203,7 @@ def to_json(plan: Plan) -> Any:
     content = _adapter().dump_python(plan, mode="json")
     _leave_out(content, {"kernel_waits": False})
     for stage in content["stages"]:
-        _leave_out(stage, {"quorum": 1, "tolerance": None, "baselines": [], "ways_back": None})
+        _leave_out(stage, {"quorum": 1, "tolerance": None, "baselines": [], "ways_back": None, "managed": None})
         if stage["window"] is not None:
             _leave_out(stage["window"], {"rrule": "", "starts": None, "maintenance_window": ""})
     return content
@@ -864,8 +867,9 @@ def _stage_lines(plan: Plan, stage: StagePlan, deciding: Mapping[HostId, int], m
     notes = [host for host in stage.hosts if host.note]
     wave_of = {host: wave.number for wave in stage.waves for host in wave.hosts}
     lines = ["", f"### {stage.name}", ""]
+    managed = _managed_lines(stage.managed) if stage.managed is not None else []
     if not stage.hosts:
-        return [*lines, "No host is selected by this stage."]
+        return [*lines, "No host is selected by this stage.", *managed]
     lines += [f"- {_cell_text(remark)}" for remark in (*stage.remarks, *_back(stage))]
     lines += [
         f"- **{_cell_text(host.name or host.id)}** ({host.id}): {_cell_text(host.note)}; looked at again when the stage begins"
@@ -888,7 +892,7 @@ def _stage_lines(plan: Plan, stage: StagePlan, deciding: Mapping[HostId, int], m
             f"| {found} | {deadline} |{_way_cell(ways.get(host.id)) if ways else ''}"
         )
     left = ordered[len(ordered[:most]) :]
-    return lines + _and_more(plan, len(left), f" in later waves: {_in_numbers(left)}" if left else "")
+    return [*lines, *_and_more(plan, len(left), f" in later waves: {_in_numbers(left)}" if left else ""), *managed]
 
 
 def _in_numbers(hosts: Sequence[PlannedHost]) -> str:
@@ -903,6 +907,16 @@ def _in_numbers(hosts: Sequence[PlannedHost]) -> str:
     said += [f"{unknown} not scanned by Inspector"] if unknown else []
     said += [f"soonest deadline {soonest:%Y-%m-%d}"] if soonest else []
     return "; ".join(said)
+
+
+def _managed_lines(managed: ManagedPlan) -> list[str]:
+    rows = managed_services.table(managed)
+    if not rows:
+        return ["", "No database or function carries this stage's tags."]
+    told = [f"- {sentence}" for sentence in managed_services.sentences(managed)]
+    lines = ["", "Databases and functions, after the hosts:", "", *told, ""]
+    lines += ["| service | name | is | what is done | to know |", "|---|---|---|---|---|"]
+    return lines + [f"| {' | '.join(_cell_text(cell) for cell in row)} |" for row in rows]
 
 
 def _back(stage: StagePlan) -> tuple[str, ...]:

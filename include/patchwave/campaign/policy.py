@@ -35,6 +35,7 @@ from patchwave.campaign.definition import Broken, Line, Slug, Timeout
 from patchwave.campaign.document import FilePart, Misfit, Misplacement, Part
 from patchwave.campaign.errors import InvalidFile
 from patchwave.campaign.findings import EC2_INSTANCE, Severity
+from patchwave.campaign.managed_services import Rules
 from patchwave.campaign.snapshots import Snapshots
 
 
@@ -244,6 +245,10 @@ class Policy(FilePart):
         "campaign `rollback`. A host whose snapshot fails is not patched. Default: none is taken, for they cost money and time.",
         examples=[{"before": "in_place", "keep": "7d"}],
     )] = None  # fmt: skip
+    managed_services: Annotated[Rules | None, Field(
+        description="What stages with `managed_services` do to databases and functions. Default: as the fields' defaults say.",
+        examples=[{"databases": {"minor_versions": "automatic"}, "functions": {"update_on": "auto"}}],
+    )] = None  # fmt: skip
 
     comebacks: Annotated[Comebacks | None, Field(
         description="How Auto Scaling groups are handled whose launch template names an image that is older than the patches of "
@@ -259,7 +264,7 @@ class Policy(FilePart):
             content.pop("baselines", None)
         if self.apply_baselines is Apply.NONE:
             content.pop("apply_baselines", None)
-        for name in ("emergency", "snapshot", "comebacks"):
+        for name in ("emergency", "snapshot", "comebacks", "managed_services"):
             if getattr(self, name) is None:
                 content.pop(name, None)
         return content
