@@ -499,6 +499,15 @@ def test_the_first_decision_on_a_plan_stands(ledger: Ledger):
     assert [entry.data["author"] for entry in ledger.journal(RUN) if entry.kind == "decision.made"] == ["uma"]
 
 
+def test_a_decision_names_the_lockfile_that_was_shown_with_the_plan(ledger: Ledger):
+    """In its row, and in the record that proves it."""
+    ledger.open_run(a_run(), [DEV, PROD])
+    ledger.record_decision(replace(a_decision(), lockfile="c" * 64))
+    assert [one.lockfile for one in ledger.decisions(RUN)] == ["c" * 64]
+    (record,) = [entry for entry in ledger.journal(RUN) if entry.kind == "decision.made"]
+    assert record.data["lockfile"] == "c" * 64
+
+
 def test_another_plan_is_another_question(ledger: Ledger):
     ledger.open_run(a_run(), [DEV, PROD])
     late = ledger.record_decision(a_decision(plan="b" * 64, minute=9))

@@ -63,6 +63,7 @@ def test_each_answer_is_bound_to_the_lockfile_that_was_shown(desk: Desk, asked: 
     assert gate.opened
     bound = [one.data["lockfile"] for one in desk.ledger.journal(RUN) if one.kind in ("approval.asked", "vote.cast")]
     assert bound == [FIRST.digest, FIRST.digest]
+    assert [one.lockfile for one in desk.ledger.decisions(RUN)] == [FIRST.digest]
 
 
 def test_another_lockfile_voids_the_yes_and_is_asked_about_with_the_difference(desk: Desk, asked: list[Any]) -> None:

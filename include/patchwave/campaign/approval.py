@@ -38,6 +38,7 @@ class Decision:
     Attributes:
         plan: digest of the plan that was shown.
         author: login name; ``-`` when nobody answered.
+        lockfile: digest of the lockfile that was shown with it; empty where none says what the stage gets.
     """
 
     run: RunId
@@ -47,6 +48,7 @@ class Decision:
     author: str
     at: datetime
     comment: str = ""
+    lockfile: str = ""
 
 
 # --- what people answer -------------------------------------------------------------------------------------------------

@@ -255,6 +255,7 @@ class Answer:
 
     Attributes:
         fits: it was made on a plan of this run: the first one, or one that a gate made of it.
+        lockfile: digest of the lockfile that was shown with it; empty if none was.
     """
 
     stage: str
@@ -264,6 +265,7 @@ class Answer:
     plan: str
     comment: str
     fits: bool
+    lockfile: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -613,7 +615,7 @@ def _answers(decisions: Iterable[Decision], digests: Collection[str]) -> tuple[A
     return tuple(
         Answer(
             stage=str(one.stage), verdict=one.verdict.value, author=one.author, at=one.at, plan=one.plan, comment=one.comment,
-            fits=one.plan in digests,
+            fits=one.plan in digests, lockfile=one.lockfile,
         )
         for one in sorted(decisions, key=lambda one: one.at)
     )  # fmt: skip

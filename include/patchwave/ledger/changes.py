@@ -384,7 +384,7 @@ def decided(decision: Decision) -> tuple[Decision, Note]:
         "verdict": after.verdict.value,
         "author": after.author,
         "comment": after.comment,
-    }
+    } | ({"lockfile": after.lockfile} if after.lockfile else {})
     return after, Note(kind="decision.made", data=data)
 
 

@@ -761,6 +761,7 @@ def _decision_values(row: Decision) -> dict[str, Any]:
         "author": row.author,
         "at": row.at,
         "comment": row.comment,
+        "lockfile": row.lockfile or None,
     }
 
 
@@ -773,6 +774,7 @@ def _decision_of(row: Row[Any]) -> Decision:
         author=row.author,
         at=row.at,
         comment=row.comment,
+        lockfile=row.lockfile or "",
     )
 
 

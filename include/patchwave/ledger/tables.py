@@ -185,6 +185,7 @@ decisions = Table(
     Column("author", String(), nullable=False),
     Column("at", Moment(), nullable=False),
     Column("comment", Text(), nullable=False),
+    Column("lockfile", String(), nullable=True),
     UniqueConstraint("run", "stage", "plan"),
 )
 

@@ -323,7 +323,7 @@ class ApproveStageOperator(ApprovalOperator):
         decision = work.ledger.record_decision(
             Decision(
                 run=work.run_id, stage=StageName(self.stage), plan=plan, verdict=verdict, author=author, at=work.now,
-                comment=comment,
+                comment=comment, lockfile=self._locked(work).get("lockfile", ""),
             )
         )  # fmt: skip
         work.ledger.end_wait(work.run_id, f"approve {self.stage}", at=work.now)
