@@ -80,18 +80,21 @@ def test_every_dag_file_is_imported_without_an_error_well_within_airflows_limit(
 
 def test_every_file_below_dags_is_known_to_a_test() -> None:
     """Whoever adds one says here what it is for: `campaigns.py` makes DAGs, `campaign_files.py` reports broken files,
-    `watcher.py` watches for emergencies."""
+    `watcher.py` watches for emergencies, `rollback.py` takes runs back and deletes snapshots."""
     assert {path.relative_to(DAGS).as_posix() for path in DAGS.rglob("*.py")} == {
         "campaigns.py",
         "campaign_files.py",
         "watcher.py",
+        "rollback.py",
     }
 
 
 def test_there_is_one_dag_per_campaign_file_and_a_watcher_per_emergency(loaded: tuple[DagBag, float]) -> None:
     """Named like the file's campaign, from the loader and no other file."""
     files = {name: Path(dag.fileloc).name for name, dag in loaded[0].dags.items()}
-    assert files == {path.stem: "campaigns.py" for path in CAMPAIGNS.glob("*.yaml")} | {"emergency_watch": "watcher.py"}
+    assert files == {path.stem: "campaigns.py" for path in CAMPAIGNS.glob("*.yaml")} | {
+        "emergency_watch": "watcher.py", "rollback": "rollback.py", "snapshot_retention": "rollback.py",
+    }  # fmt: skip
 
 
 # --- the shape of weekly-linux -----------------------------------------------------------------------------------------------
@@ -334,7 +337,8 @@ def test_a_broken_file_leaves_the_others_and_is_named(campaigns: Path, old: str,
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     found = bag()
-    assert set(found.dags) == {path.stem for path in CAMPAIGNS.glob("*.yaml")} - {"weekly-linux"} | {"emergency_watch"}
+    others = {"emergency_watch", "rollback", "snapshot_retention"}
+    assert set(found.dags) == {path.stem for path in CAMPAIGNS.glob("*.yaml")} - {"weekly-linux"} | others
     ((file, message),) = found.import_errors.items()
     assert Path(file).name == "campaign_files.py"
     assert "weekly-linux.yaml:" in message
@@ -394,7 +398,7 @@ def modules_after_parsing(file: str, tmp_path: Path, *, guard: str = "") -> set[
     return set(json.loads(line.removeprefix("MODULES ")))
 
 
-@pytest.mark.parametrize("file", ["campaigns.py", "watcher.py"])
+@pytest.mark.parametrize("file", ["campaigns.py", "watcher.py", "rollback.py"])
 def test_parsing_opens_no_connection_and_makes_no_client(file: str, tmp_path: Path) -> None:
     """The wiring is all that is computed: no database, no AWS, no client of it."""
     modules = modules_after_parsing(file, tmp_path, guard=NO_CLIENTS)

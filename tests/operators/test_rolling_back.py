@@ -55,8 +55,9 @@ class GoingBack(Saving):
         states = {one.token: one.state for one in self.gateway.snapshots_of(CELL, RUN).values()}
         self.picked = rollback.chosen(earlier, hosts, states, stages=(), only=only)
         self.plan = rollback.build(
-            earlier, self.picked, hosts, run=AGAIN, now=self.now, dry_run=False, requested_by="uma", restriction=Restriction()
-        )
+            earlier, self.picked, hosts, run=AGAIN, now=self.now, dry_run=False, requested_by="uma", restriction=Restriction(),
+            otherwise=(),
+        )  # fmt: skip
         self.ledger.open_run(
             Run(id=AGAIN, campaign="rollback", dag_id="rollback", dag_run_id="manual__2026-01-05", began_at=self.now,
                 definition={}, definition_digest="d" * 64, policy={}, params={}),

@@ -410,6 +410,18 @@ def test_the_plan_and_the_lockfile_can_be_taken_along(name, content_type):
     assert f"/files/{name}/" in page.get(run_path("live", run.dag_run_id)).text
 
 
+def test_a_run_that_took_snapshots_says_how_it_is_rolled_back():
+    """With the run's name, for Airflow's form takes no values from a link; one without snapshots offers nothing."""
+    ledger = MemoryLedger()
+    run = a_busy_run(ledger)
+    page = client(ledger)
+    assert "Roll back" not in page.get(run_path("live", run.dag_run_id)).text
+    ledger.put_document(run.id, "snapshots:dev", [], at=NOW)
+    told = page.get(run_path("live", run.dag_run_id)).text
+    assert "patchwave rollback weekly-linux/" in told
+    assert 'href="/dags/rollback"' in told
+
+
 def test_a_run_without_lockfile_offers_none():
     """Most campaigns have none: a link to a file that is not there would be a dead end."""
     ledger = MemoryLedger()

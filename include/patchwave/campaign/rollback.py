@@ -142,10 +142,14 @@ def build(
     dry_run: bool,
     requested_by: str | None,
     restriction: Restriction,
+    otherwise: Sequence[str],
 ) -> Plan:
     """The plan of a rollback: one stage with everybody who has a way back; everybody else is excluded with what to do.
 
     Who may approve it are those of the last stage of the earlier run that is touched and had an approval.
+
+    Args:
+        otherwise: who may approve where none of those stages had one.
     """
     going = [one for one in picked if one.way.way is not Way.NONE]
     out = [one for one in picked if one.way.way is Way.NONE]
@@ -167,7 +171,7 @@ def build(
         error_budget=max((stage.error_budget for stage in involved), default=0),
         soak=timedelta(),
         approval_required=True,
-        approvers=asked[-1].approvers if asked else (),
+        approvers=(asked[-1].approvers if asked else ()) or tuple(otherwise),
         approval_timeout=asked[-1].approval_timeout if asked else timedelta(hours=24),
         health_checks=(),
         health_timeout=timedelta(),
@@ -222,11 +226,10 @@ def one_stage(campaign: Campaign, plan: StagePlan) -> Campaign:
 
     Whatever else a campaign wants (lockfile, window, remedies, canary) is about patching.
     """
-    approvers = plan.approvers or campaign.starters
     first = campaign.stages[0]
-    approval = first.approval.model_copy(
-        update={"required": bool(approvers), "approvers": approvers, "roles": (), "quorum": plan.quorum, "tolerance": None}
-    )
+    approval = first.approval.model_copy(update={
+        "required": bool(plan.approvers), "approvers": plan.approvers, "roles": (), "quorum": plan.quorum, "tolerance": None,
+    })  # fmt: skip
     stage = first.model_copy(update={"name": str(STAGE), "approval": approval, "window": None, "soak": timedelta()})
     content = campaign.model_copy(update={"stages": (stage,)}).model_dump(mode="json", by_alias=True, exclude_none=True)
     for about_patching in ("promotion", "emergency", "remediate", "schedule"):

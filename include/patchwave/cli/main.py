@@ -49,6 +49,14 @@ def _plan(options: argparse.Namespace, console: Console) -> int:
     return plan(Options(fresh=options.fresh, markdown=options.markdown, exit_code=options.exit_code, **chosen), console)
 
 
+def _rollback(options: argparse.Namespace, console: Console) -> int:
+    from patchwave.cli.rollback import Options, rollback
+
+    chosen = {name: getattr(options, name) for name in ("airflow", "user") if getattr(options, name) is not None}
+    stages, hosts = tuple(options.stage or ()), tuple(options.host or ())
+    return rollback(Options(run=options.run, stages=stages, hosts=hosts, dry_run=options.dry_run, **chosen), console)
+
+
 def _validate(options: argparse.Namespace, console: Console) -> int:
     from patchwave.cli.validate import validate
 
@@ -144,6 +152,20 @@ def _parser() -> argparse.ArgumentParser:
         "--user", metavar="NAME", help="for --fresh; the password is taken from PATCHWAVE_PASSWORD (ana, make demo's)"
     )
     plan.set_defaults(call=_plan)
+
+    rollback = commands.add_parser(
+        "rollback",
+        help="take back what a run did, by the snapshots that it took",
+        description="Have Airflow begin the campaign `rollback` for a run: it makes a plan, asks for approval, and brings hosts "
+        "back by the snapshots that were taken before they were patched. Exit status: 0 it is begun, 2 it could not be.",
+    )
+    rollback.add_argument("run", metavar="RUN", help="CAMPAIGN/RUN-ID, or a dag run id that only one run has")
+    rollback.add_argument("--stage", action="append", metavar="NAME", help="only hosts of this stage; may be given several times")
+    rollback.add_argument("--host", action="append", metavar="ID", help="only this host, by id or name; several times, too")
+    rollback.add_argument("--dry-run", action="store_true", help="make the plan and change nothing")
+    rollback.add_argument("--airflow", metavar="URL", help="(http://127.0.0.1:8080)")
+    rollback.add_argument("--user", metavar="NAME", help="the password is taken from PATCHWAVE_PASSWORD (ana, make demo's)")
+    rollback.set_defaults(call=_rollback)
 
     validate = commands.add_parser(
         "validate",

@@ -132,7 +132,7 @@ def _other(ledger: Ledger, name: str, chosen: Found) -> Found:
 
 def _dry_run(options: Options, ledger: Ledger, pause: Callable[[float], None]) -> RunId:
     """Have Airflow make a plan, and wait for it."""
-    airflow = Airflow(options.airflow, user=options.user, password=_password(options), attempts=3, pause=pause)
+    airflow = Airflow(options.airflow, user=options.user, password=password_of(options.user), attempts=3, pause=pause)
     try:
         dag = airflow.dag(options.name)
         if dag is None:
@@ -157,12 +157,17 @@ def _dry_run(options: Options, ledger: Ledger, pause: Callable[[float], None]) -
         airflow.close()
 
 
-def _password(options: Options) -> str:
+def password_of(user: str) -> str:
+    """The password of somebody who signs in to Airflow: from the environment, or make demo's.
+
+    Raises:
+        NoPlan: nobody has said it.
+    """
     given = os.environ.get(PASSWORD)
     if given:
         return given
     file = Places(home=REPOSITORY / "var" / "demo").passwords
     known = passwords.ensure(file) if file.is_file() else {}
-    if options.user not in known:
-        raise NoPlan(f"there is no password of {options.user}: put it into the environment as {PASSWORD}")
-    return known[options.user]
+    if user not in known:
+        raise NoPlan(f"there is no password of {user}: put it into the environment as {PASSWORD}")
+    return known[user]

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from patchwave.campaign import calls, definition, emergency, evidence, lockfile, page
+from patchwave.campaign import calls, definition, emergency, evidence, lockfile, page, snapshots
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Decision
 from patchwave.campaign.emergency import Clock
@@ -127,6 +127,7 @@ class RunView:
     headline: str
     has_report: bool
     has_lockfile: bool
+    has_snapshots: bool
     clocks: tuple[Clock, ...] = ()
 
 
@@ -183,6 +184,7 @@ def of_run(ledger: Ledger, run: RunId, *, stage: str = "", task: str = "", campa
         headline=str(report.get("headline") or "") if isinstance(report, Mapping) else "",
         has_report=isinstance(report, Mapping),
         has_lockfile=lockfile.DOCUMENT in documents,
+        has_snapshots=any(name.startswith(snapshots.document("")) for name in documents),
         clocks=emergency.from_json(_document(ledger, run, emergency.DOCUMENT) or ())[: emergency.MOST_CLOCKS],
     )
 

@@ -303,7 +303,7 @@ class ApproveStageOperator(ApprovalOperator):
             void.record(work, stage.name, reason, yes=[one.author for one in found.yes], changed=changed)
             self.log.warning("%s; it is asked again", reason)
             if changed is not None:
-                void.change_plan(work, changed.renewed, self.stage)
+                self._change_plan(work, changed.renewed)
             return self._next_question(Undecided(yes=(), missing=stage.quorum, may=()))
         digest, less = plans.digest(plan), None
         if found.without:
@@ -312,7 +312,7 @@ class ApproveStageOperator(ApprovalOperator):
             digest = plans.digest(less)
         result = self._record(work, Verdict.APPROVED, author=found.yes[-1].author, comment=_said(found), plan=digest)
         if less is not None and result.plan == digest:
-            void.change_plan(work, less, self.stage)
+            self._change_plan(work, less)
         return self._carry_out(work, result)
 
     def _decide(self, work: Work, verdict: Verdict, *, author: str, comment: str) -> Any:
@@ -367,13 +367,28 @@ class ApproveStageOperator(ApprovalOperator):
             if void.promoted(work, StageName(self.stage)):
                 promotion.show(work.ledger, work.run_id, StageName(self.stage), work.campaign.name, now=work.now)
         plan, stage = work.plan, self._stage(work)
-        heard = f", {len(found.yes)} of {stage.quorum} have said yes" if found.yes else ""
         ill = self._look(work)
-        self.subject = (
+        notices = [sentence for sentence in (self._notice(work), *self._so_far(work, found, stage, ill)) if sentence]
+        self.subject, self.body = self._page(work, found, stage, notices)
+        self.options = [self.APPROVE, self.REJECT, *([self.DEFER] if self._may_defer(stage) else [])]
+        # Whom Airflow lets answer, and until when, is what the plan says: the file may have been edited meanwhile.
+        self.assigned_users = _assigned(found.may)
+        self.response_timeout = self._time_left(work, stage)
+        self._write(context)
+        tell(work.campaign, Event.APPROVAL_REQUESTED, f"{self.subject} {self._who(found)} may answer", to=self.log)
+        record = {"stage": self.stage, "plan": plans.digest(plan), "question": self.number, "of": list(found.may),
+                  "asked_at": datetime.now(UTC).isoformat(), "shown": True, **self._locked(work)}  # fmt: skip
+        work.ledger.record(work.run_id, ASKED, record, at=work.now)
+        return self._wait(work, found, ill)
+
+    def _page(self, work: Work, found: Undecided, stage: StagePlan, notices: Sequence[str]) -> tuple[str, str]:
+        """Subject and text of the question."""
+        plan = work.plan
+        heard = f", {len(found.yes)} of {stage.quorum} have said yes" if found.yes else ""
+        subject = (
             f"{plan.campaign}: may stage {self.stage} be patched? {_hosts(len(stage.hosts))}, {stage.stage_places} at once{heard}"
         )
-        notices = [sentence for sentence in (self._notice(work), *self._so_far(work, found, stage, ill)) if sentence]
-        self.body = plans.markdown(
+        return subject, plans.markdown(
             plan,
             for_stage=self.stage,
             most=plans.MOST_AT_GATE,
@@ -385,16 +400,10 @@ class ApproveStageOperator(ApprovalOperator):
             clocks=clocks_now(work),
             why=why_now(work, plan),
         )
-        self.options = [self.APPROVE, self.REJECT, *([self.DEFER] if self._may_defer(stage) else [])]
-        # Whom Airflow lets answer, and until when, is what the plan says: the file may have been edited meanwhile.
-        self.assigned_users = _assigned(found.may)
-        self.response_timeout = self._time_left(work, stage)
-        self._write(context)
-        tell(work.campaign, Event.APPROVAL_REQUESTED, f"{self.subject} {self._who(found)} may answer", to=self.log)
-        record = {"stage": self.stage, "plan": plans.digest(plan), "question": self.number, "of": list(found.may),
-                  "asked_at": datetime.now(UTC).isoformat(), "shown": True, **self._locked(work)}  # fmt: skip
-        work.ledger.record(work.run_id, ASKED, record, at=work.now)
-        return self._wait(work, found, ill)
+
+    def _change_plan(self, work: Work, plan: Plan) -> None:
+        """Have another plan hold for the stage."""
+        void.change_plan(work, plan, self.stage)
 
     def _write(self, context: Context) -> None:
         """Have Airflow write the request down; how long it is waited for at a time is not Airflow's business."""
@@ -517,7 +526,7 @@ class ApproveStageOperator(ApprovalOperator):
             record = {"stage": self.stage, "plan": plans.digest(work.plan), "added": list(changed.added),
                       "removed": list(changed.removed)}  # fmt: skip
             work.ledger.record(work.run_id, RENEWED, record, at=work.now)
-            void.change_plan(work, changed.renewed, self.stage)
+            self._change_plan(work, changed.renewed)
 
     def _difference(self, work: Work) -> str:
         """What is new, as sections: in this run, and since the plan that was approved before."""

@@ -135,7 +135,7 @@ class PatchStageOperator(CampaignOperator):
             log=self.log,
             settling=SETTLING * clock.speed(),
             errors_since=before.halted_at,
-            look_again=_Patience(),
+            look_again=Patience(),
             told=self._told,
             looked=self._looked,
             surroundings=Surroundings(
@@ -374,7 +374,7 @@ def _look_within(wait: Wait) -> timedelta:
     return max(wait.look or (EVERY if busy else LOOK_WHILE_SHUT), LEAST_DEFERRAL * clock.speed())
 
 
-class _Patience:
+class Patience:
     """Waits a short wait out; the count begins anew with each wait that says something else."""
 
     def __init__(self) -> None:
