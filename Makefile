@@ -61,8 +61,10 @@ bench-awsim: $(STAMP) ## measure awsim with 10,000 and 100,000 hosts (HOSTS="100
 bench-calls: $(STAMP) ## count calls to AWS for 500 and 5,000 hosts, ours beside the stock operator's (HOSTS="500" for others)
 	@PYTHONPATH=include $(BIN)/python -m benchmarks.calls $(HOSTS)
 
-bench-plan: $(STAMP) ## measure classify and plan for 100,000 hosts and 1,000,000 findings, beside a plain group-by
+bench-plan: $(STAMP) ## measure classify and plan for 100,000 hosts and 1,000,000 findings, beside a plain group-by; then the tasks
 	@PYTHONPATH=include $(BIN)/python -m benchmarks.plan
+	@PYTHONPATH=include $(BIN)/python -m benchmarks.stations --findings 250000
+	@PYTHONPATH=include $(BIN)/python -m benchmarks.stations
 
 aws-cli: $(STAMP) ## the AWS CLI in var/aws-cli, for the test that types its commands (the test makes it, too)
 	@test -x var/aws-cli/bin/aws || $(BIN)/uv venv --quiet --python $(BIN)/python var/aws-cli

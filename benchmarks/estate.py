@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from itertools import accumulate
 from random import Random
+from typing import Any
 
 from patchwave.campaign import definition, fleet
 from patchwave.campaign.catalogues import Catalogue, Exploitation, Known, Ssvc
@@ -115,6 +116,10 @@ def _platform(number: int) -> int:
     return (0, 0, 0, 0, 1, 1, 1, 2, 2, 3)[number % 10]
 
 
+ROUND = 10 * len(CELLS)
+"""After so many hosts it is the first cell's turn again."""
+
+
 def _cell(number: int) -> Cell:
     return CELLS[number // 10 % len(CELLS)]
 
@@ -198,9 +203,13 @@ def _cve(number: int) -> str:
     return f"CVE-{2019 + number % 8}-{10000 + number}"
 
 
-def findings(count: int, *, hosts: int, seed: int = 1) -> Iterator[Finding]:
+def findings(count: int, *, hosts: int, seed: int = 1, within: Cell | None = None) -> Iterator[Finding]:
     """So many findings, one at a time: 49 of 50 on hosts (by chance as many on one as on another), the rest on functions and
-    images. Few vulnerabilities are on many hosts, and many on few."""
+    images. Few vulnerabilities are on many hosts, and many on few.
+
+    Args:
+        within: only of hosts in this cell; None: in all.
+    """
     random = Random(seed)
     known = _vulnerabilities(random)
     packages = [[_packages(one, platform) for platform in range(len(PLATFORMS))] for one in known]
@@ -211,6 +220,9 @@ def findings(count: int, *, hosts: int, seed: int = 1) -> Iterator[Finding]:
             drawn = random.choices(known, cum_weights=weights, k=1000)
         one = drawn.pop()
         host = int(random.random() * hosts)
+        if within is not None:
+            host = host // ROUND * ROUND + CELLS.index(within) * 10 + host % 10
+            host -= ROUND if host >= hosts else 0
         cell = _cell(host)
         resource_type, resource = EC2, str(host_id(host))
         if number % 50 == 0:
@@ -255,3 +267,37 @@ def _packages(one: _Vulnerability, platform: int) -> tuple[VulnerablePackage, ..
         )
         for place in range(one.packages)
     )
+
+
+def on_the_wire(one: Finding) -> dict[str, Any]:
+    """The finding as botocore hands out a row of ListFindings."""
+    row: dict[str, Any] = {
+        "findingArn": one.arn, "awsAccountId": one.cell.account, "type": "PACKAGE_VULNERABILITY", "status": "ACTIVE",
+        "title": one.title, "severity": one.severity.value.upper(), "fixAvailable": one.fix,
+        "exploitAvailable": "YES" if one.exploit_known else "NO", "firstObservedAt": one.first_seen,
+        "lastObservedAt": one.updated, "updatedAt": one.updated,
+        "resources": [{"id": one.resource, "type": one.resource_type, "tags": {}}],
+        "packageVulnerabilityDetails": {
+            "vulnerabilityId": one.vulnerability, "relatedVulnerabilities": list(one.related),
+            "vulnerablePackages": [
+                {"name": package.name, "version": package.version, "packageManager": package.manager,
+                 "fixedInVersion": package.fixed_in or "NotAvailable", **({"filePath": package.path} if package.path else {})}
+                for package in one.packages
+            ],
+        },
+    }  # fmt: skip
+    return row | ({"inspectorScore": one.score} if one.score is not None else {})
+
+
+def covered(cell: Cell, hosts: int) -> Iterator[dict[str, Any]]:
+    """A cell's hosts as botocore hands out rows of ListCoverage; one in a hundred is not scanned."""
+    for number in range(hosts):
+        if _cell(number) == cell:
+            scanned = number % 100 != 0
+            status = {"statusCode": "ACTIVE", "reason": "SUCCESSFUL"} if scanned else {
+                "statusCode": "INACTIVE", "reason": "EC2_INSTANCE_STOPPED"
+            }  # fmt: skip
+            yield {
+                "resourceId": host_id(number), "resourceType": EC2, "scanType": "PACKAGE", "accountId": cell.account,
+                "scanStatus": status, "lastScannedAt": NOW,
+            }  # fmt: skip

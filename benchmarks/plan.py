@@ -55,6 +55,7 @@ class Measured:
         memory: the most that it ever had, in MiB.
         parts: seconds of processor time by part, as the process says itself.
         said: what came out, in words.
+        tree: where the measured code is.
     """
 
     way: str
@@ -63,6 +64,7 @@ class Measured:
     memory: float
     parts: dict[str, float]
     said: str
+    tree: str = ""
 
     def row(self) -> str:
         """A line of the table."""
@@ -88,21 +90,52 @@ HEAD = """\
 |---|---|---|---|---|"""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Process:
+    """What a process took, measured from outside.
+
+    Attributes:
+        processor: seconds that processors worked for it.
+        memory: the most that it ever had, in MiB.
+        printed: its last line, as JSON.
+    """
+
+    wall: float
+    processor: float
+    memory: float
+    printed: dict[str, Any]
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def process(module: str, arguments: list[str]) -> Process:
+    """Run a module of this tree in a process of its own.
+
+    An environment may have another tree installed, so the process is told to look here first.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "include"), str(ROOT)])}
+    begun = time.perf_counter()
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)  # noqa: S603 - our own command line
+    text = started.stdout.read() if started.stdout else ""
+    _, status, used = os.wait4(started.pid, 0)
+    wall = time.perf_counter() - begun
+    started.returncode = os.waitstatus_to_exitcode(status)
+    if started.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with status {started.returncode}")
+    return Process(
+        wall=wall, processor=used.ru_utime + used.ru_stime, memory=used.ru_maxrss / 1024,  # KiB, on Linux
+        printed=json.loads(text.splitlines()[-1]),
+    )  # fmt: skip
+
+
 def measured(way: str, *, hosts: int, findings: int) -> Measured:
     """One way, in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.plan", "--hosts", str(hosts), "--findings", str(findings), "--way", way]
-    begun = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own command line
-    text = process.stdout.read() if process.stdout else ""
-    _, status, used = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - begun
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)} ended with status {process.returncode}")
-    found: dict[str, Any] = json.loads(text.splitlines()[-1])
+    took = process("benchmarks.plan", ["--hosts", str(hosts), "--findings", str(findings), "--way", way])
     return Measured(
-        way=way, wall=wall, processor=used.ru_utime + used.ru_stime, memory=used.ru_maxrss / 1024,  # KiB, on Linux
-        parts=found["parts"], said=found["said"],
+        way=way, wall=took.wall, processor=took.processor, memory=took.memory,
+        parts=took.printed["parts"], said=took.printed["said"], tree=took.printed["tree"],
     )  # fmt: skip
 
 
@@ -203,7 +236,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--way", choices=sorted(WAYS), help="only this one, in this process, and its figures as JSON")
     options = parser.parse_args(arguments)
     if options.way:
-        print(json.dumps(_inside(options.way, options.hosts, options.findings)))
+        from patchwave import campaign
+
+        print(json.dumps(_inside(options.way, options.hosts, options.findings) | {"tree": campaign.__path__[0]}))
         return 0
     print(HEAD, flush=True)
     results = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from benchmarks import estate
@@ -77,3 +78,4 @@ def test_a_process_of_its_own_tells_its_figures():
     assert 0 < sum(one.parts.values()) <= one.processor
     assert one.memory > 20
     assert "hosts in 3 stages" in one.said
+    assert Path(one.tree) == Path(__file__).parents[2] / "include" / "patchwave" / "campaign", "another tree was measured"
