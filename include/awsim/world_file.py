@@ -6,6 +6,7 @@ distribution (`Spread`) from which each host draws by the seed.
 """
 
 import re
+from collections.abc import Sequence
 from enum import StrEnum
 from math import log
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from awsim import engines
+from awsim import engines, runtimes
 from awsim.catalogue import Catalogue, locked_until
 from awsim.faults import Fault, Throttle
 
@@ -343,9 +344,9 @@ class Account(_Part):
 class PendingMaintenance(_Part):
     """Something that AWS wants to do to a database; the dates are seconds after the start."""
 
-    action: Literal[
-        "system-update", "os-upgrade", "db-upgrade", "hardware-maintenance", "ca-certificate-rotation"
-    ] = "system-update"
+    action: Literal["system-update", "os-upgrade", "db-upgrade", "hardware-maintenance", "ca-certificate-rotation"] = (
+        "system-update"
+    )
     description: str = "New Operating System update is available"
     appears: Annotated[float, Field(ge=0)] = 0.0
     auto_applied_after: Annotated[float, Field(ge=0)] | None = Field(
@@ -411,6 +412,67 @@ class Rds(_Part):
     """After the start, until AWS upgrades by itself in a maintenance window, where automatic minor upgrades are on."""
 
 
+class CodeWeakness(_Part):
+    """What Inspector's code scan finds in the code that somebody wrote."""
+
+    cwe: Annotated[str, Field(pattern=r"^CWE-\d+$")]
+    title: str
+    score: Annotated[float, Field(gt=0, le=10)] = 7.5
+    file: str = "app.py"
+    line: Annotated[int, Field(ge=1)] = 1
+
+
+class Function(_Part):
+    """A Lambda function; several of the same kind with `count` (`name-01`, `name-02`, ...)."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=60)]
+    account: AccountId
+    region: str
+    count: Annotated[int, Field(ge=1, le=1000)] = 1
+    runtime: str = "python3.12"
+    mode: Literal["Auto", "FunctionUpdate", "Manual"] = Field(
+        "Auto", description="how its runtime version is managed; Manual pins the one that it has at the start"
+    )
+    behind: Annotated[int, Field(ge=0)] = Field(0, description="how many runtime versions it is behind the newest at the start")
+    owner: str | None = Field(None, description="its tag Owner")
+    tags: dict[str, str] = Field(default_factory=dict)
+    code: list[str] = Field(
+        default_factory=list, description="ids of the catalogue's findings that an OS patch cannot fix, for packages in its code"
+    )
+    weaknesses: list[CodeWeakness] = Field(default_factory=list)
+
+    def names(self) -> list[str]:
+        return [self.name] if self.count == 1 else [f"{self.name}-{number:02d}" for number in range(1, self.count + 1)]
+
+    @field_validator("runtime")
+    @classmethod
+    def _runtime_is_known(cls, runtime: str) -> str:
+        if runtime not in runtimes.shipped():
+            raise ValueError(f"{runtime!r} is not one of {', '.join(sorted(runtimes.shipped()))}")
+        return runtime
+
+
+class RuntimeRelease(_Part):
+    """A version of a runtime appears, with the updates of the day before."""
+
+    runtime: str
+    after: Annotated[float, Field(ge=0)] = Field(description="seconds after the start")
+
+    @field_validator("runtime")
+    @classmethod
+    def _runtime_is_known(cls, runtime: str) -> str:
+        return Function._runtime_is_known(runtime)
+
+
+class Lambda(_Part):
+    """How long things take to functions, in seconds."""
+
+    update: Spread = _between(5, 20)
+    """After a call that changes a function, while its last update is in progress."""
+    auto_update: Spread = _between(3 * 86_400, 6 * 86_400)
+    """After a runtime version appeared, until AWS has come to a function in the mode Auto."""
+
+
 class WorldFile(_Part):
     """A whole world."""
 
@@ -429,6 +491,11 @@ class WorldFile(_Part):
     databases: list[Database] = Field(default_factory=list)
     clusters: list[DatabaseCluster] = Field(default_factory=list)
     rds: Rds = Rds()
+    functions: list[Function] = Field(default_factory=list)
+    functions_timings: Lambda = Lambda()
+    runtime_releases: list[RuntimeRelease] = Field(
+        default_factory=list, description="further versions of Lambda's runtimes, that appear while the world runs"
+    )
     alarms: list[Annotated[str, Field(min_length=1, max_length=255)]] = Field(
         default_factory=list, description="CloudWatch alarms of every cell; the fault alarm_fires moves them"
     )
@@ -465,11 +532,16 @@ class WorldFile(_Part):
             _in(fleet.region, self.regions, f"{where}.region")
             for name in [fleet.template] if fleet.template else [part.template for part in fleet.mix]:
                 _in(name, self.templates, f"{where}.template")
-        for field, made in (("databases", self.databases), ("clusters", self.clusters)):
-            for number, database in enumerate(made):
-                where = f"{field}.{number} ({database.name})"
-                _in(database.account, accounts, f"{where}.account")
-                _in(database.region, self.regions, f"{where}.region")
+        managed: dict[str, Sequence[Database | Function]] = {
+            "databases": self.databases,
+            "clusters": self.clusters,
+            "functions": self.functions,
+        }
+        for field, made in managed.items():
+            for number, one in enumerate(made):
+                where = f"{field}.{number} ({one.name})"
+                _in(one.account, accounts, f"{where}.account")
+                _in(one.region, self.regions, f"{where}.region")
         self._faults_meet()
         return self
 
@@ -581,6 +653,12 @@ def _check_catalogue(path: Path, text: str, world: WorldFile, catalogue: Catalog
         )
         if template.locked_to is not None and platform.lock_file is None:
             wrong.append(f"templates.{name}.locked_to: {template.os} has no releases or snapshots that a host can be locked to")
+    for number, function in enumerate(world.functions):
+        wrong.extend(
+            f"functions.{number}.code: {identifier!r} is not one of {', '.join(sorted(catalogue.not_patchable))}"
+            for identifier in function.code
+            if identifier not in catalogue.not_patchable
+        )
     advisories = catalogue.advisories()
     named = [(f"catalogue.{field}", key) for field in ("appears", "withdrawn") for key in getattr(world.catalogue, field)]
     named += [(f"faults.{number}.advisory", fault.advisory) for number, fault in enumerate(world.faults) if fault.advisory]

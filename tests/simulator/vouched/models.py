@@ -253,11 +253,14 @@ def _violations(service: str, shape: Any, path: str, depth: int, looser: Any) ->
     if kind == "structure" and depth < DEEP:
         whole = least(shape)
         for member in shape.required_members:
+            if shape.members[member].serialization.get("location") == "uri":
+                continue  # there is no path without it
             where = f"{path}.{member}".strip(".")
             yield where, "Member must not be null", {key: value for key, value in whole.items() if key != member}
         for member, found in shape.members.items():
             for where, sentence, value in _violations(service, found, f"{path}.{member}".strip("."), depth + 1, looser):
-                yield where, sentence, {**whole, member: value}
+                if value != "" or found.serialization.get("location") != "uri":
+                    yield where, sentence, {**whole, member: value}
     elif kind == "list":
         if facts.get("min", 0) > 0:
             yield path, f"length greater than or equal to {facts['min']}", [least(shape.member)] * (facts["min"] - 1)

@@ -32,6 +32,9 @@ STAGE = (
     .replace("templates:", "templates:\n  windows: {os: windows-server-2022, missing: {count: [2, 3]}}")
     + "\nconfig_rules: [{name: patched}, {name: managed, source_identifier: EC2_INSTANCE_MANAGED_BY_SSM}]\nalarms: [errors]\n"
     + """
+functions:
+  - {name: resize, account: "111111111111", region: eu-central-1, count: 2, mode: FunctionUpdate, behind: 1, code: [pip-jinja2]}
+  - {name: bill, account: "111111111111", region: eu-central-1}
 databases:
   - {name: orders, account: "111111111111", region: eu-central-1, engine: postgres, version: "16.3", pending: [{forced: 900000}]}
   - {name: stock, account: "111111111111", region: eu-central-1, count: 22, engine: mysql, version: 8.0.36}
@@ -353,6 +356,9 @@ def known_names(facts: Facts) -> dict[str, list[str]]:
         "accountid": ["111111111111", "222222222222"],
         "alarmname": ["errors"],
         "filterarn": [facts.filter],
+        "functionname": ["resize-01", "bill", "arn:aws:lambda:eu-central-1:111111111111:function:bill"],
+        "qualifier": ["$LATEST"],
+        "runtime": ["python3.12"],
         "dbinstanceidentifier": ["orders", "stock-01"],
         "dbclusteridentifier": ["ledger"],
         "resourceidentifier": [ORDERS, LEDGER],

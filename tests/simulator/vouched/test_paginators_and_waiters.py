@@ -162,6 +162,8 @@ def cast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Aws, Facts]
     for number in range(2):
         image = aws.ec2.create_image(InstanceId=facts.web[number], Name=f"image-{number}", NoReboot=True)
         facts.setdefault("images", []).append(image["ImageId"])
+    for host in facts.web[4:10]:
+        aws.ec2.create_replace_root_volume_task(InstanceId=host)
     facts["snapshots"] = [row["SnapshotId"] for row in aws.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]]
     aws.advance(900)
     yield aws, facts
@@ -223,7 +225,7 @@ def _settings(service: str, name: str, aws: Aws, facts: Facts) -> tuple[dict[str
     """What the waiter waits for, and what is done before."""
     ec2, host = aws.ec2, facts.web[3]
     target = {"TargetGroupArn": facts.target_group, "Targets": [{"Id": facts.web[2]}]}
-    instance = {"InstanceIds": [host]}
+    instance, function = {"InstanceIds": [host]}, {"FunctionName": "bill"}
     return {
         "CommandExecuted": lambda: ({"CommandId": aws.script(facts.host, lines=["true"]), "InstanceId": facts.host}, None),
         "TargetInService": lambda: (target, lambda: aws.client("elbv2").register_targets(**target)),
@@ -238,6 +240,13 @@ def _settings(service: str, name: str, aws: Aws, facts: Facts) -> tuple[dict[str
         "ImageAvailable": lambda: (
             {"ImageIds": [ec2.create_image(InstanceId=facts.web[1], Name="late", NoReboot=True)["ImageId"]]},
             None,
+        ),
+        **dict.fromkeys(
+            ("FunctionActive", "FunctionActiveV2", "FunctionExists", "PublishedVersionActive"), lambda: (function, None)
+        ),
+        **dict.fromkeys(
+            ("FunctionUpdated", "FunctionUpdatedV2"),
+            lambda: (function, lambda: aws.client("lambda").update_function_configuration(**function, Description="new")),
         ),
         "SnapshotCompleted": lambda: ({"SnapshotIds": facts.snapshots[:1]}, None),
     }[name]()

@@ -98,6 +98,17 @@ ASKED: dict[str, Request] = {
     "CreateDBSnapshot": lambda facts: {"DBInstanceIdentifier": "orders", "DBSnapshotIdentifier": "sample"},
     "ModifyDBCluster": lambda facts: {"DBClusterIdentifier": "ledger", "BackupRetentionPeriod": 14},
     "DescribeDBEngineVersions": lambda facts: {"Engine": "mysql"},
+    "ListCoverage/01": lambda facts: {
+        "filterCriteria": {"resourceType": [{"comparison": "EQUALS", "value": "AWS_EC2_INSTANCE"}]}
+    },
+    "ListCoverage/02": lambda facts: {
+        "filterCriteria": {"resourceType": [{"comparison": "EQUALS", "value": "AWS_LAMBDA_FUNCTION"}]}
+    },
+    **dict.fromkeys(
+        ("GetFunction", "GetFunctionConfiguration", "GetRuntimeManagementConfig", "UpdateFunctionConfiguration"),
+        lambda facts: {"FunctionName": "bill"},
+    ),
+    "PutRuntimeManagementConfig": lambda facts: {"FunctionName": "bill", "UpdateRuntimeOn": "FunctionUpdate"},
     "DescribePendingMaintenanceActions": lambda facts: {"ResourceIdentifier": LEDGER},
     "DescribeComplianceByConfigRule": lambda facts: {"ComplianceTypes": ["NON_COMPLIANT"]},
     "DescribeComplianceByResource": lambda facts: {"ComplianceTypes": ["NON_COMPLIANT"]},
@@ -402,6 +413,7 @@ DEVIATIONS: dict[str, dict[str, str]] = {
         "+ $.coveredResources[].resourceMetadata.ec2.tags": STATE,
         "+ $.coveredResources[].scanMode": NEWER,
     },
+    "inspector2/ListCoverage/02": {"+ $.coveredResources[].lastScannedAt": NEWER},
     "inspector2/UpdateFilter/01": {"+ $.arn": "the sample prints what ListFilters answers"},
     "autoscaling/TerminateInstanceInAutoScalingGroup/01": {
         "+ $.Activity": "AWS's API reference answers one Activity",
@@ -476,7 +488,6 @@ UNASKED: dict[str, str] = {
     "rds/ModifyDBInstance/02": "most of the sample is left out",
     "elbv2/DescribeTargetHealth/05": "an unhealthy target has the members of an initial one; how it gets there is test_elbv2's",
     "elbv2/DescribeTargetHealth/06": "a Lambda function as a target is not simulated",
-    "inspector2/ListCoverage/02": "Lambda functions are not simulated",
 }
 """Samples that are not compared, and why."""
 

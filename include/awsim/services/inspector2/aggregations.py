@@ -6,11 +6,11 @@ from typing import Any
 
 from awsim.estate import Machine
 from awsim.registry import Context, operation
+from awsim.services.functions.functions import Function
 from awsim.services.inspector2.criteria import RANK, strings_hold, tags_hold
 from awsim.services.inspector2.findings import platform_of, seen
-from awsim.services.inspector2.sightings import EC2, Sighting
-
-_TYPE = "PACKAGE_VULNERABILITY"
+from awsim.services.inspector2.functions import runtime_of
+from awsim.services.inspector2.sightings import EC2, LAMBDA, Sighting
 
 
 def _severity_counts(found: list[Sighting]) -> dict[str, int]:
@@ -20,7 +20,7 @@ def _severity_counts(found: list[Sighting]) -> dict[str, int]:
 
 @operation("inspector2", "ListFindingAggregations")
 def list_finding_aggregations(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
-    """Types of resources that this world does not have (repositories, functions, ...) have no rows."""
+    """Types of resources that this world does not have (repositories, layers, ...) have no rows."""
     kind = params["aggregationType"]
     wanted = params.get("accountIds") or []
     known, machines = seen(ctx)
@@ -51,13 +51,17 @@ def _rank(told: dict[str, Any], by: str) -> int:
 
 def _meant(kind: str, sighting: Sighting, request: dict[str, Any], machines: dict[str, Machine]) -> bool:
     """What the request says of single findings."""
-    if request.get("findingType") not in (None, _TYPE) or request.get("resourceType") not in (None, EC2):
+    if request.get("findingType") not in (None, sighting.type):
+        return False
+    if request.get("resourceType") not in (None, sighting.resource_type):
+        return False
+    if kind == LAMBDA and not _function_meant(sighting, request):
         return False
     if request.get("scanSources") and "INSTANCE_SCAN" not in str(request["scanSources"]):
         return False
     if request.get("vulnerabilityIds") and not strings_hold(request["vulnerabilityIds"], [sighting.cve.id]):
         return False
-    if kind != EC2:
+    if kind != EC2 or isinstance(sighting.host, Function):
         return True
     machine, host = machines.get(sighting.host.id), sighting.host
     facts = {
@@ -68,6 +72,16 @@ def _meant(kind: str, sighting: Sighting, request: dict[str, Any], machines: dic
     if any(request.get(name) and not strings_hold(request[name], [fact]) for name, fact in facts.items()):
         return False
     return not request.get("instanceTags") or tags_hold(request["instanceTags"], host.tags())
+
+
+def _function_meant(sighting: Sighting, request: dict[str, Any]) -> bool:
+    function = sighting.host
+    if not isinstance(function, Function):
+        return False
+    facts = {"resourceIds": function.id, "functionNames": function.name, "runtimes": runtime_of(function)}
+    if any(request.get(name) and not strings_hold(request[name], [fact]) for name, fact in facts.items()):
+        return False
+    return not request.get("functionTags") or tags_hold(request["functionTags"], function.tags())
 
 
 def _named(kind: str, key: str, request: dict[str, Any]) -> bool:
@@ -99,6 +113,20 @@ def _host_row(key: str, found: list[Sighting], machines: dict[str, Machine]) -> 
             "instanceTags": host.tags(),
             "severityCounts": _severity_counts(found),
             "networkFindings": 0,
+        }
+    }
+
+
+def _function_row(key: str, found: list[Sighting], machines: dict[str, Machine]) -> dict[str, Any]:
+    function = found[0].host
+    return {
+        "lambdaFunctionAggregation": {
+            "resourceId": key,
+            "functionName": function.name,
+            "runtime": runtime_of(function) if isinstance(function, Function) else None,
+            "lambdaTags": function.tags(),
+            "accountId": function.account,
+            "severityCounts": _severity_counts(found),
         }
     }
 
@@ -143,10 +171,11 @@ def _type_row(key: str, found: list[Sighting], machines: dict[str, Machine]) -> 
 Keys = Callable[[Sighting, dict[str, Machine]], list[str]]
 Row = Callable[[str, list[Sighting], dict[str, Machine]], dict[str, Any]]
 _KINDS: dict[str, tuple[Keys, Row]] = {
-    EC2: (lambda sighting, _: [sighting.host.id], _host_row),
+    EC2: (lambda sighting, _: [sighting.host.id] if sighting.resource_type == EC2 else [], _host_row),
+    LAMBDA: (lambda sighting, _: [sighting.host.id], _function_row),
     "AMI": (_image, _image_row),
     "ACCOUNT": (lambda sighting, _: [sighting.host.account], _account_row),
-    "FINDING_TYPE": (lambda *_: [_TYPE], _type_row),
+    "FINDING_TYPE": (lambda sighting, _: [sighting.type], _type_row),
     "TITLE": (lambda sighting, _: [sighting.title], _title_row),
     "PACKAGE": (lambda sighting, _: sorted({package.name for package in sighting.packages}), _package_row),
 }

@@ -7,21 +7,27 @@ from typing import Any
 
 from awsim import estate
 from awsim.clock import moment
+from awsim.estate import Machine
 from awsim.host import Host
 from awsim.registry import Context, operation
-from awsim.services.inspector2 import accounts
+from awsim.services.functions.functions import Function
+from awsim.services.inspector2 import accounts, functions
 from awsim.services.inspector2.criteria import check_entries, dates_hold, strings_hold, tags_hold
-from awsim.services.inspector2.sightings import EC2, EXCLUSION_TAG, STALE_AFTER
+from awsim.services.inspector2.sightings import EC2, EXCLUSION_TAG, LAMBDA, STALE_AFTER
 from awsim.world import World
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Covered:
-    host: Host
+    host: Host | Function
     scan_type: str
     code: str
     reason: str
     scanned: float | None
+
+    @property
+    def is_function(self) -> bool:
+        return isinstance(self.host, Function)
 
 
 def _coverage(world: World, account: str, region: str) -> list[_Covered]:
@@ -34,6 +40,9 @@ def _coverage(world: World, account: str, region: str) -> list[_Covered]:
         gone = reason in ("RESOURCE_TERMINATED", "EC2_INSTANCE_STOPPED", "EXCLUDED_BY_TAG")
         network = ("INACTIVE", reason) if gone else ("ACTIVE", "SUCCESSFUL")
         rows.append(_Covered(host=host, scan_type="NETWORK", code=network[0], reason=network[1], scanned=None))
+    for function, code, reason, last in functions.covered(world, account, region):
+        for kind in ("PACKAGE", "CODE"):
+            rows.append(_Covered(host=function, scan_type=kind, code=code, reason=reason, scanned=last))
     return rows
 
 
@@ -63,9 +72,11 @@ _COVERAGE_FACTS: dict[str, Callable[[_Covered], str]] = {
     "scanStatusReason": lambda row: row.reason,
     "accountId": lambda row: row.host.account,
     "resourceId": lambda row: row.host.id,
-    "resourceType": lambda _: EC2,
+    "resourceType": lambda row: LAMBDA if row.is_function else EC2,
     "scanType": lambda row: row.scan_type,
-    "scanMode": lambda _: "EC2_SSM_AGENT_BASED",
+    "scanMode": lambda row: "" if row.is_function else "EC2_SSM_AGENT_BASED",
+    "lambdaFunctionName": lambda row: row.host.name if row.is_function else "",
+    "lambdaFunctionRuntime": lambda row: functions.runtime_of(row.host) if isinstance(row.host, Function) else "",
     "cloudProvider": lambda _: "AWS",
     "cloudProviderAccountId": lambda row: row.host.account,
     "cloudProviderRegion": lambda row: row.host.region,
@@ -80,8 +91,8 @@ def _covered(ctx: Context, params: dict[str, Any]) -> list[_Covered]:
         for key, entries in criteria.items():
             if key in _COVERAGE_FACTS:
                 held = strings_hold(entries, [_COVERAGE_FACTS[key](row)])
-            elif key == "ec2InstanceTags":
-                held = tags_hold(entries, row.host.tags())
+            elif key in ("ec2InstanceTags", "lambdaFunctionTags"):
+                held = row.is_function is (key == "lambdaFunctionTags") and tags_hold(entries, row.host.tags())
             elif key == "lastScannedAt":
                 held = dates_hold(entries, row.scanned)
             else:
@@ -100,22 +111,34 @@ def list_coverage(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     seen = accounts.visible(ctx.world, ctx.account, ctx.region)
     machines = {machine.id: machine for account in seen for machine in estate.machines(account, ctx.region)}
 
-    def row(covered: _Covered) -> dict[str, Any]:
-        machine = machines.get(covered.host.id)
-        return {
-            "resourceType": EC2,
-            "resourceId": covered.host.id,
-            "accountId": covered.host.account,
-            "scanType": covered.scan_type,
-            "scanStatus": {"statusCode": covered.code, "reason": covered.reason},
-            "scanMode": "EC2_SSM_AGENT_BASED",
-            "lastScannedAt": moment(covered.scanned) if covered.scanned is not None else None,
-            "resourceMetadata": {
-                "ec2": {"amiId": machine.image if machine else None, "platform": "LINUX", "tags": covered.host.tags()}
-            },
-        }
+    return {"coveredResources": [_row(covered, machines.get(covered.host.id)) for covered in page], "nextToken": token}
 
-    return {"coveredResources": [row(covered) for covered in page], "nextToken": token}
+
+def _row(covered: _Covered, machine: Machine | None) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "resourceType": EC2,
+        "resourceId": covered.host.id,
+        "accountId": covered.host.account,
+        "scanType": covered.scan_type,
+        "scanStatus": {"statusCode": covered.code, "reason": covered.reason},
+        "scanMode": "EC2_SSM_AGENT_BASED",
+        "lastScannedAt": moment(covered.scanned) if covered.scanned is not None else None,
+        "resourceMetadata": {
+            "ec2": {"amiId": machine.image if machine else None, "platform": "LINUX", "tags": covered.host.tags()}
+        },
+    }
+    if isinstance(covered.host, Function):
+        function = covered.host
+        told |= {"resourceType": LAMBDA, "scanMode": None}
+        told["resourceMetadata"] = {
+            "lambdaFunction": {
+                "functionName": function.name,
+                "functionTags": function.tags(),
+                "layers": [],
+                "runtime": functions.runtime_of(function),
+            }
+        }
+    return told
 
 
 @operation("inspector2", "ListCoverageStatistics")

@@ -7,7 +7,9 @@ from typing import Any
 
 from awsim.estate import Machine
 from awsim.registry import AwsError
-from awsim.services.inspector2.sightings import EC2, Sighting, Vulnerable
+from awsim.services.functions.functions import Function
+from awsim.services.inspector2.functions import runtime_of
+from awsim.services.inspector2.sightings import Sighting, Vulnerable
 
 RANK = {"UNTRIAGED": 0, "INFORMATIONAL": 1, "LOW": 2, "MEDIUM": 3, "HIGH": 4, "CRITICAL": 5}
 
@@ -80,15 +82,19 @@ def _packages(entries: list[dict[str, Any]], packages: tuple[Vulnerable, ...]) -
 _STRING_FACTS: dict[str, Callable[[Sighting], str]] = {
     "findingArn": lambda sighting: sighting.arn,
     "awsAccountId": lambda sighting: sighting.host.account,
-    "findingType": lambda _: "PACKAGE_VULNERABILITY",
+    "findingType": lambda sighting: sighting.type,
     "severity": lambda sighting: sighting.severity,
     "findingStatus": lambda sighting: sighting.status,
     "title": lambda sighting: sighting.title,
-    "resourceType": lambda _: EC2,
+    "resourceType": lambda sighting: sighting.resource_type,
     "resourceId": lambda sighting: sighting.host.id,
-    "vulnerabilityId": lambda sighting: sighting.cve.id,
+    "vulnerabilityId": lambda sighting: sighting.cve.id if sighting.weakness is None else "",
     "vulnerabilitySource": lambda sighting: sighting.source,
     "vendorSeverity": lambda sighting: sighting.update.severity if sighting.update else "",
+    "lambdaFunctionName": lambda sighting: sighting.host.name if isinstance(sighting.host, Function) else "",
+    "lambdaFunctionRuntime": lambda sighting: runtime_of(sighting.host) if isinstance(sighting.host, Function) else "",
+    "codeVulnerabilityDetectorName": lambda sighting: sighting.weakness.title if sighting.weakness else "",
+    "codeVulnerabilityFilePath": lambda sighting: sighting.weakness.file if sighting.weakness else "",
     "fixAvailable": lambda sighting: sighting.fix,
     "exploitAvailable": lambda sighting: "YES" if sighting.cve.exploited else "NO",
     "cloudProvider": lambda _: "AWS",
@@ -135,8 +141,8 @@ def passes(sighting: Sighting, criteria: dict[str, list[dict[str, Any]]], machin
 
 
 SORTS: dict[str, Callable[[Sighting], Any]] = {
-    "FINDING_TYPE": lambda _: "PACKAGE_VULNERABILITY",
-    "RESOURCE_TYPE": lambda _: EC2,
+    "FINDING_TYPE": lambda sighting: sighting.type,
+    "RESOURCE_TYPE": lambda sighting: sighting.resource_type,
     "AWS_ACCOUNT_ID": lambda sighting: sighting.host.account,
     "SEVERITY": lambda sighting: RANK[sighting.severity],
     "FIRST_OBSERVED_AT": lambda sighting: sighting.first,

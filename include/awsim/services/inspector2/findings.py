@@ -8,11 +8,14 @@ from awsim.clock import moment
 from awsim.estate import Machine
 from awsim.host import Host
 from awsim.registry import Context, operation
+from awsim.services.functions.functions import Function
 from awsim.services.inspector2 import accounts, moto_state, suppression
 from awsim.services.inspector2.criteria import SORTS, check_entries, parts_of, passes
-from awsim.services.inspector2.sightings import DAY, EC2, Sighting, Vulnerable, sightings
+from awsim.services.inspector2.functions import resource_of, sightings
+from awsim.services.inspector2.sightings import DAY, EC2, LAMBDA, Sighting, Vulnerable
 from awsim.wire import Answer
 from awsim.world import World
+from awsim.world_file import CodeWeakness
 
 
 def seen(ctx: Context) -> tuple[list[Sighting], dict[str, Machine]]:
@@ -89,9 +92,9 @@ def _finding(world: World, sighting: Sighting, machine: Machine | None) -> dict[
     return {
         "findingArn": sighting.arn,
         "awsAccountId": host.account,
-        "type": "PACKAGE_VULNERABILITY",
+        "type": sighting.type,
         "title": sighting.title,
-        "description": f"{cve.id} affects {', '.join(package.name for package in sighting.packages)}.",
+        "description": f"{cve.id} affects {', '.join(package.name for package in sighting.packages) or host.name}.",
         "severity": sighting.severity,
         "status": sighting.status,
         "firstObservedAt": moment(sighting.first),
@@ -112,7 +115,10 @@ def _finding(world: World, sighting: Sighting, machine: Machine | None) -> dict[
         "exploitabilityDetails": {"lastKnownExploitAt": moment(min(sighting.first, world.clock.base))} if cve.exploited else None,
         "epss": {"score": cve.epss} if cve.epss is not None else None,
         "remediation": {"recommendation": {"text": "None Provided"}},
-        "packageVulnerabilityDetails": {
+        "codeVulnerabilityDetails": _weakness(sighting.weakness) if sighting.weakness is not None else None,
+        "packageVulnerabilityDetails": None
+        if sighting.weakness is not None
+        else {
             "vulnerabilityId": cve.id,
             "source": sighting.source,
             "sourceUrl": url,
@@ -127,7 +133,13 @@ def _finding(world: World, sighting: Sighting, machine: Machine | None) -> dict[
     }
 
 
-def _source_url(host: Host, cve: Cve, update: Update | None) -> str:
+def _weakness(told: CodeWeakness) -> dict[str, Any]:
+    name = told.title.lower().replace(" ", "-")
+    place = {"fileName": told.file.rpartition("/")[2], "filePath": told.file, "startLine": told.line, "endLine": told.line}
+    return {"detectorId": f"python/{name}@v1.0", "detectorName": told.title, "cwes": [told.cwe], "filePath": place}
+
+
+def _source_url(host: Host | Function, cve: Cve, update: Update | None) -> str:
     if update is None:
         return f"https://nvd.nist.gov/vuln/detail/{cve.id}"
     if host.platform.operating_system == "UBUNTU":
@@ -135,9 +147,10 @@ def _source_url(host: Host, cve: Cve, update: Update | None) -> str:
     return f"https://alas.aws.amazon.com/cve/html/{cve.id}.html"
 
 
-def _package(host: Host, package: Vulnerable) -> dict[str, Any]:
+def _package(host: Host | Function, package: Vulnerable) -> dict[str, Any]:
     epoch, version, release = parts_of(package.evr)
     ours = package.manager == "OS"
+    runtime = isinstance(host, Function)
     command = "apt-get update && apt-get upgrade" if host.platform.operating_system == "UBUNTU" else f"yum update {package.name}"
     return {
         "name": package.name,
@@ -148,12 +161,12 @@ def _package(host: Host, package: Vulnerable) -> dict[str, Any]:
         "packageManager": package.manager,
         "filePath": package.path or None,
         "fixedInVersion": package.fixed_in or "NotAvailable",
-        "remediation": command if ours and package.fixed_in else None,
+        "remediation": command if ours and package.fixed_in and not runtime else None,
     }
 
 
-def _resource(host: Host, machine: Machine | None) -> dict[str, Any]:
-    details: dict[str, Any] = {}
+def _resource(host: Host | Function, machine: Machine | None) -> dict[str, Any]:
+    details: dict[str, Any] = resource_of(host) if isinstance(host, Function) else {}
     if machine is not None:
         details = {
             "awsEc2Instance": {
@@ -168,10 +181,11 @@ def _resource(host: Host, machine: Machine | None) -> dict[str, Any]:
                 "ipV6Addresses": [],
             }
         }
-    return {"type": EC2, "id": host.id, "partition": "aws", "region": host.region, "tags": host.tags(), "details": details}
+    kind = LAMBDA if isinstance(host, Function) else EC2
+    return {"type": kind, "id": host.id, "partition": "aws", "region": host.region, "tags": host.tags(), "details": details}
 
 
-def platform_of(host: Host) -> str:
+def platform_of(host: Host | Function) -> str:
     return {"AMAZON_LINUX_2023": "AMAZON_LINUX_2023", "UBUNTU": f"UBUNTU_{host.platform.version.replace('.', '_')}"}.get(
         host.platform.operating_system, host.platform.operating_system
     )

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 from awsim.catalogue import Cve, Update
 from awsim.host import Host
+from awsim.services.functions.functions import Function
 from awsim.services.inspector2 import accounts
 from awsim.world import World
+from awsim.world_file import CodeWeakness
 
 DAY = 86_400.0
 KEPT_CLOSED = 30 * DAY
@@ -21,6 +23,9 @@ CLOSED_AFTER_TERMINATION = 300.0
 STALE_AFTER = 7 * DAY
 EXCLUSION_TAG = "InspectorEc2Exclusion"
 EC2 = "AWS_EC2_INSTANCE"
+LAMBDA = "AWS_LAMBDA_FUNCTION"
+PACKAGE = "PACKAGE_VULNERABILITY"
+CODE = "CODE_VULNERABILITY"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,9 +43,9 @@ class Vulnerable:
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Sighting:
-    """One vulnerability on one host: what a finding is made of."""
+    """One vulnerability on one host or in one function: what a finding is made of."""
 
-    host: Host
+    host: Host | Function
     cve: Cve
     arn: str
     first: float
@@ -51,6 +56,16 @@ class Sighting:
     state: str = "ACTIVE"
     suppressed: float | None = None
     """Since when a filter suppresses it."""
+    weakness: CodeWeakness | None = None
+    """Of code that somebody wrote, in place of packages."""
+
+    @property
+    def resource_type(self) -> str:
+        return LAMBDA if isinstance(self.host, Function) else EC2
+
+    @property
+    def type(self) -> str:
+        return PACKAGE if self.weakness is None else CODE
 
     @property
     def status(self) -> str:
@@ -66,6 +81,8 @@ class Sighting:
 
     @property
     def title(self) -> str:
+        if self.weakness is not None:
+            return f"{self.weakness.cwe} - {self.weakness.title}"
         names = ", ".join(package.name for package in self.packages[:3])
         more = f" and {len(self.packages) - 3} more" if len(self.packages) > 3 else ""
         return f"{self.cve.id} - {names}{more}"
@@ -222,7 +239,7 @@ def _look(world: World, host: Host, kept: Dossier, tick: float) -> None:
         if known is None:
             first = _first_seen(world, host, cve, packages, tick) if first_look and kept.since is None else tick
             kept.sightings[name] = Sighting(
-                host=host, cve=cve, arn=_arn(world, host, cve), first=first, changed=first, last=tick, packages=packages
+                host=host, cve=cve, arn=arn_of(world, host, cve), first=first, changed=first, last=tick, packages=packages
             )
         elif known.packages != packages or known.state != "ACTIVE":
             known.packages, known.state, known.changed = packages, "ACTIVE", tick
@@ -253,11 +270,6 @@ def _first_seen(world: World, host: Host, cve: Cve, packages: tuple[Vulnerable, 
     return min(tick, max(earliest, world.clock.base - chance.uniform(1, 14) * DAY))
 
 
-def _arn(world: World, host: Host, cve: Cve) -> str:
+def arn_of(world: World, host: Host | Function, cve: Cve) -> str:
     digest = hashlib.sha256(f"{world.seed} finding {host.id} {cve.id}".encode()).hexdigest()[:32]
     return f"arn:aws:inspector2:{host.region}:{host.account}:finding/{digest}"
-
-
-def sightings(world: World, account: str, region: str) -> list[Sighting]:
-    """All findings of a cell, in the order of its hosts."""
-    return [sighting for host in world.hosts_in(account, region) for sighting in dossier(world, host).sightings.values()]
