@@ -567,6 +567,7 @@ def awsim_reference() -> str:
         "call": set(faults.CALL_KINDS),
         "host": set(faults.HOST_KINDS),
         "database": set(getattr(faults, "DATABASE_KINDS", ())),
+        "image": set(faults.IMAGE_KINDS),
         "event": set(getattr(faults, "EVENT_KINDS", ())),
     }
     kinds = [

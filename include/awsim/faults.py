@@ -1,11 +1,12 @@
 """What goes wrong, for whom, when, and how often?
 
 A fault is a kind, a match (service, operation, account, region, host, tag), a time (`after`, `lasts`) and a limit (`times`,
-`probability`). Four families, told apart by who asks:
+`probability`). Five families, told apart by who asks:
     faults of a call (`throttle`, `error`, `slow`, ...): `server.py`, around each operation; `empty_page`: `Context.page`
     faults of a host (`install_fails`, `agent_late`, ...): the world, at the moment the host does that thing; those of a database
     (`database_stuck`, ...) in the same way by `services/rds`
     standing delays (`config_late`, `inspector_late`): whoever computes when AWS knows something
+    faults of an image (`image_build_fails`, ...): Image Builder, and the world at the launch of an instance
     events (`agent_dead`, `zone_lost`, `reboot_storm`, ...): carried out by the world at their moment, then gone
 Added by the world file and by `POST /_awsim/faults`. A new kind is a member of `Kind`, a family, and one `take_...` where it
 strikes. Rate limits are no faults but what AWS does every day: `Throttles`, token buckets by `POST /_awsim/throttle`.
@@ -51,6 +52,11 @@ class Kind(StrEnum):
     ALARM_FIRES = "alarm_fires"
     DATABASE_STUCK = "database_stuck"
     DATABASE_UPGRADE_FAILS = "database_upgrade_fails"
+    IMAGE_BUILD_FAILS = "image_build_fails"
+    IMAGE_DISTRIBUTION_FAILS = "image_distribution_fails"
+    IMAGE_SCAN_FINDS = "image_scan_finds"
+    IMAGE_SCAN_FAILS = "image_scan_fails"
+    IMAGE_UNHEALTHY = "image_unhealthy"
 
 
 CALL_KINDS = (Kind.THROTTLE, Kind.ERROR, Kind.ACCESS_DENIED, Kind.EXPIRED_CREDENTIALS)
@@ -89,6 +95,16 @@ EVENT_KINDS = frozenset(
     }
 )
 
+IMAGE_KINDS = frozenset(
+    {
+        Kind.IMAGE_BUILD_FAILS,
+        Kind.IMAGE_DISTRIBUTION_FAILS,
+        Kind.IMAGE_SCAN_FINDS,
+        Kind.IMAGE_SCAN_FAILS,
+        Kind.IMAGE_UNHEALTHY,
+    }
+)
+
 _GROUP_KINDS = (Kind.GROUP_SCALES_OUT, Kind.GROUP_SCALES_IN, Kind.GROUP_REPLACES)
 _NEEDS: dict[Kind, tuple[str, ...]] = {
     Kind.SLOW: ("seconds",),
@@ -99,6 +115,8 @@ _NEEDS: dict[Kind, tuple[str, ...]] = {
     Kind.ZONE_LOST: ("zone",),
     Kind.UPDATE_WITHDRAWN: ("advisory",),
     Kind.ALARM_FIRES: ("alarm",),
+    Kind.IMAGE_BUILD_FAILS: ("image_state",),
+    Kind.IMAGE_DISTRIBUTION_FAILS: ("to_region",),
     **dict.fromkeys(_GROUP_KINDS, ("group",)),
 }
 _ONLY: dict[str, tuple[Kind, ...]] = {
@@ -110,6 +128,11 @@ _ONLY: dict[str, tuple[Kind, ...]] = {
     "advisory": (Kind.UPDATE_WITHDRAWN,),
     "alarm": (Kind.ALARM_FIRES,),
     "database": DATABASE_KINDS,
+    "image_state": (Kind.IMAGE_BUILD_FAILS,),
+    "to_region": (Kind.IMAGE_DISTRIBUTION_FAILS,),
+    "cve": (Kind.IMAGE_SCAN_FINDS,),
+    "image": (Kind.IMAGE_UNHEALTHY,),
+    "pipeline": tuple(sorted(IMAGE_KINDS)),
     "group": _GROUP_KINDS,
     "number": _GROUP_KINDS,
     "seconds": (
@@ -160,6 +183,15 @@ class Fault(BaseModel):
     )
     alarm: str | None = Field(None, description="of alarm_fires: its name")
     database: str | None = Field(None, description="of database_*: identifier of the instance or cluster; None means every one")
+    pipeline: str | None = Field(None, description="of image_*: name of the image pipeline; None means every build")
+    image_state: Literal["PENDING", "CREATING", "BUILDING", "TESTING", "DISTRIBUTING", "INTEGRATING"] | None = Field(
+        None, description="of image_build_fails: the state that ends in FAILED"
+    )
+    to_region: str | None = Field(None, description="of image_distribution_fails: the region that gets no AMI")
+    cve: str | None = Field(None, description="of image_scan_finds: what critical is found (CVE-2024-3094)")
+    image: str | None = Field(
+        None, description="of image_unhealthy: the AMI whose instances never come up; or give pipeline, for all that it made"
+    )
     id: int | None = Field(None, description="given by awsim")
     struck: int = Field(0, description="counted by awsim")
 
@@ -177,6 +209,8 @@ class Fault(BaseModel):
         for name, kinds in _ONLY.items():
             if getattr(self, name) != type(self).model_fields[name].default and self.kind not in kinds:
                 raise ValueError(f"{name} belongs to {', '.join(kind.value for kind in kinds)}, not to {self.kind.value}")
+        if self.kind is Kind.IMAGE_UNHEALTHY and not (self.image or self.pipeline):
+            raise ValueError("image_unhealthy needs an image or a pipeline")
         if self.kind is Kind.EMPTY_PAGE and self.times is None and self.probability == 1:
             raise ValueError("empty_page needs times, or a probability below 1: no client would ever come to the end")
         if self.tag is not None and "=" not in self.tag:
@@ -237,6 +271,18 @@ class Faults:
         """The first fault of this kind that strikes this host; it is counted."""
         for fault in self._faults.values():
             if fault.kind is kind and concerns(fault, host, operation) and self._strikes(fault):
+                return fault
+        return None
+
+    def take_image(self, kind: Kind, pipeline: str | None, account: str, region: str, **facts: str | None) -> Fault | None:
+        """The first fault of this kind that strikes a build of this pipeline, or an instance of its AMI; it is counted.
+
+        `facts`: what the fault may name besides (`image_state`, `to_region`, `image`); a fault that names none means all.
+        """
+        for fault in self._faults.values():
+            meant = fault.kind is kind and fault.pipeline in (None, pipeline)
+            meant = meant and all(getattr(fault, name) in (None, value) for name, value in facts.items())
+            if meant and fault.account in (None, account) and fault.region in (None, region) and self._strikes(fault):
                 return fault
         return None
 

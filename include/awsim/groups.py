@@ -529,6 +529,29 @@ def parameters(account: str, region: str) -> dict[str, ParameterVersion]:
     }
 
 
+def parameter_value(account: str, region: str, name: str) -> str | None:
+    """AWS's public parameters, too."""
+    found = ssm_backends[account][region].get_parameter(name)
+    return str(found.value) if found is not None else None
+
+
+def put_parameter(account: str, region: str, name: str, value: str, *, data_type: str) -> None:
+    """A new version of a parameter, made if there is none."""
+    ssm_backends[account][region].put_parameter(
+        name=name,
+        description="",
+        value=value,
+        parameter_type="String",
+        allowed_pattern="",
+        keyid="",
+        overwrite=True,
+        tags=[],
+        data_type=data_type,
+        tier=None,
+        policies=None,
+    )
+
+
 def change_calendars(account: str, region: str) -> dict[str, str]:
     """Name and content of each change calendar."""
     if account not in ssm_backends or region not in ssm_backends[account]:
@@ -579,6 +602,7 @@ class Image:
     platform: str
     source: str | None
     """The instance it was made of."""
+    owner: str
 
 
 def image(account: str, region: str, identifier: str) -> Image | None:
@@ -593,12 +617,74 @@ def image(account: str, region: str, identifier: str) -> Image | None:
         name=str(found.name or ""),
         platform=str(found.platform or ""),
         source=getattr(source, "id", None),
+        owner=str(found.owner_id),
     )
 
 
 def date_image(account: str, region: str, identifier: str, at: datetime) -> None:
     """An image is made at the world's time, and not at that of the machine on which it is simulated."""
     ec2_backends[account][region].amis[identifier].creation_date = at.replace(tzinfo=None)  # moto's convention
+
+
+def image_named(account: str, region: str, part: str) -> str | None:
+    """An AMI whose name begins so."""
+    amis = ec2_backends[account][region].amis.values()
+    return next((str(one.id) for one in amis if str(one.name or "").startswith(part)), None)
+
+
+def is_deregistered(account: str, region: str, identifier: str) -> bool:
+    if account not in ec2_backends or region not in ec2_backends[account]:
+        return False
+    return identifier in ec2_backends[account][region].deleted_amis
+
+
+def is_region(region: str) -> bool:
+    return region in ec2_backends[estate.DEFAULT_ACCOUNT_ID].regions
+
+
+def make_image(
+    account: str,
+    region: str,
+    *,
+    name: str,
+    description: str | None,
+    platform: str,
+    tags: dict[str, str],
+    users: tuple[str, ...],
+    at: float,
+) -> str:
+    """An AMI that a service of AWS registers; its id. Its snapshot carries the same tags."""
+    ec2 = ec2_backends[account][region]
+    made = ec2.register_image(name=name, description=description)
+    made.creation_date = made.ebs_snapshot.start_time = datetime.fromtimestamp(round(at, 3), tz=UTC).replace(tzinfo=None)
+    made.platform = "windows" if platform == "Windows" else None
+    made.architecture, made.virtualization_type, made.root_device_type = "x86_64", "hvm", "ebs"
+    made.add_tags(tags)
+    made.ebs_snapshot.add_tags(tags)
+    made.launch_permissions += [{"UserId": user} for user in users]
+    return str(made.id)
+
+
+def snapshots_of(account: str, region: str, image: str) -> list[str]:
+    """The snapshots that an AMI is made of."""
+    found = ec2_backends[account][region].amis.get(image)
+    return [str(found.ebs_snapshot.id)] if found is not None else []
+
+
+def delete_snapshot(account: str, region: str, snapshot: str) -> None:
+    with suppress(Exception):  # somebody deleted it before
+        ec2_backends[account][region].delete_snapshot(snapshot)
+
+
+def use_image_in_template(account: str, region: str, identifier: str, image: str, *, default: bool) -> bool:
+    """A new version of a launch template, like its default one but for the AMI; False when there is no such template."""
+    template = ec2_backends[account][region].launch_templates.get(identifier)
+    if template is None:
+        return False
+    made = template.create_version({**template.default_version().data, "ImageId": image}, "by EC2 Image Builder")
+    if default:
+        template.default_version_number = made.number
+    return True
 
 
 def holder(account: str, region: str, volume: str) -> str | None:

@@ -137,6 +137,8 @@ class Host:
     """How many seconds longer than usual the agent stays silent after the next boot."""
     powerless: bool = False
     """Its Availability Zone is lost."""
+    stillborn: bool = False
+    """Its image makes no machine that ever comes up."""
     reboot_pending: bool = False
     """The last boot was not enough: something still waits for another one."""
     ping_offset: float = 0.0

@@ -26,6 +26,9 @@ class Event(StrEnum):
     MAINTENANCE_BEGUN = "maintenance_begun"
     MAINTENANCE_ENDED = "maintenance_ended"
     """These two are of a database or function; its ARN stands for the host, the kind of change for the operation."""
+    IMAGE_STATE = "image_state"
+    IMAGE_REGISTERED = "image_registered"
+    """These two are of an image of Image Builder; its ARN stands for the host."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -51,7 +51,7 @@ Handler = Callable[["Context", dict[str, Any]], "dict[str, Any] | wire.Answer | 
 _FILTER = re.compile(r"The filter '(.*)' for |Filter dicts have not been implemented in Moto for '(.*)' yet", re.DOTALL)
 """How moto refuses a filter: with an error of its own, that a server would answer as a 500."""
 
-OWNED = frozenset({"ssm", "inspector2", "config"})
+OWNED = frozenset({"ssm", "inspector2", "config", "imagebuilder"})
 """Services whose operations, when neither awsim nor moto has them, are refused with a clear code instead of an HTML 500."""
 
 
@@ -138,6 +138,8 @@ class Context:
         except paging.BadToken:
             if self.service == "ssm":
                 raise AwsError("InvalidNextToken", "The specified token is not valid.") from None
+            if self.service == "imagebuilder":
+                raise AwsError("InvalidPaginationTokenException", "The specified token is not valid.") from None
             if self.service == "config":
                 raise AwsError("InvalidNextTokenException", "The specified token is not valid.") from None
             raise AwsError("ValidationException", "The specified token is not valid.") from None

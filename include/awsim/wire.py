@@ -174,6 +174,11 @@ def route(moto: Moto, scope: Scope, environ: dict[str, Any], body: bytes) -> Cal
     request = Request(replayed(environ, body))
     try:
         model, uri_params = get_service_router(scope.service).match(request)
+    except (HTTPException, NotImplementedError):
+        model, uri_params = _by_path(scope.service, request.method, request.path), {}
+    if model is None:
+        return None
+    try:
         protocol = determine_request_protocol(get_service_model(scope.service), request.content_type)
     except (HTTPException, NotImplementedError):
         return None
@@ -187,6 +192,18 @@ def route(moto: Moto, scope: Scope, environ: dict[str, Any], body: bytes) -> Cal
         uri_params=uri_params,
         request=request,
     )
+
+
+def _by_path(service: str, method: str, path: str) -> Any:
+    """A request that lacks a required member of its query is still one of its operation, which refuses it."""
+    model: ServiceModel = get_service_model(service)
+    if model.metadata.get("protocol") != "rest-json":
+        return None
+    for name in model.operation_names:
+        http = model.operation_model(name).http
+        if (http.get("method"), http.get("requestUri")) == (method, path):
+            return model.operation_model(name)
+    return None
 
 
 def operation_model(service: str, name: str) -> Any:

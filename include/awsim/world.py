@@ -23,7 +23,7 @@ from awsim.clock import Clock, moment
 from awsim.faults import EVENT_KINDS, Fault, Faults, Kind, Throttles
 from awsim.host import Host, PatchReport
 from awsim.journal import Cause, Event, Journal, Line
-from awsim.world_file import Agent, Fleet, InstanceState, Spread, Template, Timings, Unlike, WorldFile
+from awsim.world_file import Agent, Fleet, ImageTimings, InstanceState, Spread, Template, Timings, Unlike, WorldFile
 
 State = TypeVar("State")
 Cell = tuple[str, str]
@@ -50,6 +50,7 @@ class World:
         self.file = file
         self.catalogue = catalogue or shipped()
         self.timings = file.timings if file else Timings()
+        self.image_timings = file.image_timings if file else ImageTimings()
         self.agenda = Agenda(clock.now())
         self.journal = Journal()
         self.faults = Faults(self.random, lambda: self.agenda.now)
@@ -77,6 +78,8 @@ class World:
         """Names of the target groups that a host serves, or has left to be worked on. Set by `services/elbv2.py`."""
         self.image_content: Callable[[str, str, str], ImageContent | None] = lambda *_: None
         """What is on an image (account, region, id); None: by chance. Set by `services/ec2.py`."""
+        self.pipeline_of: Callable[[str, str, str], str | None] = lambda *_: None
+        """Which pipeline of Image Builder made an image (account, region, id). Set by `services/imagebuilder`."""
         self._first_faults: list[Fault] = []
         self._approvals = patching.Approvals()
         self._shift = self._release_shift()
@@ -510,6 +513,9 @@ class World:
 
     def _started(self, host: Host, cause: Cause = NOBODY) -> None:
         host.state, host.powerless = "running", False
+        if host.stillborn:
+            self._never_up(host)
+            return
         self._new_boot(host)
         self._come_back(host, cause)
 
@@ -529,6 +535,10 @@ class World:
             host.state = "stopped"
         self.cells[account, region][host.id] = host
         host.healthy_from = self.now + self.draw(host, "status_check", "launch")
+        pipeline = self.pipeline_of(account, region, machine.image)
+        if self.faults.take_image(Kind.IMAGE_UNHEALTHY, pipeline, account, region, image=machine.image) is not None:
+            self._never_up(host)
+            return host
         if machine.profile or groups.templated_profile(account, region, machine.id):
             host.registered = self.now + self.draw(host, "registration")
             self.at(host.registered, lambda _: self._connected(host) if host.connected else None)
@@ -538,6 +548,20 @@ class World:
                 self.record(host, Event.IN_SERVICE, cause=cause)
 
         self.at(host.healthy_from, in_service)
+        return host
+
+    def _never_up(self, host: Host) -> None:
+        """EC2 calls the machine running, and nobody ever hears of it."""
+        host.stillborn = True
+        for callback in self._on_down:
+            callback(host, False)
+        self._power_off(host)
+        host.powerless = True
+
+    def disk(self, name: str, account: str, region: str, content: ImageContent) -> Host:
+        """A machine with this content that is in no cell and never runs: to ask what an image has and lacks."""
+        host = self._host(name, name, account, region, content.template, Unlike(host=1), self.timings, launched=self.now)
+        host.levels = dict(content.levels)
         return host
 
     # --- the beginning ---

@@ -317,6 +317,31 @@ class ConfigRule(_Part):
     regions: list[str] = Field(default_factory=list, description="none means all")
 
 
+class ImageTimings(_Part):
+    """How long the states of an image build take."""
+
+    pending: Spread = _between(30, 30)
+    creating: Spread = _between(30, 30)
+    building: Spread = _between(900, 900)
+    testing: Spread = _between(300, 300)
+    distributing: Spread = _between(120, 120)
+    integrating: Spread = _between(30, 30)
+    scan: Spread = Field(_between(300, 300), description="added to testing, where the pipeline has the image scanned")
+
+
+class ImagePipeline(_Part):
+    """A pipeline of Image Builder that is there from the beginning, with recipe and configurations of its name."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{1,126}[a-z0-9]$")]
+    account: AccountId
+    region: str
+    os: str = Field(description="the parent image: the world's own of that platform, e.g. amazon-linux-2023")
+    updates: bool = Field(True, description="a component installs what is released; else the parent's packages stay")
+    regions: list[str] = Field(default_factory=list, description="where the AMI goes; none means the pipeline's own region")
+    accounts: list[AccountId] = Field(default_factory=list, description="accounts that get a copy besides the pipeline's")
+    scanning: bool = Field(True, description="Inspector looks at each image")
+
+
 class CatalogueUse(_Part):
     newest_release_age: Annotated[float, Field(ge=0)] | None = Field(
         8.0, description="days; all release dates are moved so that the newest update is so old at the start; None leaves them"
@@ -505,6 +530,8 @@ class WorldFile(_Part):
     )
     faults: list[Fault] = Field(default_factory=list)
     throttles: list[Throttle] = Field(default_factory=list)
+    image_timings: ImageTimings = ImageTimings()
+    image_pipelines: list[ImagePipeline] = Field(default_factory=list)
 
     @field_validator("regions")
     @classmethod
@@ -542,6 +569,12 @@ class WorldFile(_Part):
                 where = f"{field}.{number} ({one.name})"
                 _in(one.account, accounts, f"{where}.account")
                 _in(one.region, self.regions, f"{where}.region")
+        for number, pipeline in enumerate(self.image_pipelines):
+            where = f"image_pipelines.{number} ({pipeline.name})"
+            for account in [pipeline.account, *pipeline.accounts]:
+                _in(account, accounts, f"{where}.account")
+            for region in [pipeline.region, *pipeline.regions]:
+                _in(region, self.regions, f"{where}.region")
         self._faults_meet()
         return self
 
@@ -659,6 +692,11 @@ def _check_catalogue(path: Path, text: str, world: WorldFile, catalogue: Catalog
             for identifier in function.code
             if identifier not in catalogue.not_patchable
         )
+    wrong.extend(
+        f"image_pipelines.{number}.os: {pipeline.os!r} is not one of {', '.join(sorted(catalogue.platforms))}"
+        for number, pipeline in enumerate(world.image_pipelines)
+        if pipeline.os not in catalogue.platforms
+    )
     advisories = catalogue.advisories()
     named = [(f"catalogue.{field}", key) for field in ("appears", "withdrawn") for key in getattr(world.catalogue, field)]
     named += [(f"faults.{number}.advisory", fault.advisory) for number, fault in enumerate(world.faults) if fault.advisory]

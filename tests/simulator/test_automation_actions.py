@@ -363,7 +363,9 @@ def test_patching_with_rollback_restores_what_is_not(start):
     assert volume["VolumeId"] == outputs(aws, identifier, "restoreFromSnapshot")["VolumeId"][0]
 
 
-GROUPED = f"name: grouped{AMAZON}" + """\
+GROUPED = (
+    f"name: grouped{AMAZON}"
+    + """\
 fleets:
   - name: web
     account: "111111111111"
@@ -373,6 +375,7 @@ fleets:
     tags: {Environment: prod}
     auto_scaling_group: {name: web, min: 1, max: 6}
 """
+)
 
 
 def test_an_instance_of_a_group_is_patched_in_standby(start):

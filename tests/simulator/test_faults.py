@@ -372,6 +372,9 @@ WRITTEN = {
     Kind.INSPECTOR_LATE: {"seconds": 60},
     Kind.UPDATE_WITHDRAWN: {"advisory": "ALAS2023-2024-729"},
     Kind.ALARM_FIRES: {"alarm": "web-errors"},
+    Kind.IMAGE_BUILD_FAILS: {"image_state": "TESTING"},
+    Kind.IMAGE_DISTRIBUTION_FAILS: {"to_region": "us-east-1"},
+    Kind.IMAGE_UNHEALTHY: {"pipeline": "web"},
 }
 """What a kind needs to be complete."""
 

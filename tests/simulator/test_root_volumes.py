@@ -7,17 +7,18 @@ from botocore.exceptions import ClientError
 
 from tests.simulator.conftest import AMAZON, Aws
 
-WORLD = f"name: roots{AMAZON}" + """\
+WORLD = (
+    f"name: roots{AMAZON}"
+    + """\
 fleets:
   - {name: web, account: "111111111111", region: eu-central-1, count: 2, template: amazon, tags: {PatchGroup: web}}
 """
+)
 
 
 def root_of(aws: Aws, host: str) -> str:
     row = aws.ec2.describe_instances(InstanceIds=[host])["Reservations"][0]["Instances"][0]
-    return next(
-        one["Ebs"]["VolumeId"] for one in row["BlockDeviceMappings"] if one["DeviceName"] == row["RootDeviceName"]
-    )
+    return next(one["Ebs"]["VolumeId"] for one in row["BlockDeviceMappings"] if one["DeviceName"] == row["RootDeviceName"])
 
 
 def levels(aws: Aws, host: str) -> dict[str, int]:
@@ -31,9 +32,9 @@ def saved(aws: Aws, host: str) -> str:
 
 
 def task(aws: Aws, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = aws.ec2.describe_replace_root_volume_tasks(ReplaceRootVolumeTaskIds=[name])[
-        "ReplaceRootVolumeTasks"
-    ][0]
+    found: dict[str, Any] = aws.ec2.describe_replace_root_volume_tasks(ReplaceRootVolumeTaskIds=[name])["ReplaceRootVolumeTasks"][
+        0
+    ]
     return found
 
 

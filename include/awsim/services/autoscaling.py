@@ -229,6 +229,8 @@ def launch(world: World, account: str, region: str, name: str, *, why: str, caus
     profile = (made_by.profile if made_by else None) or groups.group_profile(account, region, name)
     state.number += 1
     try:
+        if made_by is not None and groups.is_deregistered(account, region, made_by.image):
+            raise LookupError(f"The image id '[{made_by.image}]' does not exist")
         with groups.with_template(account, region, name, state.in_force.get(name)):
             identifier = groups.launch(account, region, name, profile=profile, number=state.number)
     except Exception as refused:  # noqa: BLE001 - moto raises a class a reason; the group's activity says which
@@ -1038,6 +1040,8 @@ def launch_warm(world: World, account: str, region: str, name: str, *, stopped: 
     profile = (made_by.profile if made_by else None) or groups.group_profile(account, region, name)
     state.number += 1
     try:
+        if made_by is not None and groups.is_deregistered(account, region, made_by.image):
+            raise LookupError(f"The image id '[{made_by.image}]' does not exist")
         with groups.with_template(account, region, name, state.in_force.get(name)):
             identifier = groups.launch_warm(account, region, name, stopped=stopped, profile=profile, number=state.number)
     except Exception as refused:  # noqa: BLE001 - as in `launch`

@@ -7,10 +7,11 @@ own lacks what its template lacks, the same on each instance. Everything else st
 
 import re
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import Any
 
 from awsim import groups
-from awsim.clock import moment
+from awsim.clock import iso, moment
 from awsim.journal import Cause
 from awsim.registry import AwsError, Context, on_world, operation
 from awsim.services import elbv2
@@ -59,6 +60,8 @@ class Disks:
     snapshots: dict[str, Making] = field(default_factory=dict)
     saved: dict[str, Saved] = field(default_factory=dict)
     """Snapshot -> what it remembers, of root volumes only."""
+    deprecated: dict[str, float] = field(default_factory=dict)
+    """Image -> when it is, or will be, deprecated."""
 
 
 @on_world
@@ -77,10 +80,15 @@ def content(world: World, account: str, region: str, image: str) -> ImageContent
         found = groups.image(account, region, image)
         if found is None:
             return None
-        key = _platform(world, f"{found.name} {found.platform}")
+        key = platform_of_name(world, f"{found.name} {found.platform}")
     template = _template(world, key)
     platform = world.catalogue.platforms[key]
     return ImageContent(template=template, levels=world.image_levels(platform, template, key if network else image))
+
+
+def keep(world: World, account: str, region: str, image: str, made: ImageContent) -> None:
+    """What is on an image that another service of AWS made."""
+    world.state(account, region, Disks).contents[image] = made
 
 
 def _template(world: World, key: str) -> Template:
@@ -89,7 +97,8 @@ def _template(world: World, key: str) -> Template:
     return next((template for template in templates if template.os == key), Template(os=key))
 
 
-def _platform(world: World, name: str) -> str:
+def platform_of_name(world: World, name: str) -> str:
+    """A platform of the catalogue, by what an image is called."""
     for pattern, key in _PLATFORMS:
         if re.search(pattern, name.lower()) and key in world.catalogue.platforms:
             return key
@@ -151,7 +160,9 @@ def describe_instances(ctx: Context, params: dict[str, Any]) -> Answer:
 
 @operation("ec2", "RunInstances", check=False)
 def run_instances(ctx: Context, params: dict[str, Any]) -> Answer:
-    """An image that is not complete yet cannot be used."""
+    """An image that is not complete yet, or not any more there, cannot be used."""
+    if groups.is_deregistered(ctx.account, ctx.region, params.get("ImageId") or ""):
+        raise AwsError("InvalidAMIID.NotFound", f"The image id '[{params['ImageId']}]' does not exist")
     making = ctx.state(Disks).images.get(params.get("ImageId") or "")
     if making is not None and ctx.at < making.ends:
         raise AwsError("InvalidAMIID.Unavailable", f"The image ID '{params['ImageId']}' is not available")
@@ -241,7 +252,7 @@ def register_image(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
     """Somebody's own build: it has every update of today."""
     told = ctx.call_moto()
     _date(ctx, told)
-    key = _platform(ctx.world, f"{params.get('Name') or ''} {params.get('Description') or ''}")
+    key = platform_of_name(ctx.world, f"{params.get('Name') or ''} {params.get('Description') or ''}")
     platform = ctx.world.catalogue.platforms[key]
     ctx.state(Disks).contents[told["ImageId"]] = ImageContent(
         template=_template(ctx.world, key), levels=ctx.world.newest_levels(platform, ctx.at)
@@ -270,18 +281,68 @@ def _date(ctx: Context, told: dict[str, Any]) -> None:
 
 @operation("ec2", "DescribeImages", check=False)
 def describe_images(ctx: Context, params: dict[str, Any]) -> dict[str, Any] | Answer:
-    """moto's list as it is, unless one of its images is still being made."""
+    """moto's list as it is, unless one of its images is still being made or has a time of deprecation.
+
+    An owner sees his deprecated images whatever IncludeDeprecated says, and only owners deprecate.
+    """
+    deprecated = ctx.state(Disks).deprecated
     pending = {key for key, making in ctx.state(Disks).images.items() if ctx.at < making.ends}
-    if not pending and not params.get("MaxResults") and not params.get("NextToken"):
+    if not pending and not deprecated and not params.get("MaxResults") and not params.get("NextToken"):
         return ctx.moto_answer()
     told = ctx.call_moto()
     for row in told.get("Images") or []:
         if row["ImageId"] in pending:
             row["State"] = "pending"
+        if row["ImageId"] in deprecated:
+            row["DeprecationTime"] = iso(deprecated[row["ImageId"]])
     wanted = _filters(params).get("state")
     if wanted:
         told["Images"] = [row for row in told["Images"] if row["State"] in wanted]
     return _paged(ctx, params, told, "Images")
+
+
+@operation("ec2", "DeregisterImage", check=False)
+def deregister_image(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
+    """Snapshots stay unless they are to go as well."""
+    snapshots = groups.snapshots_of(ctx.account, ctx.region, params.get("ImageId") or "")
+    told = ctx.call_moto()
+    ctx.state(Disks).deprecated.pop(params.get("ImageId") or "", None)
+    if params.get("DeleteAssociatedSnapshots"):
+        for snapshot in snapshots:
+            groups.delete_snapshot(ctx.account, ctx.region, snapshot)
+        told["DeleteSnapshotResults"] = [{"SnapshotId": one, "ReturnCode": "success"} for one in snapshots]
+    return told
+
+
+@operation("ec2", "EnableImageDeprecation")
+def enable_image_deprecation(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
+    """To the minute, in the future, within ten years; a later call moves it."""
+    _own_image(ctx, params)
+    at = round(params["DeprecateAt"].replace(tzinfo=params["DeprecateAt"].tzinfo or UTC).timestamp() / 60) * 60.0
+    if not ctx.at - 60 <= at <= ctx.at + 10 * 366 * 86_400:
+        raise AwsError("InvalidParameterValue", "The specified deprecation time must be in the future, within 10 years.")
+    ctx.state(Disks).deprecated[params["ImageId"]] = at
+    return {"Return": True}
+
+
+@operation("ec2", "DisableImageDeprecation")
+def disable_image_deprecation(ctx: Context, params: dict[str, Any]) -> dict[str, Any]:
+    _own_image(ctx, params)
+    ctx.state(Disks).deprecated.pop(params["ImageId"], None)
+    return {"Return": True}
+
+
+def _own_image(ctx: Context, params: dict[str, Any]) -> None:
+    identifier = params["ImageId"]
+    if not identifier.startswith("ami-"):
+        raise AwsError("InvalidAMIID.Malformed", f'Invalid id: "{identifier}" (expecting "ami-...")')
+    found = groups.image(ctx.account, ctx.region, identifier)
+    if found is None:
+        raise AwsError("InvalidAMIID.NotFound", f"The image id '[{identifier}]' does not exist")
+    if found.owner != ctx.account:
+        raise AwsError("AuthFailure", f"Not authorized for image:{identifier}")
+    if params.get("DryRun"):
+        raise AwsError("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
 
 
 # --- snapshots ---

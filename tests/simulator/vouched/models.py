@@ -255,6 +255,8 @@ def _violations(service: str, shape: Any, path: str, depth: int, looser: Any) ->
         for member in shape.required_members:
             if shape.members[member].serialization.get("location") == "uri":
                 continue  # there is no path without it
+            if shape.members[member].metadata.get("idempotencyToken"):
+                continue  # botocore fills it in
             where = f"{path}.{member}".strip(".")
             yield where, "Member must not be null", {key: value for key, value in whole.items() if key != member}
         for member, found in shape.members.items():

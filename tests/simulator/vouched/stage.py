@@ -105,6 +105,7 @@ def play(aws: Any) -> Facts:
     """Let the day happen; `aws` has `client(service)` and `simulator`."""
     facts = Facts()
     _hosts(aws, facts)
+    _images(aws, facts)
     _commands(aws, facts)
     _baselines(aws, facts)
     _windows(aws, facts)
@@ -113,6 +114,11 @@ def play(aws: Any) -> Facts:
     _inspector(aws, facts)
     _config(aws, facts)
     _groups(aws, facts)
+    builder = aws.client("imagebuilder")
+    facts["image"] = builder.start_image_pipeline_execution(imagePipelineArn=facts.pipeline)["imageBuildVersionArn"]
+    facts["workflow"] = builder.list_workflow_executions(imageBuildVersionArn=facts.stale)["workflowExecutions"][0][
+        "workflowExecutionId"
+    ]
     aws.simulator.advance(2400)
     for number in range(2):
         aws.client("ssm").start_automation_execution(DocumentName="Waits", Parameters={"InstanceId": [facts.host]})
@@ -127,6 +133,87 @@ def _hosts(aws: Any, facts: Facts) -> None:
     facts["desk"] = [host.id for host in hosts if host.name.startswith("desk/")]
     facts["hosts"] = [host.id for host in hosts]
     facts["host"] = facts.web[0]
+
+
+COMPONENT = """name: HelloWorldTestingDocument
+schemaVersion: 1.0
+phases:
+  - name: test
+    steps:
+      - name: HelloWorldStep
+        action: ExecuteBash
+        inputs: {commands: [echo "Hello World! Test."]}
+"""
+
+
+def _images(aws: Any, facts: Facts) -> None:
+    """Two of everything that images are made of, one pipeline that updates and one that does not, and an image of each."""
+    builder = aws.client("imagebuilder")
+    tags = {"KeyName": "KeyValue"}
+    parent = next(
+        row["ImageId"]
+        for row in aws.client("ec2").describe_images(Owners=["self"])["Images"]
+        if row.get("Description") == "awsim amazon-linux-2023"
+    )
+    facts["ami"] = parent
+    for name in ("stale", "fresh"):
+        facts["component"] = builder.create_component(
+            name=f"{name}-test", semanticVersion="1.0.0", platform="Linux", data=COMPONENT
+        )["componentBuildVersionArn"]
+        update = [{"componentArn": "arn:aws:imagebuilder:eu-central-1:aws:component/update-linux/x.x.x"}]
+        facts["recipe"] = builder.create_image_recipe(
+            name=name,
+            semanticVersion="1.0.0",
+            description="an image",
+            components=[{"componentArn": facts.component}, *(update if name == "fresh" else [])],
+            parentImage=parent,
+            tags=tags,
+        )["imageRecipeArn"]
+        facts["infrastructure"] = builder.create_infrastructure_configuration(
+            name=name,
+            description="keeps what failed",
+            instanceTypes=["m6i.large"],
+            instanceProfileName="awsim-managed-instance",
+            securityGroupIds=["sg-a1b2c3d4"],
+            subnetId="subnet-a1b2c3d4",
+            logging={"s3Logs": {"s3BucketName": "bucket-name", "s3KeyPrefix": "bucket-path"}},
+            keyPair="Sam",
+            terminateInstanceOnFailure=False,
+            snsTopicArn="arn:aws:sns:eu-central-1:111111111111:ops",
+            tags=tags,
+        )["infrastructureConfigurationArn"]
+        facts["distribution"] = builder.create_distribution_configuration(
+            name=name,
+            description="to two regions",
+            distributions=[
+                {
+                    "region": region,
+                    "amiDistributionConfiguration": {
+                        "name": f"{name} {{{{imagebuilder:buildDate}}}}",
+                        "description": "an image",
+                        "amiTags": tags,
+                        "launchPermission": {"userIds": ["222222222222"]},
+                    },
+                }
+                for region in ("eu-central-1", "us-east-1")
+            ],
+            tags=tags,
+        )["distributionConfigurationArn"]
+        facts["pipeline"] = builder.create_image_pipeline(
+            name=name,
+            description="builds images",
+            imageRecipeArn=facts.recipe,
+            infrastructureConfigurationArn=facts.infrastructure,
+            distributionConfigurationArn=facts.distribution,
+            imageScanningConfiguration={"imageScanningEnabled": True},
+            schedule={
+                "scheduleExpression": "cron(0 0 * * SUN)",
+                "pipelineExecutionStartCondition": "EXPRESSION_MATCH_AND_DEPENDENCY_UPDATES_AVAILABLE",
+            },
+            tags=tags,
+        )["imagePipelineArn"]
+        built = builder.start_image_pipeline_execution(imagePipelineArn=facts.pipeline)["imageBuildVersionArn"]
+        facts.setdefault("stale", built)
 
 
 def _commands(aws: Any, facts: Facts) -> None:
@@ -367,4 +454,15 @@ def known_names(facts: Facts) -> dict[str, list[str]]:
         "engine": ["postgres", "mysql"],
         "engineversion": ["16.8", "8.0.41"],
         "arn": [facts.filter],
+        "imageid": [facts.ami],
+        "parentimage": [facts.ami],
+        "imagebuildversionarn": [facts.stale, facts.image],
+        "imageversionarn": [facts.stale.rpartition("/")[0]],
+        "imagepipelinearn": [facts.pipeline],
+        "componentarn": [facts.component],
+        "componentbuildversionarn": [facts.component],
+        "imagerecipearn": [facts.recipe],
+        "infrastructureconfigurationarn": [facts.infrastructure],
+        "distributionconfigurationarn": [facts.distribution],
+        "workflowexecutionid": [facts.workflow],
     }

@@ -117,6 +117,10 @@ ASKED: dict[str, Callable[[Facts], dict[str, Any]]] = {
     "DescribeWarmPool": lambda facts: {"AutoScalingGroupName": "app"},
     "DescribeSnapshots": lambda facts: {"Filters": [{"Name": "snapshot-id", "Values": facts.snapshots[:8]}]},
     "DescribeImages": lambda facts: {"Owners": ["self"]},
+    "ListImagePackages": lambda facts: {"imageBuildVersionArn": facts.stale},
+    "ListImagePipelineImages": lambda facts: {"imagePipelineArn": facts.pipeline},
+    "ListWorkflowExecutions": lambda facts: {"imageBuildVersionArn": facts.stale},
+    "ListWorkflowStepExecutions": lambda facts: {"workflowExecutionId": facts.workflow},
 }
 
 ONE_PAGE: dict[str, str] = {
@@ -127,6 +131,7 @@ ONE_PAGE: dict[str, str] = {
     "DescribeConfigRules": "no page size can be asked for; AWS pages after 25 rules",
     "ListRoots": "an organization has one root",
     "ListCoverageStatistics": "no page size can be asked for, and there are few groups",
+    "ListImageScanFindingAggregations": "no page size can be asked for, and without a filter there is one account",
 }
 """Paginators that cannot be brought to a second page here."""
 
@@ -224,6 +229,9 @@ def test_what_has_one_page_here_is_a_paginator():
 def _settings(service: str, name: str, aws: Aws, facts: Facts) -> tuple[dict[str, Any], Callable[[], Any]]:
     """What the waiter waits for, and what is done before."""
     ec2, host = aws.ec2, facts.web[3]
+    if service == "imagebuilder":
+        begun = aws.client(service).start_image_pipeline_execution(imagePipelineArn=facts.pipeline)
+        return {"imageBuildVersionArn": begun["imageBuildVersionArn"]}, None
     target = {"TargetGroupArn": facts.target_group, "Targets": [{"Id": facts.web[2]}]}
     instance, function = {"InstanceIds": [host]}, {"FunctionName": "bill"}
     return {

@@ -79,7 +79,7 @@ class Target:
         made = models.requests(service, name, self.known)
         near = []
         for key, request in ASKED.items():
-            if key.partition("/")[0] == name:
+            if key.partition("/")[0] in (name, f"{service}:{name}"):
                 with contextlib.suppress(KeyError):  # of something that is not played here
                     near.append(models.around(service, name, request(self.facts), self.known))
         return st.one_of(st.one_of(near), made) if near else made

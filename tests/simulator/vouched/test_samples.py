@@ -19,7 +19,7 @@ from awsim.server import Simulator
 from tests.simulator.conftest import BASE
 from tests.simulator.vouched import models
 from tests.simulator.vouched.direct import Direct
-from tests.simulator.vouched.stage import LEDGER, RULE, RUNBOOK, STAGE, Facts, play
+from tests.simulator.vouched.stage import COMPONENT, LEDGER, RULE, RUNBOOK, STAGE, Facts, play
 
 SAMPLES = Path(__file__).parents[4] / "shared" / "data" / "aws-cli-examples"
 FOLDER = {"config": "configservice"}
@@ -314,6 +314,50 @@ ASKED: dict[str, Request] = {
         "ApprovedPatches": ["KB2124261"],
     },
     "AssumeRole": lambda facts: {"RoleArn": "arn:aws:iam::222222222222:role/PatchwaveRole", "RoleSessionName": "example"},
+    "CreateComponent": lambda facts: {
+        "name": "MyExampleComponent",
+        "semanticVersion": "2019.12.02",
+        "platform": "Linux",
+        "data": COMPONENT,
+    },
+    "CreateDistributionConfiguration": lambda facts: {
+        "name": "MyExampleDistribution",
+        "distributions": [{"region": "us-east-1", "amiDistributionConfiguration": {"name": "Name {{imagebuilder:buildDate}}"}}],
+    },
+    "imagebuilder:CreateImage": lambda facts: {
+        "imageRecipeArn": facts.recipe,
+        "infrastructureConfigurationArn": facts.infrastructure,
+    },
+    "CreateImagePipeline": lambda facts: {
+        "name": "MyPipeline",
+        "imageRecipeArn": facts.recipe,
+        "infrastructureConfigurationArn": facts.infrastructure,
+    },
+    "CreateImageRecipe": lambda facts: {
+        "name": "MyBasicRecipe",
+        "semanticVersion": "2019.12.03",
+        "components": [{"componentArn": facts.component}],
+        "parentImage": facts.ami,
+    },
+    "CreateInfrastructureConfiguration": lambda facts: {"name": "MyInfrastructure", "instanceProfileName": "profile"},
+    "DeleteImage": lambda facts: {"imageBuildVersionArn": facts.stale},
+    "GetComponent": lambda facts: {"componentBuildVersionArn": facts.component},
+    "GetDistributionConfiguration": lambda facts: {"distributionConfigurationArn": facts.distribution},
+    "GetImage": lambda facts: {"imageBuildVersionArn": facts.stale},
+    "GetImagePipeline": lambda facts: {"imagePipelineArn": facts.pipeline},
+    "GetInfrastructureConfiguration": lambda facts: {"infrastructureConfigurationArn": facts.infrastructure},
+    "ListImageBuildVersions": lambda facts: {"imageVersionArn": facts.stale.rpartition("/")[0]},
+    "ListImagePipelineImages": lambda facts: {"imagePipelineArn": facts.pipeline},
+    "StartImagePipelineExecution": lambda facts: {"imagePipelineArn": facts.pipeline},
+    "UpdateDistributionConfiguration": lambda facts: {
+        "distributionConfigurationArn": facts.distribution,
+        "distributions": [{"region": "us-east-1", "amiDistributionConfiguration": {"name": "Name {{imagebuilder:buildDate}}"}}],
+    },
+    "UpdateImagePipeline": lambda facts: {
+        "imagePipelineArn": facts.pipeline,
+        "imageRecipeArn": facts.recipe,
+        "infrastructureConfigurationArn": facts.infrastructure,
+    },
 }
 """The request that asks for the state of a sample; `Operation/02` for the second one. Absent means no parameters."""
 
@@ -328,6 +372,8 @@ _PATCH_STATE = {
 }
 _STEP = ("IsCritical", "IsEnd", "MaxAttempts", "OnFailure", "ResponseCode", "TimeoutSeconds", "ValidNextSteps")
 _COMMAND = ("AlarmConfiguration", "OutputS3Region", "TimeoutSeconds", "TriggeredAlarms")
+_IMAGE_ROW = ("buildType", "imageSource", "osVersion", "type")
+_IMAGE = (*_IMAGE_ROW, "enhancedImageMetadataEnabled", "imageRecipe.owner", "imageScanningConfiguration", "scanState")
 
 DEVIATIONS: dict[str, dict[str, str]] = {
     "autoscaling/DescribeAutoScalingGroups/01": {
@@ -479,6 +525,38 @@ DEVIATIONS: dict[str, dict[str, str]] = {
         "+ $.DocumentDescription.Parameters[].DefaultValue": STATE,
     },
     "sts/AssumeRole/01": {"+ $.PackedPolicySize": OURS},
+    "imagebuilder/GetDistributionConfiguration/01": {"+ $.distributionConfiguration.timeoutMinutes": NEWER},
+    "imagebuilder/GetImage/01": {
+        **{f"+ $.image.{member}": NEWER for member in _IMAGE},
+        "+ $.image.distributionConfiguration": "the image of the sample was made without one, and without a pipeline",
+        "+ $.image.sourcePipelineArn": "the image of the sample was made without one, and without a pipeline",
+        "+ $.image.sourcePipelineName": "the image of the sample was made without one, and without a pipeline",
+    },
+    "imagebuilder/GetImagePipeline/01": {
+        **{f"+ $.imagePipeline.{member}": NEWER for member in ("consecutiveFailures", "lastRunStatus")},
+        **{f"+ $.imagePipeline.{member}": NEWER for member in ("enhancedImageMetadataEnabled", "imageScanningConfiguration")},
+        "+ $.imagePipeline.dateLastRun": "the pipeline of the sample has not run yet",
+    },
+    "imagebuilder/ListDistributionConfigurations/01": {"+ $.distributionConfigurationSummaryList[].regions": NEWER},
+    "imagebuilder/ListImageBuildVersions/01": {
+        **{f"+ $.imageSummaryList[].{member}": NEWER for member in _IMAGE_ROW},
+        "+ $.imageSummaryList[].outputResources.amis[].accountId": NEWER,
+        "+ $.imageSummaryList[].outputResources.amis[].state": NEWER,
+        "- $.imageSummaryList[].state.reason": "no build has failed here",
+    },
+    "imagebuilder/ListImagePipelineImages/01": {"+ $.imageSummaryList": "the sample prints what ListImagePipelines answers"},
+    "imagebuilder/ListImages/01": {f"+ $.imageVersionList[].{member}": NEWER for member in _IMAGE_ROW},
+    "imagebuilder/ListInfrastructureConfigurations/01": {
+        f"+ $.infrastructureConfigurationSummaryList[].{member}": NEWER for member in ("instanceProfileName", "instanceTypes")
+    },
+    "imagebuilder/UpdateDistributionConfiguration/02": {
+        "+ $.clientToken": "the sample leaves out two of the three members that the model has",
+        "+ $.distributionConfigurationArn": "the sample leaves out two of the three members that the model has",
+    },
+    "imagebuilder/UpdateImagePipeline/02": {
+        "+ $.clientToken": "the sample leaves out two of the three members that the model has",
+        "+ $.imagePipelineArn": "the sample leaves out two of the three members that the model has",
+    },
 }
 """`+` is in awsim's answer only, `-` in the sample only, `!` is of another type, `0` is empty here, hence not compared."""
 
@@ -593,7 +671,8 @@ def test_an_answer_has_the_keys_and_types_of_the_sample(service, name, number, c
         direct.simulator.advance(3600)
     client = direct.client(service)
     _BEFORE.get(name, lambda *_: None)(client, facts)
-    request = ASKED.get(f"{name}/{number}", ASKED.get(name, lambda _: {}))(facts)
+    asked = ASKED.get(f"{service}:{name}") or ASKED.get(f"{name}/{number}") or ASKED.get(name) or (lambda _: {})
+    request = asked(facts)
     answer = client._make_api_call(name, request)
     answer.pop("ResponseMetadata")
     by_json = models.model(service).metadata["protocol"] in ("json", "rest-json")
@@ -664,6 +743,6 @@ def test_every_reason_belongs_to_a_sample(cast):
     """A table that outlives what it explains explains nothing."""
     there = {"/".join(case) for case in samples()}
     assert {*DEVIATIONS, *UNASKED} <= there
-    asked = {name.partition("/")[0] for name in (*ASKED, *_BEFORE)}
+    asked = {name.partition("/")[0].rpartition(":")[2] for name in (*ASKED, *_BEFORE)}
     assert asked <= {name for _, name, _ in samples()}
     assert all(re.search(r"\w{3}", reason) for rows in DEVIATIONS.values() for reason in rows.values())
