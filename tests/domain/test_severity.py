@@ -396,3 +396,11 @@ def test_what_many_rows_say_is_one_object():
     first, second = Triage.from_rows(triage.head(), json.loads(json.dumps(list(triage.rows())))).assessments
     for name in ("cell", "resource", "host", "packages", "reason", "deadline_because"):
         assert getattr(first, name) is getattr(second, name)
+    assert first.first_seen.tzinfo is second.first_seen.tzinfo is UTC
+
+
+@given(found=findings, by=st.sampled_from([STANDARD, STRICT]))
+def test_the_order_is_that_of_deadline_severity_and_name(found: list[Finding], by: Policy):
+    """What has no deadline comes last."""
+    made = severity.classify(found, by, now=NOW, coverage=()).assessments
+    assert list(made) == sorted(made, key=severity._urgency)

@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from patchwave.campaign import lasting
 from patchwave.campaign.findings import Finding
 
 SORTED_AT_ONCE = 20_000
@@ -58,7 +59,9 @@ class Newest:
 
 def finding_of(row: Any) -> Finding:
     """What the ledger stores, as a finding."""
-    return _stored().validate_python(row)
+    finding = _stored().validate_python(row)
+    lasting.in_utc(finding, "first_seen", "updated")
+    return finding
 
 
 @cache
