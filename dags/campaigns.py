@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from airflow.sdk import DAG, Asset, Param, TaskGroup, chain
 
@@ -21,6 +22,7 @@ from patchwave.operators.compliance import VerifyComplianceOperator
 from patchwave.operators.documentation import dag_page
 from patchwave.operators.findings import ClassifyOperator, ScanFindingsOperator
 from patchwave.operators.health import HealthOperator, SoakOperator
+from patchwave.operators.managed_services import PatchManagedServicesOperator
 from patchwave.operators.patch import PatchStageOperator
 from patchwave.operators.plan import PlanOperator
 from patchwave.operators.remediation import RemediateOperator
@@ -156,7 +158,11 @@ def build(campaign: Campaign, rules: Policy) -> DAG:
                     chain(*asks, patch)
                 health = HealthOperator(task_id="health", stage=stage.name)
                 soak = SoakOperator(task_id="soak", stage=stage.name)
-                patch >> health >> soak
+                last_change: Any = patch
+                if stage.managed_services:
+                    last_change = PatchManagedServicesOperator(task_id="managed_services", stage=stage.name)
+                    patch >> last_change
+                last_change >> health >> soak
             before >> first
             before = soak
         # What was patched is verified and reported also when a later stage was rejected or failed.

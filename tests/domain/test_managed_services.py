@@ -308,7 +308,7 @@ def test_a_stop_says_what_goes_on():
     rows = managed_services.rows(plan, now=NOW)
     going = rows[arn_of("orders")].to(State.CHANGING, "", at=NOW).intending("upgrade to 16.4", at=NOW)
     idle = rows[arn_of("stock")].to(State.SAVING, "", at=NOW)
-    back, told = managed_services.stopped({going.id: going, idle.id: idle}, why="a person stopped it", now=NOW)
+    back, told = managed_services.stopped({going.id: going, idle.id: idle}, now=NOW)
     assert [(row.id, row.state) for row in back] == [(idle.id, State.PLANNED)]
     assert "orders (upgrade to 16.4)" in told
     assert "cannot be stopped" in told

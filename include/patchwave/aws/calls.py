@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
@@ -42,8 +43,7 @@ UNREPEATED = Config(
 )
 """For calls with an effect and no token: what botocore repeats is done twice."""
 
-_METHOD = {name: "".join(f"_{c.lower()}" if c.isupper() else c for c in name).lstrip("_")
-           for name in (operation.name for operation in OPERATIONS.values())}  # fmt: skip
+_METHOD = {operation.name: xform_name(operation.name) for operation in OPERATIONS.values()}
 
 
 class Session(Protocol):

@@ -11,7 +11,9 @@ from patchwave.aws.baselines import Baselines
 from patchwave.aws.calendars import ChangeCalendars
 from patchwave.aws.commands import Commands
 from patchwave.aws.config import ComplianceReads
+from patchwave.aws.databases import ManagedDatabases
 from patchwave.aws.events import Events
+from patchwave.aws.functions import ManagedFunctions
 from patchwave.aws.groups import Groups
 from patchwave.aws.health import HealthChecks
 from patchwave.aws.identity import Identity
@@ -41,5 +43,7 @@ class Gateway(
     MaintenanceWindows,
     Baselines,
     RootVolumes,
+    ManagedDatabases,
+    ManagedFunctions,
 ):
     """All services together; `calls.Calls` says how it is built."""

@@ -121,6 +121,32 @@ _TABLE = (
         actions=("ec2:CreateReplaceRootVolumeTask", "ec2:CreateTags"),
     ),
     Operation(service="ec2", name="DescribeReplaceRootVolumeTasks"),
+    # databases: an action that is pending no more, a version that is there, a snapshot's name make the second call nothing
+    Operation(service="rds", name="DescribeDBInstances"),
+    Operation(service="rds", name="DescribeDBClusters"),
+    Operation(service="rds", name="DescribeDBEngineVersions"),
+    Operation(service="rds", name="DescribePendingMaintenanceActions"),
+    Operation(service="rds", name="DescribeDBSnapshots"),
+    Operation(service="rds", name="DescribeDBClusterSnapshots"),
+    Operation(
+        service="rds", name="CreateDBSnapshot", effect=Effect.GUARDED, actions=("rds:CreateDBSnapshot", "rds:AddTagsToResource")
+    ),
+    Operation(
+        service="rds",
+        name="CreateDBClusterSnapshot",
+        effect=Effect.GUARDED,
+        actions=("rds:CreateDBClusterSnapshot", "rds:AddTagsToResource"),
+    ),
+    Operation(service="rds", name="ApplyPendingMaintenanceAction", effect=Effect.GUARDED),
+    Operation(service="rds", name="ModifyDBInstance", effect=Effect.GUARDED),
+    Operation(service="rds", name="ModifyDBCluster", effect=Effect.GUARDED),
+    # functions: the configuration that is there is given again
+    Operation(service="lambda", name="ListFunctions"),
+    Operation(service="lambda", name="ListTags"),
+    Operation(service="lambda", name="GetFunctionConfiguration"),
+    Operation(service="lambda", name="GetRuntimeManagementConfig"),
+    Operation(service="lambda", name="PutRuntimeManagementConfig", effect=Effect.GUARDED),
+    Operation(service="lambda", name="UpdateFunctionConfiguration", effect=Effect.GUARDED),
     # remediation
     Operation(service="ssm", name="DescribeDocument"),
     Operation(service="ssm", name="CreateDocument", effect=Effect.GUARDED),  # a name exists once

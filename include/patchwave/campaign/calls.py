@@ -13,14 +13,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from patchwave.campaign.databases import Kind
 from patchwave.campaign.plan import Plan, PlannedHost, StagePlan
 from patchwave.campaign.rollout import LARGEST_DISPATCH, StepKind
+from patchwave.campaign.settling import Service
 from patchwave.campaign.values import Cell, HostId
 
 DOCUMENT = "calls"
 """Name under which a dry run's ledger holds `to_json`."""
 
 LOOK, BASELINES, HEALTH, LOCK, VERIFICATION = "look", "baselines", "health", "lockfile", "verification"
+MANAGED = "managed_services"
 """Steps beside those of `StepKind`."""
 TITLES: Mapping[str, str] = {
     LOOK: "hosts and their groups, at the beginning and at the end",
@@ -29,6 +32,7 @@ TITLES: Mapping[str, str] = {
     StepKind.INSTALL.value: "Install",
     StepKind.REBOOT.value: "reboot",
     StepKind.VERIFY.value: "Scan after",
+    MANAGED: "databases and functions, after the hosts",
     HEALTH: "health after the stage",
     LOCK: "the lockfile",
     VERIFICATION: "verification after the last stage",
@@ -39,7 +43,12 @@ SEND, PUT = "ssm:SendCommand", "s3:PutObject"
 CREATE, UPDATE = "ssm:CreatePatchBaseline", "ssm:UpdatePatchBaseline"
 REGISTER, DEREGISTER = "ssm:RegisterPatchBaselineForPatchGroup", "ssm:DeregisterPatchBaselineForPatchGroup"
 SUSPEND, RESUME = "autoscaling:SuspendProcesses", "autoscaling:ResumeProcesses"
-CHANGING = frozenset({SEND, PUT, CREATE, UPDATE, REGISTER, DEREGISTER, SUSPEND, RESUME})
+RDS_LOOK = ("rds:DescribePendingMaintenanceActions", "rds:DescribeDBClusters", "rds:DescribeDBInstances")
+MANAGED_CHANGES = (
+    "rds:CreateDBSnapshot", "rds:CreateDBClusterSnapshot", "rds:ApplyPendingMaintenanceAction", "rds:ModifyDBInstance",
+    "rds:ModifyDBCluster", "lambda:PutRuntimeManagementConfig", "lambda:UpdateFunctionConfiguration",
+)  # fmt: skip
+CHANGING = frozenset({SEND, PUT, CREATE, UPDATE, REGISTER, DEREGISTER, SUSPEND, RESUME, *MANAGED_CHANGES})
 """Counted operations that change something in AWS; all others only read."""
 
 PAGE: Mapping[str, int] = {
@@ -68,6 +77,7 @@ ON_TOP = (
     "after a crash suspends them again (SuspendProcesses, ResumeProcesses).",
     "A command that was cancelled or refused is sent again to those who still need it, a host is rebooted twice at most, and a "
     "step that is given up is cancelled (CancelCommand).",
+    "Databases and functions are looked at every minute while one of them is changed, snapshots of databases, too.",
     "Change calendars and maintenance windows are asked for while a stage waits for them.",
     "Verification asks AWS Config to evaluate its rules (StartConfigRulesEvaluation, each rule of each cell, every five minutes) "
     "until it has looked at every patched host, and reads again each time.",
@@ -158,6 +168,7 @@ def _stage(plan: Plan, stage: StagePlan) -> list[Called]:
     found += _step(stage, StepKind.INSTALL, waves)
     found += [*_step(stage, StepKind.REBOOT, waves), *_shields(stage, waves)] if plan.reboot else []
     found += _step(stage, StepKind.VERIFY, waves)
+    found += _managed(stage)
     checks = {"ec2:DescribeInstanceStatus": True, "ssm:DescribeInstanceInformation": "ssm" in stage.health_checks,
               "autoscaling:DescribeAutoScalingInstances": "autoscaling" in stage.health_checks}  # fmt: skip
     found += [_made(stage, HEALTH, one, _pages(answering, one)) for one, wanted in checks.items() if wanted]
@@ -216,6 +227,33 @@ def _shields(stage: StagePlan, waves: Iterable[Sequence[PlannedHost]]) -> list[C
     groups = sum(len({domain for host in wave for domain in host.domains if domain.startswith("asg:")}) for wave in waves)
     name = StepKind.REBOOT.value
     return [_made(stage, name, one, groups) for one in ("autoscaling:DescribeAutoScalingGroups", SUSPEND, RESUME)]
+
+
+def _managed(stage: StagePlan) -> list[Called]:
+    """Each change once; what is looked at in between depends on how long RDS and Lambda take."""
+    plan = stage.managed
+    if plan is None:
+        return []
+    databases = [one for one in plan.databases if one.changes and Service.RDS in plan.services]
+    functions = [one for one in plan.functions if one.changes and Service.LAMBDA in plan.services]
+    saved = {(one.cell, one.saved_kind, one.saved) for one in databases if one.saved}
+    upgraded = [one for one in databases if one.target]
+    cells = len({one.cell for one in databases})
+    return [
+        _made(stage, MANAGED, "rds:CreateDBSnapshot", sum(kind is Kind.INSTANCE for _, kind, _ in saved)),
+        _made(stage, MANAGED, "rds:CreateDBClusterSnapshot", sum(kind is Kind.CLUSTER for _, kind, _ in saved)),
+        _made(stage, MANAGED, "rds:ApplyPendingMaintenanceAction", sum(len(one.actions) for one in databases)),
+        _made(
+            stage, MANAGED, "rds:ModifyDBInstance",
+            sum(one.kind is Kind.INSTANCE for one in upgraded) + sum(one.automatic is not None for one in databases),
+        ),
+        _made(stage, MANAGED, "rds:ModifyDBCluster", sum(one.kind is Kind.CLUSTER for one in upgraded)),
+        *(_made(stage, MANAGED, one, cells) for one in RDS_LOOK),
+        _made(stage, MANAGED, "lambda:PutRuntimeManagementConfig", sum(bool(one.mode) for one in functions)),
+        _made(stage, MANAGED, "lambda:UpdateFunctionConfiguration", sum(one.update for one in functions)),
+        _made(stage, MANAGED, "lambda:GetFunctionConfiguration", len(functions)),
+        _made(stage, MANAGED, "lambda:GetRuntimeManagementConfig", len(functions)),
+    ]  # fmt: skip
 
 
 def _locked(stage: StagePlan, *, first: bool) -> list[Called]:

@@ -339,7 +339,7 @@ def _away(items: Iterable[PlannedFunction], known: Mapping[str, Row]) -> int:
     return sum(known[one.arn].state in IN_FLIGHT | BAD for one in items)
 
 
-def stopped(before: Mapping[str, Row], *, why: str, now: datetime) -> tuple[tuple[Row, ...], str]:
+def stopped(before: Mapping[str, Row], *, now: datetime) -> tuple[tuple[Row, ...], str]:
     """A person ended the task: what was not begun stays planned, what is in flight goes on without us.
 
     Returns:
@@ -353,7 +353,7 @@ def stopped(before: Mapping[str, Row], *, why: str, now: datetime) -> tuple[tupl
     if not going:
         return idle, ""
     told = ", ".join(f"{row.name} ({row.step})" for row in going)
-    return idle, f"what RDS and Lambda have begun cannot be stopped and goes on: {told}; {why}"
+    return idle, f"what RDS and Lambda have begun cannot be stopped and goes on: {told}"
 
 
 # --- for people ---------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from patchwave.campaign import plan as plans
 from patchwave.campaign.errors import LeaseLost, PatchwaveError, Permanent
 from patchwave.campaign.rollout import StageRules
 from patchwave.campaign.values import RunId, StageName
-from patchwave.execution import remedies
+from patchwave.execution import managed_services, remedies
 from patchwave.execution.executor import SETTLING, STOPPED, StageExecutor, Stopped
 from patchwave.execution.log import Log
 from patchwave.ledger import approved
@@ -167,13 +167,15 @@ class Stopper:
             settling=SETTLING * self.speed,
         )
         stopped = executor.stop(looks=LOOKS, pause=self._pause)
+        goes_on = managed_services.stop(self.ledger, lease, now=self.now())
+        said = f"{stopped}; {goes_on}" if goes_on else str(stopped)
         self.ledger.record(wish.run, STOPPED, as_data(wish.stage, wish.reason, stopped), at=self.now())
-        why = explained(wish.stage, "kill means stop", f"{wish.reason}; {stopped}", (*stopped.begun, *stopped.unknown), GO_ON)
+        why = explained(wish.stage, "kill means stop", f"{wish.reason}; {said}", (*stopped.begun, *stopped.unknown), GO_ON)
         self.ledger.record(wish.run, EXPLAINED, why, at=self.now())
-        text = f"{wish.reason}; {stopped}; {GO_ON}"
+        text = f"{wish.reason}; {said}; {GO_ON}"
         self.ledger.set_stage(lease, StageState.HALTED, reason=text, at=self.now())
         self.ledger.end_wait(wish.run, wish.stage, at=self.now())
-        return str(stopped)
+        return said
 
     def _stop_remedies(self, wish: StopWish) -> str:
         return remedies.stop(

@@ -24,7 +24,7 @@ from airflow.listeners import hookimpl
 
 log = logging.getLogger(__name__)
 
-OPERATORS = frozenset({"PatchStageOperator", "RollBackOperator", "RemediateOperator"})
+OPERATORS = frozenset({"PatchStageOperator", "PatchManagedServicesOperator", "RollBackOperator", "RemediateOperator"})
 """Of tasks that have something in flight; for a remediation the api-server is the only one that stops it at once."""
 OTHERS_FIRST = 8.0
 """Real seconds; a trigger or a worker has begun after one to four, and a stop is promised within thirty."""
@@ -66,7 +66,7 @@ def _noticed(previous_state: Any, task_instance: Any, how: str) -> None:
     # Read now: the object belongs to a session that ends with the request.
     wish = Ended(
         run=f"{task_instance.dag_id}/{task_instance.run_id}",
-        stage=str(task_instance.task_id).removesuffix(".patch").removesuffix(".roll_back"),
+        stage=str(task_instance.task_id).removesuffix(".patch").removesuffix(".managed_services").removesuffix(".roll_back"),
         task_instance=str(task_instance.id),
         most=int(task_instance.max_tries),
         how=how,

@@ -14,12 +14,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import Context
-from airflow.sdk.exceptions import AirflowSkipException
 
 from patchwave.aws import console
 from patchwave.campaign import approval, baselines
 from patchwave.campaign import plan as plans
-from patchwave.campaign.approval import Choice, Closed, Verdict
+from patchwave.campaign.approval import Choice
 from patchwave.campaign.definition import Event, Source
 from patchwave.campaign.errors import NotApproved, Permanent
 from patchwave.campaign.lockfile import NotLocked
@@ -106,7 +105,7 @@ class PatchStageOperator(CampaignOperator):
             LeaseLost: another process took the stage between our look at it and the lease.
         """
         stage = stages.reached(work, self.stage)
-        self._check_gate(work, stage)
+        stages.check_gate(work, stage)
         name = StageName(self.stage)
         before = work.ledger.stage(work.run_id, name)
         if before.state is StageState.PATCHED:
@@ -219,22 +218,6 @@ class PatchStageOperator(CampaignOperator):
             self.log.info("The task was cleared: %s", stopped)
             data = stopping.as_data(executor.lease.stage, stopping.CLEARED, stopped)
             work.ledger.record(work.run_id, STOPPED, data, at=work.now)
-
-    def _check_gate(self, work: Work, stage: StagePlan) -> None:
-        """Read the decision from the ledger, whatever the state of the gate's task, and fail closed."""
-        answer = approval.may_patch(
-            stage=stage.name,
-            plan=plans.digest(work.plan),
-            required=stage.approval_required,
-            approvers=stage.approvers,
-            decisions=work.ledger.decisions(work.run_id),
-        )
-        if not isinstance(answer, Closed):
-            return
-        if answer.decision is not None and answer.decision.verdict is not Verdict.APPROVED:
-            raise AirflowSkipException(answer.reason)
-        work.ledger.record(work.run_id, "gate.closed", {"stage": stage.name, "reason": answer.reason}, at=work.now)
-        raise NotApproved(f"{answer.reason}; nothing is patched. Clear the gate's task to be asked.")
 
     def _check_cover(self, work: Work, stage: StagePlan, lease: Lease) -> None:
         """Before the first command, however long after the answer: is the stage what they agreed to?

@@ -5,25 +5,40 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from patchwave.campaign import baselines, calls, forecast, lockfile, reasons, rollout, severity, snapshots, windows
+from patchwave.campaign import (
+    baselines,
+    calls,
+    forecast,
+    lockfile,
+    managed_services,
+    reasons,
+    rollout,
+    severity,
+    snapshots,
+    windows,
+)
 from patchwave.campaign import fleet as fleets
 from patchwave.campaign import plan as plans
 from patchwave.campaign.baselines import Apply, Baseline, OperatingSystem
 from patchwave.campaign.compliance import Subject
-from patchwave.campaign.definition import Source
+from patchwave.campaign.databases import Database
+from patchwave.campaign.definition import Source, carries
 from patchwave.campaign.errors import PatchwaveError, Permanent
 from patchwave.campaign.fleet import Group, Host
+from patchwave.campaign.functions import LAMBDA_FUNCTION, Function
+from patchwave.campaign.managed_services import Rules
 from patchwave.campaign.plan import Plan, Restriction
 from patchwave.campaign.policy import Reboot
 from patchwave.campaign.reasons import Reasons
 from patchwave.campaign.rollout import StepKind
+from patchwave.campaign.settling import Service
 from patchwave.campaign.values import Cell, HostId, RunId, StageName
 from patchwave.execution import openings, promotion
 from patchwave.operators.base import PLAN, CampaignOperator, Work
 from patchwave.operators.compliance import judge_now, store_judgement
-from patchwave.operators.findings import clocks_now, read_triage, triage_rows
+from patchwave.operators.findings import clocks_now, findings_before, read_triage, triage_rows
 
 
 class NoBucket(Permanent):
@@ -237,6 +252,40 @@ def with_ways_back(work: Work, plan: Plan) -> Plan:
     ) for stage in plan.stages))  # fmt: skip
 
 
+def with_managed_services(work: Work, plan: Plan) -> Plan:
+    """The plan, with what its stages do about databases and functions, or would do; without a change where none names any.
+
+    Raises:
+        PatchwaveError: RDS or Lambda does not tell, so nobody could say what is going to be done.
+    """
+    named = {service for stage in work.campaign.stages for service in stage.managed_services}
+    if not named:
+        return plan
+    scope = {key: tuple(values) for key, values in work.campaign.scope.tags.items()}
+    databases: list[Database] = []
+    functions: list[Function] = []
+    for cell in work.campaign.cells:
+        if Service.RDS in named:
+            databases += [one for one in work.gateway.databases(cell) if carries(one.tags, scope)]
+        if Service.LAMBDA in named:
+            functions += work.gateway.functions(cell, lambda tags: carries(tags, scope))
+    deadlines: dict[str, datetime] = {}
+    for one in read_triage(work).assessments:
+        if one.deadline is not None:
+            deadlines[one.vulnerability] = min(one.deadline, deadlines.get(one.vulnerability, one.deadline))
+    about_functions = [one for one in findings_before(work) if one.resource_type == LAMBDA_FUNCTION]
+    stages = []
+    for planned in plan.stages:
+        stage = work.campaign.stage(planned.name)
+        its = [one for one in functions if stage.matches(one.tags)]
+        found = managed_services.of_stage(
+            stage, databases, its, work.policy.managed_services or Rules.model_validate({}), findings=about_functions,
+            deadlines=deadlines, now=work.now, only=plan.restriction.vulnerabilities,
+        )  # fmt: skip
+        stages.append(replace(planned, managed=found))
+    return replace(plan, stages=tuple(stages))
+
+
 def patches_now(work: Work, stage: str, *, since: RunId | None = None) -> str:
     """What is installed in a stage, for the text at its gate: the lockfile, or that the baseline decides.
 
@@ -311,4 +360,4 @@ def made_of(work: Work, hosts: list[Host], groups: list[Group], *, expected: Map
         expected=expected,
         emergency=work.policy.in_emergency,
     )
-    return with_ways_back(work, with_baselines(work, plan, hosts))
+    return with_managed_services(work, with_ways_back(work, with_baselines(work, plan, hosts)))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from airflow.sdk.exceptions import AirflowSkipException
 
-from patchwave.campaign.errors import Permanent
+from patchwave.campaign import approval
+from patchwave.campaign import plan as plans
+from patchwave.campaign.approval import Closed, Verdict
+from patchwave.campaign.errors import NotApproved, Permanent
 from patchwave.campaign.plan import StagePlan
 from patchwave.campaign.rollout import HostState
 from patchwave.ledger.store import StageState
@@ -56,3 +59,25 @@ def _check_canary(work: Work, name: str) -> None:
             f"no host of stage {canary.name}, the canary, runs with the patches (its hosts: {classes}), so nothing is tried "
             f"before stage {name}; it is not patched. Trigger another run when a host of {canary.name} can be patched"
         )
+
+
+def check_gate(work: Work, stage: StagePlan) -> None:
+    """Read the decision from the ledger, whatever the state of the gate's task, and fail closed.
+
+    Raises:
+        AirflowSkipException: somebody said no.
+        NotApproved: nobody said yes to this plan.
+    """
+    answer = approval.may_patch(
+        stage=stage.name,
+        plan=plans.digest(work.plan),
+        required=stage.approval_required,
+        approvers=stage.approvers,
+        decisions=work.ledger.decisions(work.run_id),
+    )
+    if not isinstance(answer, Closed):
+        return
+    if answer.decision is not None and answer.decision.verdict is not Verdict.APPROVED:
+        raise AirflowSkipException(answer.reason)
+    work.ledger.record(work.run_id, "gate.closed", {"stage": stage.name, "reason": answer.reason}, at=work.now)
+    raise NotApproved(f"{answer.reason}; nothing is patched. Clear the gate's task to be asked.")
