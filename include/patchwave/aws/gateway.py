@@ -22,6 +22,7 @@ from patchwave.aws.lists import Lists
 from patchwave.aws.origins import Origins
 from patchwave.aws.patching import Patching
 from patchwave.aws.reachability import Reachability
+from patchwave.aws.refreshes import Refreshes
 from patchwave.aws.snapshots import RootVolumes
 from patchwave.aws.windows import MaintenanceWindows
 
@@ -45,5 +46,6 @@ class Gateway(
     RootVolumes,
     ManagedDatabases,
     ManagedFunctions,
+    Refreshes,
 ):
     """All services together; `calls.Calls` says how it is built."""

@@ -147,6 +147,20 @@ _TABLE = (
     Operation(service="lambda", name="GetRuntimeManagementConfig"),
     Operation(service="lambda", name="PutRuntimeManagementConfig", effect=Effect.GUARDED),
     Operation(service="lambda", name="UpdateFunctionConfiguration", effect=Effect.GUARDED),
+    # replacing: a version of a launch template is made once for a token; a second refresh is refused while one is active, but
+    # not when the first has ended, so a lost answer is an unknown outcome
+    Operation(service="autoscaling", name="DescribeInstanceRefreshes"),
+    Operation(service="ec2", name="CreateLaunchTemplateVersion", effect=Effect.IDEMPOTENT),
+    Operation(
+        service="autoscaling",
+        name="StartInstanceRefresh",
+        effect=Effect.UNGUARDED,
+        # a caller that brings a version of a launch template must be allowed to launch from it, with its role (EC2 Auto Scaling
+        # user guide, "Control Amazon EC2 launch template usage")
+        actions=("autoscaling:StartInstanceRefresh", "ec2:RunInstances", "iam:PassRole"),
+    ),
+    Operation(service="autoscaling", name="CancelInstanceRefresh", effect=Effect.GUARDED),  # ActiveInstanceRefreshNotFound
+    Operation(service="autoscaling", name="RollbackInstanceRefresh", effect=Effect.GUARDED),  # ActiveInstanceRefreshNotFound
     # remediation
     Operation(service="ssm", name="DescribeDocument"),
     Operation(service="ssm", name="CreateDocument", effect=Effect.GUARDED),  # a name exists once
