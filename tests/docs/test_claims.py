@@ -136,8 +136,15 @@ def test_every_fault_and_control_route_on_awsims_page_exists():
     table = page.partition("| kind |")[2].partition("\n\n")[0]
     kinds = {kind for row in table.splitlines() for kind in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")}
     assert kinds
+    needed = {
+        "agent_dead": {"host": "web/1"},
+        "agent_online": {"host": "web/1"},
+        "image_build_fails": {"image_state": "TESTING"},
+        "image_distribution_fails": {"to_region": "us-east-1"},
+        "image_unhealthy": {"pipeline": "web"},
+    }
     for kind in kinds:
-        Fault.model_validate({"kind": kind, "host": "web/1"} if kind.startswith("agent") else {"kind": kind})
+        Fault.model_validate({"kind": kind, **needed.get(kind, {})})
     known = {f"{verb} {control.PREFIX}{name}" for verb, name in control._ROUTES} | {"DELETE /_awsim/faults/3"}
     assert set(re.findall(r"`((?:GET|POST|DELETE) /_awsim/[^`]*)`", page)) <= known
 
