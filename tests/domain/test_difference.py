@@ -106,7 +106,7 @@ OTHER_STAGE = {
     "error_budget": 99, "soak": timedelta(days=9), "approval_required": False, "approvers": ("eve",),
     "approval_timeout": timedelta(days=9), "health_checks": ("ec2",), "health_timeout": timedelta(days=9), "waves": (),
     "forecast": timedelta(days=9), "remarks": ("said otherwise",), "tolerance": 2,
-    "ways_back": snapshots.ways([(host_id(1), "Amazon Linux 2023")], {}, None, versions=False),
+    "ways_back": snapshots.ways([host_id(1)], {}, snapshots.Snapshots(before=snapshots.Before.IN_PLACE)),
     "managed": ManagedPlan(services=()),
     "window": Window(cron="0 1 * * *", duration=timedelta(hours=9), timezone="UTC"),
 }  # fmt: skip

@@ -16,47 +16,35 @@ from tests.domain.builders import CELL, NOW, RUN, a_host, a_plan, host_id
 from tests.domain.test_policy import STANDARD
 
 WEEK = Snapshots(before=snapshots.Before.IN_PLACE)
-LINUX, WINDOWS = "Amazon Linux 2023", "Microsoft Windows Server 2022 Datacenter"
 
 
-def way(platform: str, *, disk: Disk | None = None, rule: Snapshots | None = None, versions: bool = False) -> HostWay:
-    its = {} if disk is None else {disk.host: disk}
-    return snapshots.ways([(host_id(1), platform)], its, rule, versions=versions).hosts[0]
+def way(disk: Disk | None) -> HostWay:
+    return snapshots.ways([host_id(1)], {} if disk is None else {disk.host: disk}, WEEK).hosts[0]
 
 
 def a_disk(number: int = 1, *, volume: str = "vol-1", gib: int = 30) -> Disk:
     return Disk(host=host_id(number), volume=volume, gib=gib)
 
 
-@pytest.mark.parametrize("platform", [LINUX, WINDOWS])
-def test_a_snapshot_is_a_way_back_on_every_platform(platform: str) -> None:
-    """A root volume does not care what is on it."""
-    assert way(platform, disk=a_disk(), rule=WEEK, versions=True).way is Way.ROOT_VOLUME
+def test_a_host_with_a_root_volume_has_a_way_back() -> None:
+    """And the plan says what it takes."""
+    assert way(a_disk()).way is Way.ROOT_VOLUME
+    assert "is lost" in way(a_disk()).why
 
 
-def test_a_host_whose_root_is_no_volume_has_no_snapshot() -> None:
-    """It is said beforehand, and not when somebody needs it."""
-    found = way(LINUX, disk=a_disk(volume=""), rule=WEEK)
+@pytest.mark.parametrize(("disk", "why"), [(Disk(host=host_id(1), volume=""), "no EBS volume"), (None, "EC2 does not say")])
+def test_a_host_whose_root_is_no_volume_has_none(disk: Disk | None, why: str) -> None:
+    """It is said beforehand, and not when somebody needs it: nor is it patched."""
+    found = way(disk)
     assert found.way is Way.NONE
-    assert "no EBS volume" in found.why
-
-
-@pytest.mark.parametrize(("platform", "expected"), [(LINUX, Way.DOWNGRADE), ("Ubuntu 22.04", Way.DOWNGRADE),
-                                                    (WINDOWS, Way.NONE), ("SLES 15", Way.NONE)])  # fmt: skip
-def test_packages_are_downgraded_where_the_package_manager_can(platform: str, expected: Way) -> None:
-    """Windows updates are not taken back one by one."""
-    assert way(platform, versions=True).way is expected
-
-
-def test_without_anything_there_is_no_way_back() -> None:
-    """And the reason is the policy's."""
-    assert "the policy takes no snapshot" in way(LINUX).why
+    assert why in found.why
+    assert "not patched" in found.why
 
 
 def test_the_cost_is_that_of_full_volumes_for_as_long_as_they_are_kept() -> None:
     """100 GiB for a week at 5 cents for 30 days."""
-    back = snapshots.ways([(host_id(1), LINUX), (host_id(2), LINUX)], {host_id(1): a_disk(gib=60), host_id(2): a_disk(2, gib=40)},
-                          WEEK, versions=False)  # fmt: skip
+    disks = {host_id(1): a_disk(gib=60), host_id(2): a_disk(2, gib=40)}
+    back = snapshots.ways([host_id(1), host_id(2)], disks, WEEK)
     assert back.cost == pytest.approx(1.17)
     assert back.without([host_id(1)]).cost == pytest.approx(0.47)
     assert [one.host for one in back.without([host_id(1)]).hosts] == [host_id(2)]
@@ -67,7 +55,7 @@ def test_the_plan_says_it_of_each_host_and_keeps_its_digest_where_it_says_nothin
     plan = a_plan([a_host(1), a_host(2)])
     assert all("ways_back" not in stage for stage in plans.to_json(plan)["stages"])
     prod = plan.stage("prod")
-    back = snapshots.ways([(one.id, one.platform) for one in prod.hosts], {host_id(1): a_disk()}, WEEK, versions=False)
+    back = snapshots.ways([one.id for one in prod.hosts], {host_id(1): a_disk()}, WEEK)
     with_ways = replace(plan, stages=(*plan.stages[:2], replace(prod, ways_back=back)))
     assert plans.from_json(plans.to_json(with_ways)) == with_ways
     assert plans.digest(with_ways) != plans.digest(plan)

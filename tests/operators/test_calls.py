@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from patchwave.campaign import calls
-from patchwave.campaign.calls import HEALTH, LOOK
+from patchwave.campaign import calls, snapshots
+from patchwave.campaign.calls import HEALTH, LOOK, SAVE
 from patchwave.campaign.rollout import Done, StepKind
+from patchwave.campaign.snapshots import Before, Snapshots
 from patchwave.campaign.values import HostId
+from patchwave.execution.snapshots import SnapshotsBefore
 from tests.domain.builders import CELL
 from tests.domain.test_severity import STANDARD
 from tests.operators.stage import STAGE
@@ -78,6 +80,24 @@ def test_a_stage_that_must_install_no_kernel_asks_of_each_host_whether_one_would
     really = stage.gateway.take_calls()
     assert really["ssm:DescribeInstancePatches"] == confined["ssm:DescribeInstancePatches"] == 4
     assert really[calls.SEND] == confined[calls.SEND] == 1
+
+
+def test_snapshots_are_as_many_as_are_forecast(planned: Callable[[str], Around]) -> None:
+    """One a host that is patched, each before its Install."""
+    stage = planned("web")
+    rule = Snapshots(before=Before.IN_PLACE)
+    ids = [host.id for host in stage.stage.hosts]
+    disks = {one.host: one for one in stage.gateway.root_volumes(CELL, ids)}
+    saving = replace(stage.stage, ways_back=snapshots.ways(ids, disks, rule))
+    forecast = calls.of(replace(stage.plan, stages=(saving,))).by_operation(stage=STAGE, steps=(SAVE,))
+    stage.gateway.take_calls()
+    executor = stage.executor("try-1")
+    before = SnapshotsBefore(ledger=stage.ledger, gateway=stage.gateway, lease=executor.lease, rule=rule, now=lambda: stage.now,
+                             log=executor.log, settling=executor.settling)  # fmt: skip
+    assert isinstance(stage.to_the_end(replace(executor, snapshots=before)), Done)
+    really = stage.gateway.take_calls()
+    assert really[calls.SNAPSHOT] == forecast[calls.SNAPSHOT] == 4
+    assert {one: (count, really.get(one, 0)) for one, count in forecast.items() if really.get(one, 0) < count} == {}
 
 
 def test_each_step_sends_as_many_commands_as_are_forecast_for_it(planned: Callable[[str], Around]) -> None:

@@ -17,18 +17,20 @@ from patchwave.campaign.databases import Kind
 from patchwave.campaign.plan import Plan, PlannedHost, StagePlan
 from patchwave.campaign.rollout import LARGEST_DISPATCH, StepKind
 from patchwave.campaign.settling import Service
+from patchwave.campaign.snapshots import Way
 from patchwave.campaign.values import Cell, HostId
 
 DOCUMENT = "calls"
 """Name under which a dry run's ledger holds `to_json`."""
 
-LOOK, BASELINES, HEALTH, LOCK, VERIFICATION = "look", "baselines", "health", "lockfile", "verification"
+LOOK, BASELINES, SAVE, HEALTH, LOCK, VERIFICATION = "look", "baselines", "snapshots", "health", "lockfile", "verification"
 MANAGED = "managed_services"
 """Steps beside those of `StepKind`."""
 TITLES: Mapping[str, str] = {
     LOOK: "hosts and their groups, at the beginning and at the end",
     BASELINES: "patch baselines, before the first Scan",
     StepKind.SCAN.value: "Scan before",
+    SAVE: "snapshots, before the Install",
     StepKind.INSTALL.value: "Install",
     StepKind.REBOOT.value: "reboot",
     StepKind.VERIFY.value: "Scan after",
@@ -48,7 +50,8 @@ MANAGED_CHANGES = (
     "rds:CreateDBSnapshot", "rds:CreateDBClusterSnapshot", "rds:ApplyPendingMaintenanceAction", "rds:ModifyDBInstance",
     "rds:ModifyDBCluster", "lambda:PutRuntimeManagementConfig", "lambda:UpdateFunctionConfiguration",
 )  # fmt: skip
-CHANGING = frozenset({SEND, PUT, CREATE, UPDATE, REGISTER, DEREGISTER, SUSPEND, RESUME, *MANAGED_CHANGES})
+SNAPSHOT = "ec2:CreateSnapshot"
+CHANGING = frozenset({SEND, PUT, CREATE, UPDATE, REGISTER, DEREGISTER, SUSPEND, RESUME, SNAPSHOT, *MANAGED_CHANGES})
 """Counted operations that change something in AWS; all others only read."""
 
 PAGE: Mapping[str, int] = {
@@ -69,6 +72,7 @@ ASSUMES = (
 ON_TOP = (
     "Looks while commands run, a few a step: ListCommandInvocations of a single command, ListCommands for each fifty; where the "
     "connection names a queue of command events, ReceiveMessage and DeleteMessageBatch take their place.",
+    "Looks while snapshots are made, one a minute and cell (DescribeSnapshots).",
     "Hosts of one wave that are through at different times go on in smaller commands, each with its own SendCommand and "
     "ListCommandInvocations.",
     "A host that was not heard of for five minutes is looked at before it is sent something; every quarter of an hour newcomers "
@@ -165,6 +169,7 @@ def _stage(plan: Plan, stage: StagePlan) -> list[Called]:
     found += _step(stage, StepKind.SCAN, [answering])
     if plan.kernel_waits and stage.window is None:
         found.append(_made(stage, StepKind.SCAN.value, "ssm:DescribeInstancePatches", len(answering)))
+    found += _snapshots(stage, waves)
     found += _step(stage, StepKind.INSTALL, waves)
     found += [*_step(stage, StepKind.REBOOT, waves), *_shields(stage, waves)] if plan.reboot else []
     found += _step(stage, StepKind.VERIFY, waves)
@@ -206,6 +211,20 @@ def _baselines(stage: StagePlan) -> list[Called]:
         _made(stage, BASELINES, UPDATE, sum(bool(one.changes) for one in kept)),
         _made(stage, BASELINES, DEREGISTER, sum(len(one.takes) for one in kept)),
         _made(stage, BASELINES, REGISTER, sum(len(one.groups) + len(one.takes) for one in kept)),
+    ]
+
+
+def _snapshots(stage: StagePlan, waves: Sequence[Sequence[PlannedHost]]) -> list[Called]:
+    """One a host; EC2 is asked for those that are there before they are begun, and again until they are complete."""
+    if stage.ways_back is None or not stage.ways_back.snapshots:
+        return []
+    saved = {one.host for one in stage.ways_back.hosts if one.way is Way.ROOT_VOLUME}
+    cells = sum(len({host.cell for host in wave}) for wave in waves)
+    return [
+        _made(stage, SAVE, SNAPSHOT, sum(host.id in saved for wave in waves for host in wave)),
+        _made(stage, SAVE, "ec2:DescribeSnapshots", 2 * cells),
+        _made(stage, SAVE, "ec2:DescribeInstances", cells),
+        _made(stage, SAVE, "ec2:DescribeVolumes", cells),
     ]
 
 

@@ -1,15 +1,14 @@
 """Which hosts could come back after an in-place patch, how, and what does it cost to be able to?
 
-The policy says whether a snapshot is taken before patches are installed and whether versions are noted; `ways` says of each host
-of a stage what that gives it, before anybody approves. The stage's task takes snapshots (`execution.snapshots`), the campaign
+The policy says whether a snapshot is taken before patches are installed; `ways` says of each host of a stage what that gives it,
+before anybody approves. The stage's task takes snapshots (`execution.snapshots`), the campaign
 `rollback` uses them (`campaign.rollback`).
 """
 
 from __future__ import annotations
 
-import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -24,8 +23,6 @@ from patchwave.campaign.values import Cell, HostId, RunId, StageName
 TOKENS = uuid.UUID("0e9a7a44-52f9-5b0c-8d3c-1f2f6f0a9d11")
 """Namespace of snapshot tokens: one for a host of a run, wherever it is computed."""
 MONTH = timedelta(days=30)
-DOWNGRADES = re.compile(r"^(Amazon Linux|Red Hat Enterprise Linux|CentOS|Rocky|AlmaLinux|Oracle|Ubuntu|Debian)")
-"""Platforms whose package manager goes back to versions that are named (dnf and yum: downgrade, apt-get: --allow-downgrades)."""
 
 
 class Before(StrEnum):
@@ -69,13 +66,11 @@ class Way(StrEnum):
     """How a host comes back."""
 
     ROOT_VOLUME = "root_volume"  # its root volume is replaced by one from its snapshot
-    DOWNGRADE = "downgrade"  # the versions from before are installed
     NONE = "none"
 
 
 WORDS: Mapping[Way, str] = {
     Way.ROOT_VOLUME: "root volume from its snapshot",
-    Way.DOWNGRADE: "package downgrade",
     Way.NONE: "none",
 }
 
@@ -119,13 +114,11 @@ class WaysBack:
 
     Attributes:
         snapshots: whether they are taken before hosts are patched.
-        versions: whether the versions before are noted.
         cost: US dollars at most, of all snapshots for as long as they are kept; None without any.
     """
 
     hosts: tuple[HostWay, ...]
     snapshots: bool = False
-    versions: bool = False
     keep: timedelta = timedelta()
     cost: float | None = None
 
@@ -140,46 +133,28 @@ class WaysBack:
         before = sum(one.gib for one in self.hosts)
         cost = self.cost * sum(one.gib for one in left) / before if self.cost and before else self.cost
         return WaysBack(
-            hosts=left, snapshots=self.snapshots, versions=self.versions, keep=self.keep,
-            cost=None if cost is None else round(cost, 2),
-        )  # fmt: skip
+            hosts=left, snapshots=self.snapshots, keep=self.keep, cost=None if cost is None else round(cost, 2)
+        )
 
 
-def ways(
-    hosts: Sequence[tuple[HostId, str]], disks: Mapping[HostId, Disk], rule: Snapshots | None, *, versions: bool
-) -> WaysBack:
+def ways(hosts: Iterable[HostId], disks: Mapping[HostId, Disk], rule: Snapshots) -> WaysBack:
     """The way back of each host of a stage that is patched in place.
 
     Args:
-        hosts: id and platform.
-        disks: those whose root volume AWS has told of; not asked for, and empty, where no snapshot is wanted.
-        rule: what the policy says of snapshots; None: it wants none.
-        versions: whether the versions before are noted.
+        disks: those whose root volume AWS has told of.
+        rule: what the policy says of snapshots.
     """
-    found = tuple(_way(host, platform, disks.get(host), rule, versions=versions) for host, platform in hosts)
-    cost = None
-    if rule is not None:
-        cost = round(sum(one.gib for one in found) * rule.price * (rule.keep / MONTH), 2)
-    keep = rule.keep if rule is not None else timedelta()
-    return WaysBack(hosts=found, snapshots=rule is not None, versions=versions, keep=keep, cost=cost)
+    found = tuple(_way(host, disks.get(host)) for host in hosts)
+    cost = round(sum(one.gib for one in found) * rule.price * (rule.keep / MONTH), 2)
+    return WaysBack(hosts=found, snapshots=True, keep=rule.keep, cost=cost)
 
 
-def _way(host: HostId, platform: str, disk: Disk | None, rule: Snapshots | None, *, versions: bool) -> HostWay:
-    no_snapshot = "the policy takes no snapshot before patching"
-    if rule is not None:
-        if disk is not None and disk.volume:
-            return HostWay(
-                host=host, way=Way.ROOT_VOLUME, gib=disk.gib, why="a reboot; what was written to its root volume since is lost"
-            )
-        no_snapshot = "its root device is no EBS volume" if disk is not None else "EC2 does not say what its root volume is"
-    if not versions:
-        return HostWay(host=host, way=Way.NONE, why=no_snapshot)
-    if "Windows" in platform:
-        return HostWay(host=host, way=Way.NONE, why=f"{no_snapshot}, and Windows updates are not taken back one by one")
-    if not DOWNGRADES.match(platform):
-        return HostWay(host=host, way=Way.NONE, why=f"{no_snapshot}, and packages of {platform} cannot be downgraded by name")
-    why = "the versions before, if their repository still has them; a kernel stays, and the host must still start"
-    return HostWay(host=host, way=Way.DOWNGRADE, why=why)
+def _way(host: HostId, disk: Disk | None) -> HostWay:
+    if disk is not None and disk.volume:
+        why = "a reboot; what was written to its root volume since is lost"
+        return HostWay(host=host, way=Way.ROOT_VOLUME, gib=disk.gib, why=why)
+    why = "its root device is no EBS volume" if disk is not None else "EC2 does not say what its root volume is"
+    return HostWay(host=host, way=Way.NONE, why=f"{why}, and without a snapshot it is not patched")
 
 
 def sentences(back: WaysBack) -> tuple[str, ...]:
@@ -194,7 +169,8 @@ def sentences(back: WaysBack) -> tuple[str, ...]:
         gib = sum(one.gib for one in back.hosts)
         told.append(
             f"Snapshots: of {gib} GiB of root volumes, kept for {written_duration(back.keep)}, at most about {back.cost:.2f} US "
-            "dollars (full size; AWS stores changed blocks); each is taken when its host's turn has come."
+            "dollars (full size; AWS stores changed blocks). Each is taken when its host's turn has come, which takes minutes "
+            "that the times of this plan do not count."
         )
     return tuple(told)
 

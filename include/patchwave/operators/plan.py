@@ -248,7 +248,7 @@ def with_ways_back(work: Work, plan: Plan) -> Plan:
         ids.setdefault(host.cell, []).append(host.id)
     disks = {one.host: one for cell, its in ids.items() for one in work.gateway.root_volumes(cell, its)}
     return replace(plan, stages=tuple(replace(
-        stage, ways_back=snapshots.ways([(host.id, host.platform) for host in stage.hosts], disks, rule, versions=False)
+        stage, ways_back=snapshots.ways([host.id for host in stage.hosts], disks, rule)
     ) for stage in plan.stages))  # fmt: skip
 
 
