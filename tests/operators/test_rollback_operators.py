@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
+from patchwave.campaign import audit
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Decision, Verdict
 from patchwave.campaign.definition import Campaign
@@ -19,6 +20,7 @@ from patchwave.campaign.rollback import STAGE as BACK
 from patchwave.campaign.rollout import HostState
 from patchwave.campaign.snapshots import State
 from patchwave.campaign.values import HostId
+from patchwave.cli import check
 from patchwave.ledger.store import Run, RunOutcome, StageState
 from patchwave.operators.report import ReportOperator
 from patchwave.operators.rollback import DeleteSnapshotsOperator, PlanRollbackOperator, RollBackOperator
@@ -114,6 +116,7 @@ def test_from_the_form_to_the_report(patched: Callable[..., Rollback], tmp_path:
     (report,) = tmp_path.rglob("report.json")
     told = json.loads(report.read_text())
     assert {one["class"] for one in told["hosts"]} == {"rolled_back"}
+    assert list(audit.broken(check.trace_of(stage.ledger, AGAIN, check.lines_of(stage.aws.raw("journal"))))) == []
 
 
 def test_nothing_is_replaced_without_a_yes_to_this_plan(patched: Callable[..., Rollback]) -> None:

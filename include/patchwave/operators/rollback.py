@@ -197,7 +197,7 @@ class RollBackOperator(PatchStageOperator):
             StillHalted: it is halted, and nobody has cleared the task.
         """
         stage = stages.reached(work, self.stage)
-        self._check_gate(work, stage)
+        stages.check_gate(work, stage)
         before = work.ledger.stage(work.run_id, STAGE)
         if before.state is StageState.PATCHED:
             self.log.info("It is rolled back already")
