@@ -12,6 +12,7 @@ from patchwave.campaign.approval import Verdict
 from patchwave.campaign.errors import IllegalMove, LeaseLost
 from patchwave.campaign.rollout import TERMINAL, DispatchState, HostState, StepKind
 from patchwave.campaign.values import HostId, RunId, StageName
+from patchwave.ledger import sql
 from patchwave.ledger.store import Lease, Ledger, RunOutcome, StageState
 from tests.ledger.builders import (
     AT,
@@ -614,3 +615,15 @@ def test_calls_add_up_by_operation(ledger: Ledger):
     ledger.count_calls(RUN, {"ssm:SendCommand": 3})
     ledger.count_calls(RUN, {})
     assert dict(ledger.calls(RUN)) == {"ec2:DescribeInstances": 1, "ssm:SendCommand": 5}
+
+
+def test_many_hosts_move_as_few_do(ledger: Ledger):
+    """A command's hosts are looked up by name, a whole stage's are not; nobody sees a difference."""
+    hosts = [HostId(f"i-{number:017x}") for number in range(sql.FEW + 1)]
+    lease = begun(ledger, *hosts)
+    for some, reason in ((hosts, "all"), (hosts[:2], "two")):
+        before = ledger.hosts(RUN, DEV)[0].state
+        after = HostState.SCANNING if before is HostState.PLANNED else HostState.READY
+        ledger.move_hosts(lease, [replace(a_move(host, before, after), reason=reason) for host in some], at=later(1))
+    states = [(row.state, row.reason) for row in ledger.hosts(RUN, DEV)]
+    assert states == [(HostState.READY, "two")] * 2 + [(HostState.SCANNING, "all")] * (sql.FEW - 1)

@@ -13,7 +13,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -312,7 +312,7 @@ class SqlLedger:
     def move_hosts(self, lease: Lease, moves: Sequence[Move], *, at: datetime) -> None:
         def work(connection: Connection) -> None:
             self._held(connection, lease)
-            after, notes = changes.hosts_moved(lease, _hosts(connection, lease), moves, at=at)
+            after, notes = changes.hosts_moved(lease, _hosts(connection, lease, {move.host for move in moves}), moves, at=at)
             _store_hosts(connection, after.values())
             self._note(connection, lease.run, notes, at=at)
 
@@ -328,7 +328,7 @@ class SqlLedger:
             known = select(table.c.number).where(table.c.run == lease.run, table.c.token == dispatch.token)
             if connection.execute(known).one_or_none() is not None:
                 return
-            row, moved, notes = changes.intended(lease, _hosts(connection, lease), dispatch, reason=reason)
+            row, moved, notes = changes.intended(lease, _hosts(connection, lease, set(dispatch.hosts)), dispatch, reason=reason)
             connection.execute(insert(table).values(_dispatch_values(row)))
             _store_hosts(connection, moved.values())
             self._note(connection, lease.run, notes, at=row.intended_at)
@@ -597,10 +597,21 @@ def _store_stage(connection: Connection, row: StageRow) -> None:
     connection.execute(update(table).where(table.c.run == row.run, table.c.stage == row.stage).values(_stage_values(row)))
 
 
-def _hosts(connection: Connection, lease: Lease) -> dict[HostId, HostRow]:
+FEW = 500
+"""So many hosts are looked up by name; for more of them the whole stage is read. SQLite takes some thousand names at most."""
+
+
+def _hosts(connection: Connection, lease: Lease, only: Collection[HostId] | None = None) -> dict[HostId, HostRow]:
+    """Hosts of the lease's stage.
+
+    Args:
+        only: at least these, of those that there are; None: all. A command is about 50 of a stage that may have 100,000.
+    """
     table = tables.hosts
-    rows = connection.execute(select(table).where(table.c.run == lease.run, table.c.stage == lease.stage))
-    return {row.host: row for row in map(_host_of, rows)}
+    query = select(table).where(table.c.run == lease.run, table.c.stage == lease.stage)
+    if only is not None and len(only) <= FEW:
+        query = query.where(table.c.host.in_(only))
+    return {row.host: row for row in map(_host_of, connection.execute(query))}
 
 
 def _store_hosts(connection: Connection, rows: Iterable[HostRow]) -> None:
