@@ -130,7 +130,7 @@ def triaged(triage: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -
             packages=once(packages, packages),
             first_seen=moment(item.get("first_seen")),
             deadline=moment(item.get("deadline")),
-            fate=fates.get(arn, Fate.UNKNOWN),
+            fate=found[arn].fate if arn in found else fates.pop(arn, Fate.UNKNOWN),  # so no ARN is kept twice
             deadline_because=once(because, because),
         )
     return tuple(found[arn] for arn in sorted(found))

@@ -733,9 +733,12 @@ def _not_patchable(findings: Iterable[Triaged]) -> tuple[NotPatchable, ...]:
     )
 
 
-def _earliest(finding: Triaged) -> tuple[bool, float]:
+def _earliest(finding: Triaged) -> datetime:
     """Sorts by deadline; what has none comes last."""
-    return finding.deadline is None, finding.deadline.timestamp() if finding.deadline else 0.0
+    return finding.deadline or _NEVER
+
+
+_NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def _deadlines(findings: Iterable[Triaged], now: datetime) -> tuple[DeadlineLine, ...]:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +123,18 @@ class ReportOperator(CampaignOperator):
     def _write(self, work: Work, made: report.Report, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         present = work.ledger.documents(work.run_id)
-        files = {
-            "report.html": report.to_html(made),
-            "report.json": json.dumps(report.to_json(made), indent=1, ensure_ascii=False) + "\n",
-            "hosts.csv": report.to_csv(made),
+        # One after the other: with 100,000 hosts each of them is some hundred MiB.
+        files: dict[str, Callable[[], str]] = {
+            "report.html": lambda: report.to_html(made),
+            "report.json": lambda: json.dumps(report.to_json(made), indent=1, ensure_ascii=False) + "\n",
+            "hosts.csv": lambda: report.to_csv(made),
         }
         if "plan.md" in present:
-            files |= self._plan_files(work, made)
+            files |= {name: partial(str, text) for name, text in self._plan_files(work, made).items()}
         for name, text in files.items():
             # Written aside and moved: a reader sees the whole file or none.
             aside = folder / f".{name}.{datetime.now(UTC):%H%M%S%f}"
-            aside.write_text(text, encoding="utf-8", newline="")
+            aside.write_text(text(), encoding="utf-8", newline="")
             aside.replace(folder / name)
         if lockfile.DOCUMENT in present:
             try:
