@@ -566,6 +566,7 @@ def awsim_reference() -> str:
     families = {
         "call": set(faults.CALL_KINDS),
         "host": set(faults.HOST_KINDS),
+        "group": set(getattr(faults, "GROUP_KINDS", ())),
         "database": set(getattr(faults, "DATABASE_KINDS", ())),
         "image": set(faults.IMAGE_KINDS),
         "event": set(getattr(faults, "EVENT_KINDS", ())),

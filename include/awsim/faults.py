@@ -5,6 +5,7 @@ A fault is a kind, a match (service, operation, account, region, host, tag), a t
     faults of a call (`throttle`, `error`, `slow`, ...): `server.py`, around each operation; `empty_page`: `Context.page`
     faults of a host (`install_fails`, `agent_late`, ...): the world, at the moment the host does that thing; those of a database
     (`database_stuck`, ...) in the same way by `services/rds`
+    faults of an Auto Scaling group (`no_capacity`, `alarm_in_refresh`): `services/autoscaling.py` and `instance_refresh.py`
     standing delays (`config_late`, `inspector_late`): whoever computes when AWS knows something
     faults of an image (`image_build_fails`, ...): Image Builder, and the world at the launch of an instance
     events (`agent_dead`, `zone_lost`, `reboot_storm`, ...): carried out by the world at their moment, then gone
@@ -50,6 +51,9 @@ class Kind(StrEnum):
     INSPECTOR_LATE = "inspector_late"
     UPDATE_WITHDRAWN = "update_withdrawn"
     ALARM_FIRES = "alarm_fires"
+    INSTALL_BRICKS = "install_bricks"
+    NO_CAPACITY = "no_capacity"
+    ALARM_IN_REFRESH = "alarm_in_refresh"
     DATABASE_STUCK = "database_stuck"
     DATABASE_UPGRADE_FAILS = "database_upgrade_fails"
     IMAGE_BUILD_FAILS = "image_build_fails"
@@ -77,8 +81,11 @@ HOST_KINDS = frozenset(
         Kind.REBOOT_STORM,
         Kind.CONFIG_LATE,
         Kind.INSPECTOR_LATE,
+        Kind.INSTALL_BRICKS,
     }
 )
+GROUP_KINDS = (Kind.NO_CAPACITY, Kind.ALARM_IN_REFRESH)
+"""Those of an Auto Scaling group, whenever it does that thing."""
 DATABASE_KINDS = (Kind.DATABASE_STUCK, Kind.DATABASE_UPGRADE_FAILS)
 """Those of a database of RDS, at the moment that a change of it would end."""
 EVENT_KINDS = frozenset(
@@ -117,6 +124,7 @@ _NEEDS: dict[Kind, tuple[str, ...]] = {
     Kind.ALARM_FIRES: ("alarm",),
     Kind.IMAGE_BUILD_FAILS: ("image_state",),
     Kind.IMAGE_DISTRIBUTION_FAILS: ("to_region",),
+    Kind.ALARM_IN_REFRESH: ("alarm",),
     **dict.fromkeys(_GROUP_KINDS, ("group",)),
 }
 _ONLY: dict[str, tuple[Kind, ...]] = {
@@ -124,16 +132,17 @@ _ONLY: dict[str, tuple[Kind, ...]] = {
     "code": (Kind.ERROR,),
     "status": (Kind.ERROR, Kind.LOST_ANSWER),
     "effect": (Kind.CONNECTION_RESET,),
-    "zone": (Kind.ZONE_LOST,),
+    "zone": (Kind.ZONE_LOST, Kind.NO_CAPACITY),
     "advisory": (Kind.UPDATE_WITHDRAWN,),
-    "alarm": (Kind.ALARM_FIRES,),
+    "alarm": (Kind.ALARM_FIRES, Kind.ALARM_IN_REFRESH),
+    "percent": (Kind.ALARM_IN_REFRESH,),
     "database": DATABASE_KINDS,
     "image_state": (Kind.IMAGE_BUILD_FAILS,),
     "to_region": (Kind.IMAGE_DISTRIBUTION_FAILS,),
     "cve": (Kind.IMAGE_SCAN_FINDS,),
     "image": (Kind.IMAGE_UNHEALTHY,),
     "pipeline": tuple(sorted(IMAGE_KINDS)),
-    "group": _GROUP_KINDS,
+    "group": (*_GROUP_KINDS, *GROUP_KINDS, Kind.IMAGE_UNHEALTHY),
     "number": _GROUP_KINDS,
     "seconds": (
         Kind.SLOW,
@@ -142,6 +151,7 @@ _ONLY: dict[str, tuple[Kind, ...]] = {
         Kind.REBOOT_STORM,
         Kind.CONFIG_LATE,
         Kind.INSPECTOR_LATE,
+        Kind.ALARM_IN_REFRESH,
         Kind.DATABASE_STUCK,
     ),
 }
@@ -167,7 +177,7 @@ class Fault(BaseModel):
         None,
         description="of slow: real seconds; of agent_late, config_late, inspector_late: how late; of agent_lost: how long after"
         " the command began; of reboot_storm: how long the agents hibernate after the boot (1800); of database_stuck: how long it"
-        " stays in `modifying` (None: forever)",
+        " stays in `modifying` (None: forever); of alarm_in_refresh: how long the alarm stays (900)",
     )
     exit_code: Annotated[int, Field(ge=1, le=255)] = Field(
         1, description="of install_fails, package_manager_locked: the exit code that the script ends with"
@@ -175,13 +185,21 @@ class Fault(BaseModel):
     code: str | None = Field(None, description="of error: the error code to answer with")
     status: Annotated[int, Field(ge=400, le=599)] = Field(500, description="of error and lost_answer: the HTTP status")
     effect: Literal["before", "after"] = Field("before", description="of connection_reset: is the call carried out or not?")
-    zone: str | None = Field(None, description="of zone_lost, e.g. eu-central-1b")
-    group: str | None = Field(None, description="of group_*: name of the Auto Scaling group")
+    zone: str | None = Field(
+        None, description="of zone_lost and no_capacity, e.g. eu-central-1b; no_capacity: None means in none"
+    )
+    group: str | None = Field(
+        None,
+        description="of group_*: name of the Auto Scaling group; of no_capacity and alarm_in_refresh: None means any",
+    )
+    percent: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        None, description="of alarm_in_refresh: when so much of a refresh is complete; None means when it bakes"
+    )
     number: Annotated[int, Field(ge=1)] = Field(1, description="of group_*: how many instances")
     advisory: str | None = Field(
         None, description="of update_withdrawn, e.g. ALAS2023-2024-766; with an account or region only there"
     )
-    alarm: str | None = Field(None, description="of alarm_fires: its name")
+    alarm: str | None = Field(None, description="of alarm_fires and alarm_in_refresh: its name")
     database: str | None = Field(None, description="of database_*: identifier of the instance or cluster; None means every one")
     pipeline: str | None = Field(None, description="of image_*: name of the image pipeline; None means every build")
     image_state: Literal["PENDING", "CREATING", "BUILDING", "TESTING", "DISTRIBUTING", "INTEGRATING"] | None = Field(
@@ -190,7 +208,8 @@ class Fault(BaseModel):
     to_region: str | None = Field(None, description="of image_distribution_fails: the region that gets no AMI")
     cve: str | None = Field(None, description="of image_scan_finds: what critical is found (CVE-2024-3094)")
     image: str | None = Field(
-        None, description="of image_unhealthy: the AMI whose instances never come up; or give pipeline, for all that it made"
+        None,
+        description="of image_unhealthy: the AMI whose instances never come up; or give pipeline, for all that it made, or group",
     )
     id: int | None = Field(None, description="given by awsim")
     struck: int = Field(0, description="counted by awsim")
@@ -199,6 +218,8 @@ class Fault(BaseModel):
     def _fields_fit_the_kind(self) -> "Fault":
         if self.kind in HOST_KINDS and self.service is not None:
             raise ValueError(f"{self.kind.value} is a fault of a host and takes host, tag, account or region, not service")
+        if self.kind in GROUP_KINDS and (self.service or self.operation or self.host or self.tag):
+            raise ValueError(f"{self.kind.value} takes group, account or region, not service, operation, host or tag")
         if self.kind in DATABASE_KINDS and (self.service or self.operation or self.host):
             raise ValueError(f"{self.kind.value} takes database, tag, account or region, not service, operation or host")
         if self.kind in (Kind.AGENT_DEAD, Kind.AGENT_ONLINE) and not (self.host or self.tag):
@@ -209,7 +230,7 @@ class Fault(BaseModel):
         for name, kinds in _ONLY.items():
             if getattr(self, name) != type(self).model_fields[name].default and self.kind not in kinds:
                 raise ValueError(f"{name} belongs to {', '.join(kind.value for kind in kinds)}, not to {self.kind.value}")
-        if self.kind is Kind.IMAGE_UNHEALTHY and not (self.image or self.pipeline):
+        if self.kind is Kind.IMAGE_UNHEALTHY and not (self.image or self.pipeline or self.group):
             raise ValueError("image_unhealthy needs an image or a pipeline")
         if self.kind is Kind.EMPTY_PAGE and self.times is None and self.probability == 1:
             raise ValueError("empty_page needs times, or a probability below 1: no client would ever come to the end")
@@ -283,6 +304,23 @@ class Faults:
             meant = fault.kind is kind and fault.pipeline in (None, pipeline)
             meant = meant and all(getattr(fault, name) in (None, value) for name, value in facts.items())
             if meant and fault.account in (None, account) and fault.region in (None, region) and self._strikes(fault):
+                return fault
+        return None
+
+    def take_group(
+        self, kind: Kind, *, account: str, region: str, group: str, zone: str = "", percent: int = 101
+    ) -> Fault | None:
+        """The first fault of this kind that strikes this group there, at that progress (101: done); it is counted."""
+        for fault in self._faults.values():
+            meant = (
+                fault.kind is kind
+                and fault.group in (None, group)
+                and fault.zone in (None, zone)
+                and fault.account in (None, account)
+                and fault.region in (None, region)
+                and (101 if fault.percent is None else fault.percent) <= percent
+            )
+            if meant and self._strikes(fault):
                 return fault
         return None
 

@@ -142,6 +142,12 @@ def launch(account: str, region: str, name: str, *, profile: str | None, number:
     return str(identifier)
 
 
+def zones_of(account: str, region: str, name: str) -> list[str]:
+    """The zone of each subnet of a group, in the order that `launch` takes them."""
+    subnets = autoscaling_backends[account][region].autoscaling_groups[name].vpc_zone_identifier
+    return [str(ec2_backends[account][region].get_subnet(one).availability_zone) for one in (subnets or "").split(",") if one]
+
+
 def terminate(account: str, region: str, name: str, identifier: str) -> None:
     """Take an instance out of its group and end it; nobody launches another one."""
     found = autoscaling_backends[account][region].autoscaling_groups.get(name)

@@ -106,6 +106,8 @@ class Host:
     not_patchable: tuple[NotPatchable, ...] = ()
     coverage: Coverage = field(default_factory=Coverage)
     group: str | None = None
+    image: str = ""
+    """The AMI that its root volume was made of."""
     state: str = "running"
     registered: float | None = None
     """Since when SSM knows the agent; None: never."""
@@ -139,6 +141,8 @@ class Host:
     """Its Availability Zone is lost."""
     stillborn: bool = False
     """Its image makes no machine that ever comes up."""
+    bricked: bool = False
+    """What was installed does not boot: it never comes back until its root volume is replaced."""
     reboot_pending: bool = False
     """The last boot was not enough: something still waits for another one."""
     ping_offset: float = 0.0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from awsim.baselines import Baseline, for_node
 from awsim.catalogue import Update
+from awsim.faults import Kind
 from awsim.host import Change, Host, PatchReport, PatchRow, PatchState
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ def install(world: "World", host: Host, updates: list[Update], *, no_reboot: boo
     """The package manager's transaction: levels move now; a new kernel runs only after a boot."""
     for update in updates:
         host.changes.append(Change(at=world.now, package=update.package, before=host.levels[update.package], after=update.level))
+        host.bricked = host.bricked or world.faults.take_host(Kind.INSTALL_BRICKS, host) is not None
         host.levels[update.package] = update.level
         if no_reboot:
             host.unbooted[update.package] = world.now

@@ -233,6 +233,11 @@ class World:
     # --- what happens to hosts ---
 
     def record(self, host: Host, event: Event, *, cause: Cause = NOBODY, operation: str | None = None, **details: Any) -> None:
+        if event in (Event.IN_SERVICE, Event.OUT_OF_SERVICE, Event.REPLACED):
+            details["image"] = host.image
+            successor = self.host(host.account, host.region, details.get("replaced_by") or "")
+            if successor is not None:
+                details["replaced_by_image"] = successor.image
         self.journal.write(
             Line(
                 at=self.now,
@@ -299,7 +304,7 @@ class World:
             self.record(host, Event.OUT_OF_SERVICE, cause=cause)
         self.record(host, Event.REBOOT_BEGUN, cause=cause)
         self._power_off(host)
-        if self.faults.take_host(Kind.REBOOT_NEVER_RETURNS, host) is None:
+        if not host.bricked and self.faults.take_host(Kind.REBOOT_NEVER_RETURNS, host) is None:
             boots = len(host.boots)
             self.at(self.now + self.draw(host, "reboot", boots), lambda _: self._booted(host, boots, cause))
 
@@ -440,7 +445,7 @@ class World:
             self.at(self.now + lasts, lambda _: self._powered_on(host))
 
     def _powered_on(self, host: Host) -> None:
-        if host.powerless and host.state == "running":
+        if host.powerless and host.state == "running" and not host.bricked:
             host.rebooting = host.powerless = False
             self._new_boot(host)
             self._come_back(host, NOBODY)
@@ -516,6 +521,9 @@ class World:
         if host.stillborn:
             self._never_up(host)
             return
+        if host.bricked:
+            host.rebooting = True
+            return
         self._new_boot(host)
         self._come_back(host, cause)
 
@@ -528,7 +536,7 @@ class World:
         host = self._host(machine.id, machine.id, account, region, template, Unlike(host=1), self.timings, launched=self.now)
         if content is not None:
             host.levels = dict(content.levels)
-        host.group = estate.group_of(account, region, machine.id)
+        host.group, host.image = estate.group_of(account, region, machine.id), machine.image
         host.address, host.zone = machine.address, machine.zone
         host.disconnected = self.now
         if machine.state in ("stopped", "stopping"):
@@ -536,7 +544,7 @@ class World:
         self.cells[account, region][host.id] = host
         host.healthy_from = self.now + self.draw(host, "status_check", "launch")
         pipeline = self.pipeline_of(account, region, machine.image)
-        if self.faults.take_image(Kind.IMAGE_UNHEALTHY, pipeline, account, region, image=machine.image) is not None:
+        if self.faults.take_image(Kind.IMAGE_UNHEALTHY, pipeline, account, region, image=machine.image, group=host.group):
             self._never_up(host)
             return host
         if machine.profile or groups.templated_profile(account, region, machine.id):
@@ -544,7 +552,7 @@ class World:
             self.at(host.registered, lambda _: self._connected(host) if host.connected else None)
 
         def in_service(_: float) -> None:
-            if host.state == "running" and not host.out:
+            if host.state == "running" and not host.rebooting and not host.out:
                 self.record(host, Event.IN_SERVICE, cause=cause)
 
         self.at(host.healthy_from, in_service)
@@ -646,6 +654,7 @@ class World:
                 launched=launched,
             )
             host.group = fleet.auto_scaling_group.name if fleet.auto_scaling_group else None
+            host.image = network.images[template.os]
             cell[identifier] = host
             made.append(host)
         estate.attach_profile(fleet.account, fleet.region, network, [host.id for host in made])

@@ -846,3 +846,89 @@ def test_a_group_that_cannot_return_is_refused_auto_rollback(aws, group_version,
     aws.advance(30)
     code, message = refused(client.rollback_instance_refresh, AutoScalingGroupName="app")
     assert (code, said in message) == ("IrreversibleInstanceRefresh", True), message
+
+
+# --- faults of groups ---
+
+
+def test_the_journal_has_the_image_of_every_instance(aws):
+    """Which one left service on which AMI, and which one came on which in its place."""
+    image = aws.ec2.register_image(Name="golden", RootDeviceName="/dev/xvda")["ImageId"]
+    old = aws.ec2.describe_instances(InstanceIds=members(aws)[:1])["Reservations"][0]["Instances"][0]["ImageId"]
+    refresh(aws, version=new_version(aws, image=image), MinHealthyPercentage=80, InstanceWarmup=60)
+    until(aws, "Successful")
+    lines = [line for line in aws.journal() if line["event"] in ("in_service", "out_of_service", "replaced")]
+    told = {event: [line for line in lines if line["event"] == event] for event in ("in_service", "out_of_service", "replaced")}
+    assert {event: len({line["host"] for line in rows}) for event, rows in told.items()} == dict.fromkeys(told, 10)
+    assert {line["image"] for line in told["out_of_service"]} == {old}
+    assert {line["image"] for line in told["in_service"]} == {image}
+    assert {(line["image"], line["replaced_by_image"]) for line in told["replaced"]} == {(old, image)}
+    assert {line["replaced_by"] for line in told["replaced"]} == {line["host"] for line in told["in_service"]}
+
+
+def test_an_alarm_fires_while_a_refresh_bakes(aws):
+    """Not before it bakes; then the refresh turns round."""
+    aws.client("cloudwatch").put_metric_alarm(
+        AlarmName="errors", Namespace="shop", MetricName="5xx", Statistic="Maximum", Period=60, EvaluationPeriods=1, Threshold=1,
+        ComparisonOperator="GreaterThanThreshold",
+    )  # fmt: skip
+    aws.control("faults", {"kind": "alarm_in_refresh", "alarm": "errors", "group": "app", "seconds": 60})
+    aws.client("autoscaling").update_auto_scaling_group(
+        AutoScalingGroupName="app", LaunchTemplate={"LaunchTemplateName": "app", "Version": "1"}
+    )
+    refresh(
+        aws, version=new_version(aws), MinHealthyPercentage=80, InstanceWarmup=10, BakeTime=1800, AutoRollback=True,
+        AlarmSpecification={"Alarms": ["errors"]},
+    )  # fmt: skip
+    told = until(aws, "RollbackInProgress", step=10)["RollbackDetails"]
+    assert (told["PercentageCompleteOnRollback"], "errors" in told["RollbackReason"]) == (100, True)
+    assert until(aws, "RollbackSuccessful")
+    assert aws.client("cloudwatch").describe_alarms(AlarmNames=["errors"])["MetricAlarms"][0]["StateValue"] == "OK"
+
+
+def test_an_alarm_fires_at_a_share_of_a_refresh(aws):
+    """At thirty per cent, as soon as the refresh has come so far."""
+    aws.client("cloudwatch").put_metric_alarm(
+        AlarmName="errors", Namespace="shop", MetricName="5xx", Statistic="Maximum", Period=60, EvaluationPeriods=1, Threshold=1,
+        ComparisonOperator="GreaterThanThreshold",
+    )  # fmt: skip
+    aws.control("faults", {"kind": "alarm_in_refresh", "alarm": "errors", "percent": 30})
+    refresh(aws, MinHealthyPercentage=90, InstanceWarmup=10, AlarmSpecification={"Alarms": ["errors"]})
+    told = until(aws, "Failed", step=10)
+    assert (told["PercentageComplete"], "errors" in told["StatusReason"]) == (30, True)
+
+
+def test_without_capacity_in_a_zone_the_others_take_its_instances(aws):
+    """Each attempt there is a failed activity; without any zone the refresh waits, and fails after an hour."""
+    aws.control("faults", {"kind": "no_capacity", "group": "app", "zone": f"{REGION}a"})
+    refresh(aws, MinHealthyPercentage=80, InstanceWarmup=10)
+    until(aws, "Successful")
+    assert {member["AvailabilityZone"] for member in group(aws)["Instances"]} == {f"{REGION}b", f"{REGION}c"}
+    activities = aws.client("autoscaling").describe_scaling_activities(AutoScalingGroupName="app")["Activities"]
+    failed = [activity for activity in activities if activity["StatusCode"] == "Failed"]
+    assert failed
+    assert all(f"{REGION}a" in activity["StatusMessage"] for activity in failed)
+    aws.control("faults", {"kind": "no_capacity"})
+    now = members(aws)
+    refresh(aws, MinHealthyPercentage=80, InstanceWarmup=10)
+    until(aws, "Failed")
+    assert members(aws) == now
+
+
+def test_instances_of_a_bad_image_never_become_healthy(aws):
+    """They never serve, their agents never connect, and the refresh fails after an hour; those of other images are well."""
+    image = aws.ec2.register_image(Name="bad", RootDeviceName="/dev/xvda")["ImageId"]
+    aws.control("faults", {"kind": "image_unhealthy", "group": "app", "image": image})
+    old = set(members(aws))
+    refresh(aws, version=new_version(aws, image=image), MinHealthyPercentage=80, InstanceWarmup=10)
+    until(aws, "Failed")
+    new = {line["host"] for line in aws.journal() if line["event"] == "in_service"}
+    assert not new
+    known = {row["InstanceId"] for row in aws.ssm.describe_instance_information()["InstanceInformationList"]}
+    bad = {row["host"] for row in aws.control("hosts")["hosts"] if row["auto_scaling_group"] == "app"} - old
+    assert bad
+    assert not bad & known
+    status = aws.ec2.describe_instance_status(InstanceIds=[host for host in members(aws) if host not in old][:1])
+    assert [one["InstanceStatus"]["Status"] for one in status["InstanceStatuses"]] in ([], ["impaired"])
+    refresh(aws, version=new_version(aws), MinHealthyPercentage=80, InstanceWarmup=10)
+    assert until(aws, "Successful")

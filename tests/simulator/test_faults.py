@@ -375,6 +375,7 @@ WRITTEN = {
     Kind.IMAGE_BUILD_FAILS: {"image_state": "TESTING"},
     Kind.IMAGE_DISTRIBUTION_FAILS: {"to_region": "us-east-1"},
     Kind.IMAGE_UNHEALTHY: {"pipeline": "web"},
+    Kind.ALARM_IN_REFRESH: {"alarm": "web-errors"},
 }
 """What a kind needs to be complete."""
 

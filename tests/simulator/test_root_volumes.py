@@ -109,3 +109,37 @@ def test_one_that_never_came_back_from_a_reboot_comes_back_by_it(start: Any) -> 
     aws.ec2.create_replace_root_volume_task(InstanceId=host, SnapshotId=snapshot)
     aws.advance(1800)
     assert aws.events(host)[-1] == "in_service"
+
+
+def test_what_an_install_has_bricked_comes_back_with_another_root_volume_only(start: Any) -> None:
+    """Neither stop and start nor another reboot helps; who has not installed anything is well."""
+    aws = start(WORLD)
+    host, other = aws.hosts("web")
+    snapshot = saved(aws, host)
+    aws.control("faults", {"kind": "install_bricks", "host": host})
+    aws.patch(host, other)
+    aws.advance(1800)
+    assert aws.events(host)[-1] == "reboot_begun"
+    assert aws.events(other)[-1] in ("in_service", "command_ended")
+    aws.ec2.stop_instances(InstanceIds=[host])
+    aws.advance(600)
+    aws.ec2.start_instances(InstanceIds=[host])
+    aws.advance(1800)
+    status = aws.ec2.describe_instance_status(InstanceIds=[host])["InstanceStatuses"][0]["InstanceStatus"]["Status"]
+    assert status == "impaired"
+    aws.ec2.create_replace_root_volume_task(InstanceId=host, SnapshotId=snapshot)
+    aws.advance(1800)
+    assert aws.events(host)[-1] == "in_service"
+    assert aws.script(host, lines=["true"])
+
+
+def test_without_a_snapshot_it_is_as_it_was_launched(start: Any) -> None:
+    """What was installed since is gone; what lacked then lacks again."""
+    aws = start(WORLD)
+    host = aws.hosts("web")[0]
+    before = levels(aws, host)
+    install(aws, host)
+    assert levels(aws, host) != before
+    aws.ec2.create_replace_root_volume_task(InstanceId=host)
+    aws.advance(1800)
+    assert levels(aws, host) == before

@@ -233,7 +233,7 @@ def test_operations_nobody_simulates_say_so(aws):
 @pytest.mark.parametrize(
     ("service", "operation", "request_"),
     [
-        ("ec2", "create_replace_root_volume_task", {"InstanceId": "i-0123456789abcdef0"}),
+        ("ec2", "describe_locked_snapshots", {}),
         ("autoscaling", "describe_account_limits", {}),
         ("cloudwatch", "describe_alarm_history", {}),
         ("organizations", "describe_effective_policy", {"PolicyType": "TAG_POLICY"}),

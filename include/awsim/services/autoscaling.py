@@ -227,7 +227,8 @@ def launch(world: World, account: str, region: str, name: str, *, why: str, caus
     template = state.in_force.get(name) or _template(account, region, name)
     made_by = groups.template_version(account, region, template) if template else None
     profile = (made_by.profile if made_by else None) or groups.group_profile(account, region, name)
-    state.number += 1
+    if not _find_zone(world, account, region, name, why):
+        return None
     try:
         if made_by is not None and groups.is_deregistered(account, region, made_by.image):
             raise LookupError(f"The image id '[{made_by.image}]' does not exist")
@@ -248,6 +249,22 @@ def launch(world: World, account: str, region: str, name: str, *, why: str, caus
     host.group = name
     _settle(world, host, made_by, why, cause)
     return host
+
+
+def _find_zone(world: World, account: str, region: str, name: str, why: str) -> bool:
+    """The next number, whose subnet has capacity; each zone without is a failed activity. False when there is none at all."""
+    state, zones = scaling(world, account, region), groups.zones_of(account, region, name)
+    for _ in range(max(1, len(zones))):
+        state.number += 1
+        zone = zones[state.number % len(zones)] if zones else ""
+        if world.faults.take_group(Kind.NO_CAPACITY, account=account, region=region, group=name, zone=zone) is None:
+            return True
+        told = (
+            "We currently do not have sufficient capacity in the Availability Zone you requested"
+            f" ({zone}). Our system will be working on provisioning additional capacity. Launching EC2 instance failed."
+        )
+        _note(world, account, region, name, f"Launching a new EC2 instance.  Status Reason: {told}", why, failed=told)
+    return False
 
 
 def _template(account: str, region: str, name: str) -> dict[str, Any] | None:
@@ -411,6 +428,7 @@ def swap_root_volume(world: World, host: Host, group: Group, made_by: groups.Tem
         if host.state != "running":
             return
         host.levels, host.changes, host.files = disk, [], {}
+        host.image, host.bricked = made_by.image, False
         groups.set_image(account, region, host.id, made_by.image)
         state.configurations[host.id] = _configuration(made_by)
         world.reboot(host, cause=cause)

@@ -47,14 +47,18 @@ def state_of(account: str, region: str, name: str) -> str | None:
 
 def _fires(world: World, fault: Fault) -> None:
     """In every cell that the fault means; an alarm that does not exist yet fires as soon as it does."""
-    until = world.now + fault.lasts if fault.lasts is not None else None
     for account, region in list(world.cells):
         if fault.account in (None, account) and fault.region in (None, region) and fault.alarm:
-            world.state(account, region, Alarms).held[fault.alarm] = until
-            _set(world, account, region, fault.alarm, "ALARM", "Threshold Crossed: the value was above the threshold.")
-            if until is not None:
-                name = fault.alarm
-                world.at(until, _release(world, account, region, name))
+            fire(world, account, region, fault.alarm, fault.lasts)
+
+
+def fire(world: World, account: str, region: str, name: str, lasts: float | None) -> None:
+    """The alarm goes into ALARM now, and stays there so long (None: for good)."""
+    until = world.now + lasts if lasts is not None else None
+    world.state(account, region, Alarms).held[name] = until
+    _set(world, account, region, name, "ALARM", "Threshold Crossed: the value was above the threshold.")
+    if until is not None:
+        world.at(until, _release(world, account, region, name))
 
 
 def _release(world: World, account: str, region: str, name: str) -> Callable[[float], None]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from awsim import groups
 from awsim.clock import moment
+from awsim.faults import Kind
 from awsim.groups import Group, Member
 from awsim.host import Host
 from awsim.journal import Cause
@@ -426,6 +427,8 @@ def _tick(world: World, refresh: Refresh) -> None:
         if set(refresh.fresh) <= refresh.ready or world.now - refresh.progress_at > STALL:
             return _end(world, refresh, "Cancelled")
         return _after(world, refresh)
+    if refresh.status != "RollbackInProgress":
+        _alarm(world, refresh)
     if refresh.status != "RollbackInProgress" and _alarmed(world, refresh):
         return None
     if refresh.status == "Baking":
@@ -485,6 +488,18 @@ def _well(world: World, refresh: Refresh, group: Group, member: Member) -> bool:
     if host is not None and (host.rebooting or host.state != "running" or world.now < host.healthy_from):
         return False
     return autoscaling.passes(world, refresh.account, refresh.region, group, member)
+
+
+def _alarm(world: World, refresh: Refresh) -> None:
+    """A fault lets an alarm fire at this point of the refresh, once unless it says how often."""
+    percent = 101 if refresh.status == "Baking" else refresh.progress().percent or 0
+    fault = world.faults.take_group(
+        Kind.ALARM_IN_REFRESH, account=refresh.account, region=refresh.region, group=refresh.group, percent=percent
+    )
+    if fault is not None and fault.alarm is not None:
+        if fault.times is None:
+            world.faults.remove(fault.id or 0)
+        cloudwatch.fire(world, refresh.account, refresh.region, fault.alarm, fault.seconds or 900.0)
 
 
 def _alarmed(world: World, refresh: Refresh) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from awsim import groups
 from awsim.clock import iso
-from awsim.host import Host
+from awsim.host import Change, Host
 from awsim.journal import Cause, Event
 from awsim.registry import AwsError, Context, operation
 from awsim.services import ec2, elbv2
@@ -115,7 +115,9 @@ def _wanted(ctx: Context, host: Host, params: dict[str, Any]) -> ec2.Saved:
         if saved is None or saved.host != host.id:
             raise AwsError("InvalidParameterValue", f"The snapshot '{snapshot}' is none of the instance's root volume.")
         return saved
-    content = ec2.content(ctx.world, ctx.account, ctx.region, image or groups.image_of(ctx.account, ctx.region, host.id))
+    if image is None:  # the state at launch
+        return ec2.Saved(host=host.id, levels=host.levels_at(host.launched), files={})
+    content = ec2.content(ctx.world, ctx.account, ctx.region, image)
     if content is None or content.template.os != host.platform.key:
         raise AwsError("InvalidAMIID.NotFound", f"The image id '[{image}]' does not exist or does not fit the instance.")
     return ec2.Saved(host=host.id, levels=dict(content.levels), files={})
@@ -131,7 +133,13 @@ def _replace(world: World, host: Host, task: Task, saved: ec2.Saved, cause: Caus
         task.state = "failed"
         return
     task.state = "succeeded"
-    host.levels, host.files, host.changes = dict(saved.levels), dict(saved.files), []
+    host.changes += [
+        Change(at=world.now, package=package, before=host.levels.get(package, 0), after=level)
+        for package, level in saved.levels.items()
+        if host.levels.get(package, 0) != level
+    ]
+    host.levels, host.files, host.bricked = dict(saved.levels), dict(saved.files), False
+    host.image = task.image or host.image
     host.unbooted.clear()
     host.agent_dead = False
     world.record(host, Event.ROOT_VOLUME_REPLACED, cause=cause, snapshot=task.snapshot, image=task.image, volume=volume)
