@@ -231,7 +231,7 @@ class Fault(BaseModel):
             if getattr(self, name) != type(self).model_fields[name].default and self.kind not in kinds:
                 raise ValueError(f"{name} belongs to {', '.join(kind.value for kind in kinds)}, not to {self.kind.value}")
         if self.kind is Kind.IMAGE_UNHEALTHY and not (self.image or self.pipeline or self.group):
-            raise ValueError("image_unhealthy needs an image or a pipeline")
+            raise ValueError("image_unhealthy needs an image, a pipeline or a group")
         if self.kind is Kind.EMPTY_PAGE and self.times is None and self.probability == 1:
             raise ValueError("empty_page needs times, or a probability below 1: no client would ever come to the end")
         if self.tag is not None and "=" not in self.tag:

@@ -139,6 +139,7 @@ def test_every_fault_and_control_route_on_awsims_page_exists():
     needed = {
         "agent_dead": {"host": "web/1"},
         "agent_online": {"host": "web/1"},
+        "alarm_in_refresh": {"alarm": "errors"},
         "image_build_fails": {"image_state": "TESTING"},
         "image_distribution_fails": {"to_region": "us-east-1"},
         "image_unhealthy": {"pipeline": "web"},
