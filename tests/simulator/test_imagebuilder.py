@@ -17,6 +17,11 @@ image_pipelines:
   - {name: stale, account: "111111111111", region: eu-central-1, os: amazon-linux-2023, updates: false}
 """
 )
+GROUPED = PIPELINES.replace(
+    "    tags: {Environment: dev, PatchGroup: web}\n  - name: odd",
+    "    tags: {Environment: dev, PatchGroup: web}\n    auto_scaling_group: {name: web, min: 1, max: 9}\n  - name: odd",
+)
+"""The same with an Auto Scaling group of four."""
 LIFE = ["PENDING", "CREATING", "BUILDING", "TESTING", "DISTRIBUTING", "INTEGRATING", "AVAILABLE"]
 UPDATE = "name: update\nschemaVersion: 1.0\nphases:\n  - name: build\n    steps:\n      - {name: Update, action: UpdateOS}\n"
 
@@ -277,6 +282,31 @@ def test_a_pipeline_can_make_only_bad_images(built):
     assert [built.events(host) for host in hosts] == [["in_service"], []]
 
 
+def test_a_refresh_to_a_bad_image_never_succeeds(start):
+    """Its first batch does not come into service; what the group replaces it by afterwards is of the old image."""
+    aws = start(GROUPED)
+    aws.control("faults", {"kind": "image_unhealthy", "pipeline": "web-al2023"})
+    aws.ec2.create_launch_template_version(
+        LaunchTemplateName="web", SourceVersion="1", LaunchTemplateData={"ImageId": amis(ready(aws))["eu-central-1"]}
+    )
+    old = set(aws.hosts("web"))
+    groups = aws.client("autoscaling")
+    groups.start_instance_refresh(
+        AutoScalingGroupName="web",
+        Preferences={"MinHealthyPercentage": 50, "InstanceWarmup": 60},
+        DesiredConfiguration={"LaunchTemplate": {"LaunchTemplateName": "web", "Version": "2"}},
+    )
+    aws.advance(7200)
+    (row,) = groups.describe_instance_refreshes(AutoScalingGroupName="web")["InstanceRefreshes"]
+    assert row["Status"] == "Failed"
+    assert row["PercentageComplete"] < 100
+    gone = {line["host"] for line in aws.journal() if line["event"] == "out_of_service"}
+    assert len(old & gone) <= 2
+    came = {line["host"] for line in aws.journal() if line["event"] == "in_service"} - old
+    rows = aws.ec2.describe_instances(InstanceIds=sorted(came))["Reservations"] if came else []
+    assert {one["ImageId"] for row in rows for one in row["Instances"]} <= {own_image(aws)}
+
+
 @pytest.mark.parametrize(
     ("fault", "field"),
     [
@@ -486,11 +516,7 @@ def test_an_image_is_deprecated_at_a_moment(built):
 
 def test_a_group_of_a_deregistered_image_cannot_grow(start):
     """Its activity says why."""
-    grouped = PIPELINES.replace(
-        "    tags: {Environment: dev, PatchGroup: web}\n  - name: odd",
-        "    tags: {Environment: dev, PatchGroup: web}\n    auto_scaling_group: {name: web, min: 1, max: 9}\n  - name: odd",
-    )
-    aws = start(grouped)
+    aws = start(GROUPED)
     aws.ec2.deregister_image(ImageId=own_image(aws))
     aws.client("autoscaling").set_desired_capacity(AutoScalingGroupName="web", DesiredCapacity=5)
     aws.advance(300)
