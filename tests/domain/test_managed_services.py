@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patchwave.campaign import databases, functions, managed_services, settling
+from patchwave.campaign import databases, functions, managed_services, report, settling
 from patchwave.campaign import plan as plans
 from patchwave.campaign.databases import Automatic, Databases, Fix, Kind, Minor, Target
 from patchwave.campaign.findings import Finding, Severity, VulnerablePackage
@@ -20,6 +20,7 @@ from patchwave.campaign.settling import Service, State
 from tests.domain import builders
 from tests.domain.builders import CELL, NOW, later
 from tests.domain.managed_builders import World, a_database, a_function, a_plan, arn_of, function_arn, pending, to_the_end
+from tests.domain.report_builders import a_run, an_assessment
 
 FIX = Fix(vulnerability="CVE-2026-1111", engine="postgres", fixed_in=("16.6", "15.10"), source="PostgreSQL news of 2026-02-12")
 
@@ -319,3 +320,55 @@ def test_later_moments_of_a_story_are_in_order():
     world = World(a_chain())
     to_the_end(a_plan(a_chain(), places=2), world)
     assert all(one[0] <= other[0] for one, other in pairwise(world.begun))
+
+
+# --- the report ---------------------------------------------------------------------------------------------------------
+
+
+def a_report(plan: managed_services.ManagedPlan, rows: object, *, open_: list[str], closed: list[str]) -> report.Report:
+    """Of a run with one host and this plan in its stage, after a second look at Inspector."""
+    base = builders.a_plan([builders.a_host()])
+    stages = tuple(replace(stage, managed=plan if stage.name == "prod" else None) for stage in base.stages)
+    triage = {
+        "assessments": [
+            {
+                **an_assessment(number, 1),
+                "finding": f"arn:{cve}", "host": None, "resource": f"{function_arn('checkout')}:$LATEST", "vulnerability": cve,
+            }
+            for number, cve in enumerate((*open_, *closed))
+        ]
+    }  # fmt: skip
+    after = {"at": NOW.isoformat(), "open": [f"arn:{cve}" for cve in open_], "closed": [f"arn:{cve}" for cve in closed]}
+    documents = {
+        "plan": plans.to_json(replace(base, stages=stages)), managed_services.document("prod"): rows, "triage": triage,
+        "findings.after": after,
+    }  # fmt: skip
+    return report.build(a_run(), (), (), (), (), (), {}, (), documents, now=NOW)
+
+
+def test_the_report_says_of_each_what_it_has_now_and_what_is_gone_where():
+    """A database's CVE is closed by its version, a function's by Inspector's word, and the code's is its owner's."""
+    rules = Rules.model_validate({"databases": Databases(fixes=(FIX,))})
+    its = a_plan([a_database()], [a_function()], rules=rules)
+    code = replace(its.functions[0], by_code=("CVE-2026-2",), by_runtime=("CVE-2026-1",), owner="shop")
+    its = replace(its, functions=(code,))
+    _, rows = to_the_end(its, World([a_database()], [a_function()]), rules=rules)
+    made = a_report(its, settling.to_json(rows.values()), open_=["CVE-2026-2"], closed=["CVE-2026-1"])
+    database, function = made.managed
+    assert (database.klass, database.before, database.after) == ("patched", "16.3", "16.6")
+    assert (database.closed, database.open) == (("CVE-2026-1111",), ())
+    assert (function.klass, function.closed, function.open, function.owner) == (
+        "patched", ("CVE-2026-1",), ("CVE-2026-2",), "shop",
+    )  # fmt: skip
+    assert "of 2 databases and functions: 2 patched" in made.headline
+    assert "<h2>Databases and functions</h2>" in report.to_html(made)
+
+
+def test_what_was_never_begun_or_only_listed_is_not_called_patched():
+    """Without rows in the ledger nobody has done anything; nothing of it is closed."""
+    rules = Rules.model_validate({"databases": Databases(fixes=(FIX,))})
+    its = a_plan([a_database()], rules=rules)
+    (line,) = a_report(its, None, open_=[], closed=[]).managed
+    assert (line.klass, line.closed, line.open) == ("not_started", (), ("CVE-2026-1111",))
+    (line,) = a_report(replace(its, services=()), None, open_=[], closed=[]).managed
+    assert line.klass == "listed"

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from patchwave.campaign import comebacks, emergency, evidence, exposure, lockfile
+from patchwave.campaign import comebacks, emergency, evidence, exposure, lockfile, managed_services
 from patchwave.campaign.approval import Decision, Verdict
 from patchwave.campaign.comebacks import Comeback
 from patchwave.campaign.errors import InvalidFile, Permanent
@@ -34,6 +34,8 @@ VERDICTS = ("compliant", "not_compliant", "unknown")
 MOST_DEADLINES = 500
 """Lines of deadlines in a report: a person reads the first ones, and a file that can be sent must stay one."""
 
+LISTED = "listed"
+"""Class of a database or function that no stage was to change."""
 NOT_STARTED = "not_started"
 """Class of a host on which nothing was installed because its stage was skipped, halted or not reached."""
 UNFINISHED = "in_flight"
@@ -329,6 +331,34 @@ class Promoted:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ManagedLine:
+    """One database or function.
+
+    Attributes:
+        klass: its terminal class; ``listed`` where no stage was to change it.
+        before, after: version of the engine, or ARN of the runtime's version; `after` is empty where nobody looked.
+        closed: vulnerabilities that its version mends now, as the policy's `fixes` say; of functions Inspector says it.
+        open: those that it still has, as far as is known.
+        owner: who answers for what no update of AWS's closes; empty if nobody is named, or there is no such thing.
+    """
+
+    stage: str
+    service: str
+    cell: str
+    id: str
+    name: str
+    kind: str
+    klass: str
+    reason: str
+    before: str
+    after: str
+    closed: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()
+    deadline: datetime | None = None
+    owner: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """The report of one run.
 
@@ -344,6 +374,7 @@ class Report:
         promoted: None if no stage was patched by a lockfile, and none was made.
         clocks: how long was left when it was made, for the vulnerabilities that the run was started for.
         comebacks: Auto Scaling groups that would bring an unpatched host back.
+        managed: databases and functions, of every stage that changes or lists them.
         comebacks_problem: why AWS could not be asked for them; empty if it was, or if nobody had reason to.
         run_folder: where the files of the run lie; whoever writes them fills it in.
     """
@@ -392,6 +423,7 @@ class Report:
     clocks: tuple[str, ...] = ()
     comebacks: tuple[Comeback, ...] = ()
     comebacks_problem: str = ""
+    managed: tuple[ManagedLine, ...] = ()
     run_folder: str = ""
 
 
@@ -451,6 +483,7 @@ def build(
     )
     classes = _classes(lines, seats)
     totals = _counted(line.klass for line in lines)
+    managed = _managed(plan, documents, findings)
     planned_count = sum(not line.late_joiner for line in lines)
     _account(plan, lines, planned_count)
     back, back_problem = comebacks.from_json(documents.get(comebacks.DOCUMENT) or comebacks.to_json(()))
@@ -460,7 +493,7 @@ def build(
         dag_id=run.dag_id,
         dag_run_id=run.dag_run_id,
         outcome=str(run.outcome),
-        headline=_headline(run, stages, answers, totals, len(lines), bool(plan), why),
+        headline=_headline(run, stages, answers, totals, len(lines), bool(plan), why, managed),
         made_at=now,
         began_at=run.began_at,
         ended_at=run.ended_at,
@@ -499,8 +532,56 @@ def build(
         clocks=emergency.sentences(emergency.from_json(documents.get(emergency.DOCUMENT) or ()), now),
         comebacks=back,
         comebacks_problem=back_problem,
+        managed=managed,
         run_folder=run_folder,
     )
+
+
+def _managed(plan: Mapping[str, Any], documents: Mapping[str, Any], findings: Iterable[Triaged]) -> tuple[ManagedLine, ...]:
+    """Databases and functions of the plan, with what the ledger holds of them, and what became of functions' findings."""
+    found = []
+    of_functions: dict[str, list[Triaged]] = {}
+    for finding in findings:
+        if finding.host.startswith("arn:"):
+            of_functions.setdefault(":".join(finding.host.split(":")[:7]), []).append(finding)
+    for stage in plan.get("stages") or ():
+        its = _mapping(_mapping(stage).get("managed"))
+        name = str(stage.get("name") or "")
+        rows = {
+            str(row.get("id")): row for row in documents.get(managed_services.document(name)) or () if isinstance(row, Mapping)
+        }
+        executes = its.get("services") or ()
+        for service, kept in (("rds", "databases"), ("lambda", "functions")):
+            for one in its.get(kept) or ():
+                arn = str(one.get("arn"))
+                fates = of_functions.get(arn, ())
+                found.append(_managed_line(name, service, one, rows.get(arn), fates, listed=service not in executes))
+    return tuple(found)
+
+
+def _managed_line(
+    stage: str, service: str, one: Mapping[str, Any], row: Mapping[str, Any] | None, findings: Sequence[Triaged], *, listed: bool
+) -> ManagedLine:
+    state = str(row["state"]) if row is not None else ""
+    klass, reason = state, str(row.get("reason") or "") if row is not None else ""
+    if listed:
+        klass, reason = LISTED, str(one.get("why_not") or "") or "this stage changes nothing of the service"
+    elif state == "planned" or not state:
+        klass, reason = NOT_STARTED, reason or "its turn never came"
+    elif state in {"saving", "changing"}:
+        klass, reason = UNFINISHED, f"the ledger last saw it {state}"
+    has = tuple(one.get("vulnerabilities") or (*(one.get("by_runtime") or ()), *(one.get("by_code") or ())))
+    left = {finding.vulnerability for finding in findings if finding.fate is not Fate.CLOSED}
+    gone = {finding.vulnerability for finding in findings} - left  # of a function Inspector says it, of a database its version
+    closed = tuple(one.get("closes") or ()) if service == "rds" and klass == "patched" else tuple(sorted(gone))
+    engine = " ".join(str(one[key]) for key in ("engine",) if one.get(key))
+    return ManagedLine(
+        stage=stage, service=service, cell=_cell(one.get("cell")), id=str(one.get("arn") or ""), name=str(one.get("name") or ""),
+        kind=engine or str(one.get("runtime") or ""), klass=klass, reason=reason, before=str(one.get("version") or ""),
+        after=str(row.get("after") or "") if row is not None else "", closed=closed,
+        open=tuple(name for name in has if name not in closed), deadline=exposure.moment(one.get("deadline")),
+        owner=str(one.get("owner") or "") if one.get("by_code") else "",
+    )  # fmt: skip
 
 
 _TRACKS = ["critical", "standard", "kernel", "managed_service", "remediation", "not_patchable"]
@@ -906,6 +987,7 @@ def _headline(
     hosts: int,
     planned: bool,
     why: str,
+    managed: Sequence[ManagedLine] = (),
 ) -> str:
     """One true sentence, and a second one if the clock was not the real one."""
     counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in totals.items()) or "no host was planned"
@@ -925,6 +1007,9 @@ def _headline(
             said = f"{run.campaign} failed{_halts(stages) or _because(why)}; {summary}"
         case _:
             said = f"{run.campaign} has not ended; so far {summary}"
+    if counted := Counter(one.klass.replace("_", " ") for one in managed):
+        each = ", ".join(f"{count} {name}" for name, count in sorted(counted.items()))
+        said += f"; of {len(managed)} databases and functions: {each}"
     if str(run.outcome) != "dry_run" and _is_dry(run):
         said += "; it was a dry run, so nothing was changed"
     if run.speed != 1:

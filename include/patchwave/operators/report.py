@@ -17,7 +17,7 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from patchwave.campaign import calls, comebacks, emergency, evidence, exposure, lockfile, page, report, severity
+from patchwave.campaign import calls, comebacks, emergency, evidence, exposure, lockfile, managed_services, page, report, severity
 from patchwave.campaign import plan as plans
 from patchwave.campaign.definition import Event
 from patchwave.campaign.errors import InvalidFile
@@ -36,6 +36,8 @@ DOCUMENTS = (
 OF_ROWS = {TRIAGE: severity.ROWS, FINDINGS_AFTER: exposure.ROWS}
 """Documents that are gone through row by row, with the key of the rows."""
 RUNS_VARIABLE = "PATCHWAVE_RUNS_DIR"
+BY_STAGE = (lockfile.COMPARED, managed_services.document(""))
+"""How names of documents begin that there is one of for each stage."""
 LAST = frozenset({"report", "outcome"})
 
 
@@ -111,7 +113,7 @@ class ReportOperator(CampaignOperator):
             ledger.dispatches(run),
             ledger.calls(run),
             evidence.verify(journal),
-            {name: ledger.document(run, name) for name in present if name in DOCUMENTS or name.startswith(lockfile.COMPARED)}
+            {name: ledger.document(run, name) for name in present if name in DOCUMENTS or name.startswith(BY_STAGE)}
             | {name: _row_by_row(ledger.rows(run, name, of=of)) for name, of in OF_ROWS.items() if name in present}
             | _plans(work),
             now=work.now,

@@ -106,6 +106,8 @@ def _updated(ctx: Context, params: dict[str, Any], *, code: bool) -> dict[str, A
     _check_supported(ctx, params.get("Runtime") or function.runtime)
     _check_idle(ctx, function)
     told = ctx.call_moto()
+    if code or not params.get("DryRun"):  # moto leaves the moment of the last change as it was when the configuration changes
+        made.last_modified = told["LastModified"] = f"{ctx.now:%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "+0000"
     functions.updated(ctx.world, function, Cause(request_id=ctx.request_id), code=code)
     _add(ctx, told)
     return told
