@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from patchwave.campaign.approval import Decision, Verdict
+from patchwave.campaign.images.promotion import Level, PromotedImage
 from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, HostState, Move, StepKind
 from patchwave.campaign.values import Cell, HostId, RunId, StageName
 from patchwave.ledger.store import Lease, Ledger, Run, WaitRow
@@ -79,6 +80,20 @@ def a_decision(verdict: Verdict = Verdict.APPROVED, author: str = "olga", plan: 
     return Decision(run=RUN, stage=PROD, plan=plan, verdict=verdict, author=author, at=later(minute), comment="go")
 
 
+def an_image(level: Level = Level.CANDIDATE, version: str = "1.0.0/1", run: RunId = RUN, minute: float = 5) -> PromotedImage:
+    return PromotedImage(
+        image="web",
+        version=version,
+        manifest="m" * 64,
+        amis={"eu-central-1": "ami-0aaaaaaaaaaaaaaaa", "eu-west-1": "ami-0bbbbbbbbbbbbbbbb"},
+        level=level,
+        at=later(minute),
+        run=run,
+        by="uma",
+        reason="its findings are within the policy",
+    )
+
+
 def a_wait(reason: str = "3 hosts installing", minute: float = 0, until: float | None = 10, subject: str = "dev") -> WaitRow:
     return WaitRow(
         run=RUN,
@@ -106,6 +121,7 @@ def everything(ledger: Ledger, run: RunId = RUN) -> dict[str, object]:
         "hosts": list(ledger.hosts(run)),
         "dispatches": list(ledger.dispatches(run)),
         "decisions": list(ledger.decisions(run)),
+        "images": [record for record in ledger.image_records("web") if record.run == run],
         "waits": list(ledger.waits(run)),
         "wishes": list(ledger.stop_wishes(run)),
         "documents": dict(ledger.documents(run)),

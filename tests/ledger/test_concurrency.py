@@ -16,13 +16,13 @@ from patchwave.campaign import evidence
 from patchwave.campaign.approval import Verdict
 from patchwave.campaign.errors import IllegalMove, LeaseLost, LedgerUnavailable
 from patchwave.campaign.rollout import HostState
-from patchwave.campaign.values import HostId
+from patchwave.campaign.values import HostId, RunId
 from patchwave.ledger import connect, sql
 from patchwave.ledger.connect import ledger_at
 from patchwave.ledger.sql import SqlLedger
 from patchwave.ledger.store import Ledger, StageState
 from patchwave.ledger.tables import metadata
-from tests.ledger.builders import AT, DEV, PROD, RUN, A, a_decision, a_dispatch, a_move, a_run, a_wait, begun, later
+from tests.ledger.builders import AT, DEV, PROD, RUN, A, a_decision, a_dispatch, a_move, a_run, a_wait, an_image, begun, later
 
 FORK = multiprocessing.get_context("fork")
 """As Airflow's LocalExecutor begets its workers."""
@@ -172,6 +172,17 @@ def test_of_two_answers_at_once_one_stands_for_both(ledger: Ledger):
     answers = [a_decision(Verdict.APPROVED, "uma"), a_decision(Verdict.REJECTED, "olga"), a_decision(Verdict.EXPIRED, "-")]
     told = together(*(lambda answer=answer: ledger.record_decision(answer) for answer in answers))
     assert told == list(ledger.decisions(RUN)) * 3
+
+
+def test_two_runs_that_promote_the_same_version_at_once_leave_one_record(ledger: Ledger):
+    """No run waits for the other one's lock, so what keeps the record single is the table itself."""
+    runs = [RUN, RunId("gold-image-web/other")]
+    for run in runs:
+        ledger.open_run(a_run(run), [])
+    first, second = together(*[lambda run=run: ledger.record_image(an_image(run=run)) for run in runs])
+    assert first == second
+    assert list(ledger.image_records("web")) == [first]
+    assert sorted(len(ledger.journal(run)) for run in runs) == [1, 2]
 
 
 def test_one_plan_of_two_becomes_the_plan(ledger: Ledger):

@@ -32,7 +32,21 @@ from patchwave.ledger.sql import SqlLedger, unavailable
 from patchwave.ledger.store import Lease, Ledger, RunOutcome, StageState
 from patchwave.ledger.tables import metadata
 from tests.ledger import postgres
-from tests.ledger.builders import AT, DEV, RUN, A, a_decision, a_dispatch, a_host, a_move, a_run, a_wait, begun, everything
+from tests.ledger.builders import (
+    AT,
+    DEV,
+    RUN,
+    A,
+    a_decision,
+    a_dispatch,
+    a_host,
+    a_move,
+    a_run,
+    a_wait,
+    an_image,
+    begun,
+    everything,
+)
 
 FORK = multiprocessing.get_context("fork")
 SECRET = "hunter2-secret"
@@ -294,6 +308,8 @@ def every_method(ledger: Ledger) -> Iterator[tuple[str, Any]]:
     yield "durations", lambda: ledger.durations("Ubuntu 24.04")
     yield "record_decision", lambda: ledger.record_decision(a_decision())
     yield "decisions", lambda: ledger.decisions(RUN)
+    yield "record_image", lambda: ledger.record_image(an_image())
+    yield "image_records", lambda: ledger.image_records("web")
     yield "wait", lambda: ledger.wait(a_wait())
     yield "end_wait", lambda: ledger.end_wait(RUN, "dev", at=AT)
     yield "waits", lambda: ledger.waits(RUN)

@@ -9,7 +9,8 @@ import pytest
 
 from patchwave.campaign import evidence
 from patchwave.campaign.approval import Verdict
-from patchwave.campaign.errors import IllegalMove, LeaseLost
+from patchwave.campaign.errors import IllegalMove, ImageRefused, LeaseLost
+from patchwave.campaign.images.promotion import Level
 from patchwave.campaign.rollout import TERMINAL, DispatchState, HostState, StepKind
 from patchwave.campaign.values import HostId, RunId, StageName
 from patchwave.ledger import sql
@@ -28,6 +29,7 @@ from tests.ledger.builders import (
     a_move,
     a_run,
     a_wait,
+    an_image,
     begun,
     everything,
     later,
@@ -128,6 +130,7 @@ def test_a_run_or_stage_that_is_not_there_is_named(ledger: Ledger):
         lambda: ledger.skip_stage(UNKNOWN, DEV, reason="", at=AT),
         lambda: ledger.add_hosts(nowhere, [a_host(run=UNKNOWN)]),
         lambda: ledger.record_decision(replace(a_decision(), run=UNKNOWN)),
+        lambda: ledger.record_image(an_image(run=UNKNOWN)),
         lambda: ledger.wait(replace(a_wait(), run=UNKNOWN)),
         lambda: ledger.end_wait(UNKNOWN, "dev", at=AT),
         lambda: ledger.record(UNKNOWN, "note", {}, at=AT),
@@ -485,6 +488,41 @@ def test_a_dispatch_goes_forward_only(ledger: Ledger):
         "dispatch.sent",
         "dispatch.ended",
     ]
+
+
+# images
+
+
+def test_image_records_come_back_in_the_order_in_which_they_were_appended(ledger: Ledger):
+    """By the ledger's order, whatever the moments say; another image has none of them."""
+    ledger.open_run(a_run(), [DEV, PROD])
+    records = [an_image(), an_image(Level.DEV, minute=1), an_image(Level.QUARANTINED, minute=3)]
+    assert [ledger.record_image(record) for record in records] == records
+    assert list(ledger.image_records("web")) == records
+    assert list(ledger.image_records("db")) == []
+    assert [entry.kind for entry in ledger.journal(RUN)[1:]] == ["image.promoted", "image.promoted", "image.quarantined"]
+    assert ledger.journal(RUN)[-1].data["reason"] == records[-1].reason
+
+
+def test_a_version_comes_to_a_level_once(ledger: Ledger):
+    """A retry, or another run, gets the record that stands, and nothing is journalled twice."""
+    ledger.open_run(a_run(), [DEV, PROD])
+    first = ledger.record_image(an_image())
+    assert ledger.record_image(replace(an_image(minute=9), by="olga")) == first
+    assert list(ledger.image_records("web")) == [first]
+    assert [entry.kind for entry in ledger.journal(RUN)].count("image.promoted") == 1
+
+
+def test_a_refused_image_leaves_nothing_behind(ledger: Ledger):
+    """A version that has not been at the level before, or is quarantined, is neither stored nor journalled."""
+    ledger.open_run(a_run(), [DEV, PROD])
+    for record in (an_image(), an_image(Level.DEV), an_image(Level.QUARANTINED)):
+        ledger.record_image(record)
+    before = everything(ledger)
+    for bad in (an_image(Level.STAGING), an_image(Level.PROD, "2.0.0/1"), an_image(Level.QUARANTINED, "2.0.0/1")):
+        with pytest.raises(ImageRefused, match=bad.version):
+            ledger.record_image(bad)
+    assert everything(ledger) == before
 
 
 # decisions

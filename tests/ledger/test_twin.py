@@ -15,12 +15,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from patchwave.campaign import evidence
 from patchwave.campaign.approval import Verdict
 from patchwave.campaign.errors import PatchwaveError
+from patchwave.campaign.images.promotion import Level
 from patchwave.campaign.rollout import LEGAL, DispatchState, HostState, Move, StepKind
 from patchwave.campaign.values import RunId
 from patchwave.ledger.connect import ledger_at
 from patchwave.ledger.memory import MemoryLedger
 from patchwave.ledger.store import Ledger, RunOutcome, StageState
-from tests.ledger.builders import DEV, PROD, A, B, C, a_decision, a_dispatch, a_host, a_run, a_wait, everything, later
+from tests.ledger.builders import DEV, PROD, A, B, C, a_decision, a_dispatch, a_host, a_run, a_wait, an_image, everything, later
 
 HOSTS = [A, B, C]
 STAGES = [DEV, PROD]
@@ -116,6 +117,11 @@ class Twins(RuleBasedStateMachine):
     def record_decision(self, verdict: Verdict, plan: str, minute: int) -> None:
         decision = replace(a_decision(verdict, plan=plan, minute=minute), run=self.run)
         self.both(lambda ledger: ledger.record_decision(decision))
+
+    @rule(level=st.sampled_from(list(Level)), version=st.sampled_from("12"), minute=minutes)
+    def record_image(self, level: Level, version: str, minute: int) -> None:
+        record = an_image(level, f"{self.run}.{version}", self.run, minute)
+        self.both(lambda ledger: ledger.record_image(record))
 
     @rule(subject=st.sampled_from(["dev", "verify"]), reason=st.sampled_from("xy"), minute=minutes, until=st.none() | minutes)
     def wait(self, subject: str, reason: str, minute: int, until: int | None) -> None:

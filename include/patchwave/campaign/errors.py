@@ -42,6 +42,10 @@ class IllegalMove(Permanent):
     """A host cannot go from that state to this one."""
 
 
+class ImageRefused(Permanent):
+    """This version of a gold image cannot come to that level."""
+
+
 class NotApproved(Permanent):
     """The ledger holds no approval of this plan for this stage, so nothing is patched."""
 

@@ -15,7 +15,9 @@ from typing import Any
 
 from patchwave.campaign import evidence, rollout
 from patchwave.campaign.approval import Decision
-from patchwave.campaign.errors import IllegalMove, LeaseLost
+from patchwave.campaign.errors import IllegalMove, ImageRefused, LeaseLost
+from patchwave.campaign.images import promotion
+from patchwave.campaign.images.promotion import Level, PromotedImage
 from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, Move
 from patchwave.campaign.values import HostId, RunId, StageName
 from patchwave.ledger.store import Entry, Lease, Run, RunOutcome, StageRow, StageState, WaitRow
@@ -391,6 +393,33 @@ def decided(decision: Decision) -> tuple[Decision, Note]:
 def _legible(words: str) -> str:
     """What people typed, without what a database or UTF-8 cannot hold: NUL and halves of surrogate pairs."""
     return "".join("\ufffd" if letter == "\0" or "\ud800" <= letter <= "\udfff" else letter for letter in words)
+
+
+def image_recorded(there: Sequence[PromotedImage], record: PromotedImage) -> tuple[PromotedImage, Note]:
+    """A promotion or a quarantine that may be appended to `there`, the image's records so far.
+
+    Raises:
+        ImageRefused: it may not.
+    """
+    refusal = promotion.refused(there, record)
+    if refusal is not None:
+        raise ImageRefused(refusal.reason)
+    after = replace(record, at=utc(record.at), amis=dict(record.amis), by=_legible(record.by), reason=_legible(record.reason))
+    data = {
+        "image": after.image,
+        "version": after.version,
+        "level": after.level.value,
+        "manifest": after.manifest,
+        "amis": after.amis,
+        "by": after.by,
+        "reason": after.reason,
+    }
+    return after, Note(kind="image.quarantined" if after.level is Level.QUARANTINED else "image.promoted", data=data)
+
+
+def same_record(there: Sequence[PromotedImage], record: PromotedImage) -> PromotedImage | None:
+    """The record of that version and level which stands already."""
+    return next((one for one in there if (one.version, one.level) == (record.version, record.level)), None)
 
 
 def waiting(row: WaitRow) -> WaitRow:

@@ -17,6 +17,7 @@ from typing import Any
 from patchwave.campaign import evidence
 from patchwave.campaign.approval import Decision
 from patchwave.campaign.errors import LedgerUnavailable
+from patchwave.campaign.images.promotion import PromotedImage
 from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, Move, StepKind
 from patchwave.campaign.values import HostId, RunId, StageName
 from patchwave.ledger import changes
@@ -48,6 +49,7 @@ class MemoryLedger:
         self._hosts: dict[Place, dict[HostId, HostRow]] = {}
         self._dispatches: dict[tuple[RunId, str], DispatchRow] = {}
         self._decisions: dict[tuple[RunId, StageName, str], Decision] = {}
+        self._images: dict[str, list[PromotedImage]] = {}
         self._waits: list[WaitRow] = []
         self._wishes: dict[tuple[RunId, StageName, str], StopWish] = {}
         self._journal: dict[RunId, list[Entry]] = {}
@@ -309,6 +311,24 @@ class MemoryLedger:
     def decisions(self, run: RunId) -> Sequence[Decision]:
         with self._transaction():
             return sorted((one for one in self._decisions.values() if one.run == run), key=lambda one: one.at)
+
+    # images -----------------------------------------------------------------------------------------------------------
+    def record_image(self, record: PromotedImage) -> PromotedImage:
+        with self._transaction():
+            self._run(record.run)
+            there = self._images.get(record.image, [])
+            stands = changes.same_record(there, record)
+            if stands is not None:
+                return stands
+            after, note = changes.image_recorded(there, record)
+            entries = self._linked(record.run, [note], at=after.at)
+            self._images[record.image] = [*there, after]
+            self._append(record.run, entries)
+            return after
+
+    def image_records(self, image: str) -> Sequence[PromotedImage]:
+        with self._transaction():
+            return list(self._images.get(image, []))
 
     # waits ------------------------------------------------------------------------------------------------------------
     def wait(self, row: WaitRow) -> bool:

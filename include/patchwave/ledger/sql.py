@@ -24,6 +24,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from patchwave.campaign import evidence
 from patchwave.campaign.approval import Decision, Verdict
 from patchwave.campaign.errors import LedgerUnavailable
+from patchwave.campaign.images.promotion import Level, PromotedImage
 from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, HostState, Move, StepKind
 from patchwave.campaign.values import Cell, HostId, RunId, StageName
 from patchwave.ledger import changes, tables
@@ -416,6 +417,31 @@ class SqlLedger:
         query = select(table).where(table.c.run == run).order_by(table.c.at, table.c.number)
         return self._read(lambda connection: [_decision_of(row) for row in connection.execute(query)])
 
+    # images -----------------------------------------------------------------------------------------------------------
+    def record_image(self, record: PromotedImage) -> PromotedImage:
+        table = tables.images
+
+        def work(connection: Connection) -> PromotedImage:
+            self._lock(connection, record.run)
+            there = _images(connection, record.image)
+            stands = changes.same_record(there, record)
+            if stands is not None:
+                return stands
+            after, note = changes.image_recorded(there, record)
+            # Another run may have written the same since: its own lock does not keep it from that, the unique key does.
+            made = connection.execute(
+                self._insert(table).values(_image_values(after)).on_conflict_do_nothing().returning(table.c.number)
+            )
+            if made.one_or_none() is None:
+                return next(one for one in _images(connection, record.image) if changes.same_record([one], record))
+            self._note(connection, record.run, [note], at=after.at)
+            return after
+
+        return self._write(work)
+
+    def image_records(self, image: str) -> Sequence[PromotedImage]:
+        return self._read(lambda connection: _images(connection, image))
+
     # waits ------------------------------------------------------------------------------------------------------------
     def wait(self, row: WaitRow) -> bool:
         table = tables.waits
@@ -792,6 +818,40 @@ def _decision_of(row: Row[Any]) -> Decision:
         at=row.at,
         comment=row.comment,
         lockfile=row.lockfile or "",
+    )
+
+
+def _images(connection: Connection, image: str) -> list[PromotedImage]:
+    table = tables.images
+    query = select(table).where(table.c.image == image).order_by(table.c.number)
+    return [_image_of(row) for row in connection.execute(query)]
+
+
+def _image_values(row: PromotedImage) -> dict[str, Any]:
+    return {
+        "image": row.image,
+        "version": row.version,
+        "level": row.level.value,
+        "manifest": row.manifest,
+        "amis": _json(row.amis),
+        "at": row.at,
+        "run": row.run,
+        "by": row.by,
+        "reason": row.reason,
+    }
+
+
+def _image_of(row: Row[Any]) -> PromotedImage:
+    return PromotedImage(
+        image=row.image,
+        version=row.version,
+        manifest=row.manifest,
+        amis=json.loads(row.amis),
+        level=Level(row.level),
+        at=row.at,
+        run=RunId(row.run),
+        by=row.by,
+        reason=row.reason,
     )
 
 

@@ -24,6 +24,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from patchwave.campaign.approval import Decision
+from patchwave.campaign.images.promotion import PromotedImage
 from patchwave.campaign.rollout import DispatchRow, DispatchState, HostRow, Move, StepKind
 from patchwave.campaign.values import RunId, StageName
 from patchwave.ledger.rows import Rows
@@ -381,6 +382,23 @@ class Ledger(Protocol):
 
     def decisions(self, run: RunId) -> Sequence[Decision]:
         """All decisions of a run, the oldest first."""
+        ...
+
+    # images ---------------------------------------------------------------------------------------------------------
+    def record_image(self, record: PromotedImage) -> PromotedImage:
+        """Append a promotion or a quarantine and journal it in its run; the first one of a version and level stands.
+
+        Returns:
+            The record that stands.
+
+        Raises:
+            ImageRefused: `promotion.refused` says why.
+            KeyError: there is no such run.
+        """
+        ...
+
+    def image_records(self, image: str) -> Sequence[PromotedImage]:
+        """All records of that image, in the order in which they were appended; empty: nothing of it was ever promoted."""
         ...
 
     # waits ----------------------------------------------------------------------------------------------------------

@@ -189,6 +189,23 @@ decisions = Table(
     UniqueConstraint("run", "stage", "plan"),
 )
 
+# A quarantine is a row as a promotion is; a version comes to a level once.
+images = Table(
+    "images",
+    metadata,
+    number(),
+    Column("image", name(), nullable=False),
+    Column("version", name(), nullable=False),
+    Column("level", String(), nullable=False),
+    Column("manifest", String(), nullable=False),
+    Column("amis", Text(), nullable=False),
+    Column("at", Moment(), nullable=False),
+    Column("run", name(), ForeignKey("runs.id"), nullable=False),
+    Column("by", String(), nullable=False),
+    Column("reason", Text(), nullable=False),
+    UniqueConstraint("image", "version", "level"),
+)
+
 waits = Table(
     "waits",
     metadata,
