@@ -312,7 +312,7 @@ def test_a_refresh_to_a_bad_image_never_succeeds(start):
     [
         ({"kind": "image_build_fails"}, "image_state"),
         ({"kind": "image_distribution_fails"}, "to_region"),
-        ({"kind": "image_unhealthy"}, "image or a pipeline"),
+        ({"kind": "image_unhealthy"}, "pipeline"),
         ({"kind": "throttle", "pipeline": "web"}, "pipeline"),
     ],
 )
