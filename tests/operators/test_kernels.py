@@ -165,8 +165,9 @@ def test_what_a_stage_left_out_is_not_remedied_nor_is_a_host_brought_a_kernel_by
     ledger: Any = SimpleNamespace(hosts=lambda _: [a_row(1, S.EXCEPTED, reason="by hand"), a_row(2, S.FAILED)])
     reader: Any = Reader("kernel.x86_64")
     work: Any = SimpleNamespace(
-        ledger=ledger, run_id=RUN, plan=plan, campaign=campaign, gateway=reader, policy=SimpleNamespace(kernel=STANDARD.kernel)
-    )
+        ledger=ledger, run_id=RUN, plan=plan, campaign=campaign, gateway=reader,
+        policy=SimpleNamespace(kernel=STANDARD.kernel, snapshot=None),
+    )  # fmt: skip
     judged = Judgement(at=NOW, hosts=tuple(
         HostCompliance(host=host_id(number), cell=CELL, stage=stage, verdict=verdict, reason="r")
         for number, stage, verdict in (
