@@ -551,6 +551,24 @@ def test_hosts_that_do_not_become_well_halt_the_stage(desk: Desk) -> None:
     assert desk.ledger.waits(RUN, open_only=True) == []
 
 
+def test_whoever_has_mended_the_hosts_and_clears_the_task_goes_on(desk: Desk) -> None:
+    """As the halt advises; a retry by Airflow alone opens nothing, and who is still ill has the whole time again."""
+    patched_dev(desk, ago=timedelta(hours=1))
+    desk.gateway.health.return_value = [sick(HOSTS[0])]
+    task = HealthOperator(task_id="health", stage="dev")
+    with pytest.raises(AirflowFailException, match="not healthy"):
+        task.execute(desk.context())
+    desk.ti.id = "again"
+    with pytest.raises(AirflowFailException, match="not patched"):
+        task.execute(desk.context())
+    desk.ti.max_tries += 1  # Airflow's mark of a clear
+    with pytest.raises(TaskDeferred):
+        task.execute(desk.context())
+    desk.gateway.health.return_value = []
+    assert task.execute(desk.context()) == 2
+    assert desk.ledger.stage(RUN, StageName("dev")).state is StageState.PATCHED
+
+
 def test_a_healthy_stage_ends_its_wait(desk: Desk) -> None:
     """And says how many hosts serve."""
     patched_dev(desk)

@@ -12,8 +12,9 @@ from patchwave.campaign.fleet import Health
 from patchwave.campaign.plan import StagePlan
 from patchwave.campaign.rollout import HostState
 from patchwave.campaign.values import Cell, Count, HostId, StageName
+from patchwave.execution import stopping
 from patchwave.ledger.changes import EXPLAINED, explained
-from patchwave.ledger.store import StageState
+from patchwave.ledger.store import StageRow, StageState
 from patchwave.operators import findings, stages
 from patchwave.operators.base import CampaignOperator, Work
 from patchwave.operators.notifications import tell
@@ -27,6 +28,9 @@ READ_AGAIN = timedelta(hours=1)
 SERVING = frozenset({HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.PENDING_REBOOT})
 """Classes of hosts that have to serve after their stage; for all others the rollout has said already what is wrong."""
 
+
+ILL = "health: "
+"""How the reason of a halt begins that this task is the cause of."""
 
 MOST_NAMED = 10
 """Hosts that a sentence about health names."""
@@ -56,7 +60,7 @@ class HealthOperator(CampaignOperator):
             Unhealthy: not all are within the campaign's limit; the stage is halted by that, and the next one stays shut.
         """
         stage = stages.reached(work, self.stage)
-        row = work.ledger.stage(work.run_id, StageName(self.stage))
+        row = self._opened_again(work)
         if row.state is not StageState.PATCHED or row.ended_at is None:
             raise Permanent(f"stage {self.stage} is {row.state.value}, not patched: {row.reason or 'its task has not run'}")
         sick = unhealthy(work, stage)
@@ -78,7 +82,7 @@ class HealthOperator(CampaignOperator):
                 look_at=min(until, work.now + LOOK_AGAIN),
             )
         work.ledger.end_wait(work.run_id, subject, at=work.now)
-        text = f"health: {len(sick)} hosts are not healthy {stage.health_timeout} after the stage was patched: {who}"
+        text = f"{ILL}{len(sick)} hosts are not healthy {stage.health_timeout} after the stage was patched: {who}"
         lease = work.ledger.acquire(work.run_id, StageName(self.stage), work.holder, at=work.now)
         hosts = [health.host for health in sick]
         why = explained(self.stage, "health", text, hosts, "mend the hosts named, then clear this task: it looks at them again")
@@ -86,6 +90,18 @@ class HealthOperator(CampaignOperator):
         work.ledger.set_stage(lease, StageState.HALTED, reason=text, at=work.now)
         tell(work.campaign, Event.STAGE_HALTED, f"stage {self.stage}: {text}", to=self.log)
         raise Unhealthy(f"Stage {self.stage}: {text}. Nothing further is patched.")
+
+    def _opened_again(self, work: Work) -> StageRow:
+        """The stage. One that this task has halted is patched as before once a person has cleared the task, as the halt advises:
+        its hosts have the whole time again, and if they are not healthy then, it is halted again."""
+        name = StageName(self.stage)
+        row = work.ledger.stage(work.run_id, name)
+        if row.state is StageState.HALTED and row.reason.startswith(ILL) and stopping.was_cleared(row.holder, work.holder):
+            lease = work.ledger.acquire(work.run_id, name, work.holder, at=work.now, seen=row.fencing)
+            reason = "each host is settled; the task was cleared, so its health is looked at again"
+            work.ledger.set_stage(lease, StageState.PATCHED, reason=reason, at=work.now)
+            self.log.info("Stage %s: %s", name, reason)
+        return work.ledger.stage(work.run_id, name)
 
 
 def unhealthy(work: Work, stage: StagePlan) -> list[Health]:
