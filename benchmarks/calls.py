@@ -16,8 +16,11 @@ Airflow takes is played by its measured means (`tasks.Airflow`): each start or r
 task waits for it; a trigger begins one second after the deferral, and a deferred wait costs no slot. Calls are counted where
 botocore sends them, for both alike; making the plan (the list of hosts) is left out for both.
 
-A Markdown table is printed, for `docs/benchmarks.md`. Ends with status 1 when a target is missed that can be kept: 20 times
-fewer calls than the stock operator is none while it makes less than 20 times those of the floor.
+The stock operator sends commands and waits for them, and nothing else: it looks at no fleet, takes no reboot as a step of its
+own, and reads no patch states. So its calls and ours are compared for the same work, too: to send a command and to follow it to
+its end, for each command that a host carried out.
+
+A Markdown table is printed, for `docs/benchmarks.md`. Ends with status 1 when a target is missed.
 """
 
 from __future__ import annotations
@@ -52,6 +55,10 @@ AT = {500: tuple(WAYS), 5000: ("ours", "stock")}
 """Which ways are measured with so many hosts: the large fleet takes minutes with each."""
 ODD_AT = {500: ("ours", "stock", "stock-install-only", "stock-deferrable")}
 """The same with the fleet in which some hosts fail."""
+FOLLOWING = frozenset(
+    {"ssm:SendCommand", "ssm:ListCommands", "ssm:ListCommandInvocations", "ssm:GetCommandInvocation", "ssm:CancelCommand"}
+)
+"""Operations that send a command or follow it: all that the stock operator calls by itself."""
 STOCK = "stock"
 """The way that ours is judged by: it is the cheaper one of the two that answer the same question."""
 
@@ -88,8 +95,14 @@ def measured(way: str, hosts: int, *, odd: bool) -> dict[str, Any]:
 
 
 HEAD = """\
-| hosts | way | calls | a host | over the floor | wall | over the floor | worker slots | most in flight | told right |
-|---|---|---|---|---|---|---|---|---|---|"""
+| hosts | way | calls | a host | over the floor | a command of a host | wall | over the floor | worker slots | most in flight \
+| told right |
+|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def following(one: dict[str, Any]) -> float:
+    """Calls to send a command to a host and to follow it to its end, on average over all that hosts carried out."""
+    return float(sum(count for name, count in one["calls"].items() if name in FOLLOWING) / one["carried"])
 
 
 def row(one: dict[str, Any], steps: float) -> str:
@@ -97,15 +110,15 @@ def row(one: dict[str, Any], steps: float) -> str:
     hosts, calls = one["hosts"], sum(one["calls"].values())
     return (
         f"| {_fleet(one)} | {WAYS[one['way']]} | {calls:,} | {calls / hosts:.2f} | {calls / floor(hosts):.2f} "
-        f"| {one['wall'] / 60:,.0f} min | {one['wall'] / steps:.2f} | {one['slot']:,.0f} s | {one['in_flight']:,} "
-        f"| {one['right']:,} |"
+        f"| {following(one):.3f} | {one['wall'] / 60:,.0f} min | {one['wall'] / steps:.2f} | {one['slot']:,.0f} s "
+        f"| {one['in_flight']:,} | {one['right']:,} |"
     )
 
 
 def missed(ours: dict[str, Any], stock: dict[str, Any]) -> list[str]:
     """Targets that are not kept, in sentences."""
     hosts, calls = ours["hosts"], sum(ours["calls"].values())
-    least, others = floor(hosts), sum(stock["calls"].values())
+    least = floor(hosts)
     found = []
     if ours["right"] != hosts:
         found.append(f"{hosts} hosts: of {hosts - ours['right']} something wrong was said")
@@ -113,9 +126,12 @@ def missed(ours: dict[str, Any], stock: dict[str, Any]) -> list[str]:
         return found
     if calls > CALLS_OVER_FLOOR * least:
         found.append(f"{hosts} hosts: {calls} calls are {calls / least:.2f} x the floor of {least}, not {CALLS_OVER_FLOOR}")
-    # A floor that the stock operator's calls are not so many times of cannot be promised to be beaten by that factor.
-    if others < FEWER_THAN_STOCK * calls and others >= FEWER_THAN_STOCK * least:
-        found.append(f"{hosts} hosts: the stock operator makes {others / calls:.1f} x as many calls, not {FEWER_THAN_STOCK}")
+    fewer = following(stock) / following(ours)
+    if fewer < FEWER_THAN_STOCK:
+        found.append(
+            f"{hosts} hosts: the stock operator makes {fewer:.1f} x as many calls to send and follow a command, "
+            f"not {FEWER_THAN_STOCK}"
+        )
     if hosts == WALL_JUDGED_AT and ours["wall"] > WALL_OVER_FLOOR * ours["steps"]:
         over = ours["wall"] / ours["steps"]
         found.append(f"{hosts} hosts: {ours['wall']:.0f} s are {over:.2f} x the floor of {ours['steps']:.0f} s")
@@ -138,11 +154,23 @@ def main(arguments: list[str] | None = None) -> int:
             if results:
                 broken += missed(results["ours"], results[STOCK])
             by_operation += [_operations(one) for one in results.values()]
+            if results and not odd:
+                by_operation.append(_beside(results["ours"], results[STOCK]))
     print()
     print("\n".join(by_operation))
     for sentence in broken:
         print(sentence, file=sys.stderr)
     return 1 if broken else 0
+
+
+def _beside(ours: dict[str, Any], stock: dict[str, Any]) -> str:
+    """How many times fewer calls ours makes than the stock operator, for the same commands and for all that it does."""
+    whole = sum(stock["calls"].values()) / sum(ours["calls"].values())
+    return (
+        f"{_fleet(ours)}: the stock operator makes {following(stock) / following(ours):.1f} x our calls to send and follow a "
+        f"command of a host, and {whole:.1f} x in all, for {stock['carried']:,} commands of hosts where ours carries out "
+        f"{ours['carried']:,}"
+    )
 
 
 def _operations(one: dict[str, Any]) -> str:

@@ -116,6 +116,7 @@ class Measured:
         right: hosts of which the way said at its end what was true then.
         in_flight: most hosts that were installing or rebooting at once, by the journal.
         installs: most Installs that one host got.
+        carried: commands that hosts carried out, each host's counted, by the journal.
         steps: seconds that AWS and the hosts took for the waves, if each began when the one before had ended.
         real: seconds that this measurement took.
     """
@@ -130,6 +131,7 @@ class Measured:
     right: int
     in_flight: int
     installs: int
+    carried: int
     steps: float | None
     real: float
 
@@ -350,6 +352,7 @@ def measure(way: str, hosts: int, *, odd: bool) -> Measured:
             right=_right(said, journal, good, fleet),
             in_flight=json.loads(bench.control("journal/summary"))["max_in_flight"]["*"],
             installs=max(Counter(line["host"] for line in journal if _is(line, "command_begun", "Install")).values()),
+            carried=sum(line["event"] == "command_begun" for line in journal),
             steps=_steps(journal, bench.requested(), fleet) if way == "ours" else None,
             real=time.monotonic() - began,
         )
