@@ -130,9 +130,11 @@ class World:
 
 
 def to_the_end(
-    plan: ManagedPlan, world: World, *, rules: Rules = RULES, failures: int = 0, forget: float = 0.0, **facts: Any
-) -> tuple[Done | Halt, dict[str, Row]]:
-    """Play a stage; `forget` is how often whoever carries it out is killed after the rows and before the calls."""
+    plan: ManagedPlan, world: World, *, rules: Rules = RULES, failures: int = 0, forget: float = 0.0,
+    every: timedelta = timedelta(minutes=1), **facts: Any,
+) -> tuple[Done | Halt, dict[str, Row]]:  # fmt: skip
+    """Play a stage; `forget` is how often whoever carries it out is killed after the rows and before the calls, `every` how much
+    time lies between two looks."""
     now = NOW
     terms = Terms(run="run", stage="prod", rules=rules, failures=failures, settling=SETTLING)
     rows = managed_services.rows(plan, now=now)
@@ -146,7 +148,7 @@ def to_the_end(
                 world.take(step, now)
         if isinstance(decision.rest, Done | Halt):
             return decision.rest, rows
-        now += timedelta(minutes=1)
+        now += every
     raise AssertionError(f"it never ends: {rows}")
 
 

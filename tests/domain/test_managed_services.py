@@ -256,6 +256,16 @@ def test_a_database_stuck_in_modifying_fails_with_that_word():
     assert "still upgrading after 3:00:00" in rows[arn_of("orders")].reason
 
 
+def test_what_nobody_looked_at_for_a_day_goes_on_with_its_next_step():
+    """The time-out is for what AWS was asked; a step that was never asked for is no failure of the database or the function."""
+    its, functions_ = [a_database(pending=(pending(),))], [a_function()]
+    world = World(its, functions_)
+    end, rows = to_the_end(a_plan(its, functions_), world, every=timedelta(days=1))
+    assert isinstance(end, Done)
+    assert {row.state for row in rows.values()} == {State.PATCHED}
+    assert [what for _, what, name in world.begun if name == "orders"] == ["snapshot", "maintenance system-update", "upgrade"]
+
+
 def test_what_somebody_else_changes_is_waited_for_and_then_left_alone():
     """RDS refuses two changes at once; that is no failure of ours, and it counts all the same."""
     end, rows = to_the_end(a_plan([a_database()]), World([a_database(status="backing-up")]))

@@ -443,12 +443,17 @@ def advanced(
     return _changed(one, row, seen, rule, now=now, settling=settling)
 
 
+def _since(row: Row) -> datetime:
+    """From when the time of what is under way counts: the last call, or the beginning where none was made yet."""
+    return row.intended_at or row.began or row.since
+
+
 def _late(row: Row, rule: Databases, now: datetime) -> bool:
-    return row.began is not None and now >= row.began + rule.timeout
+    return now >= _since(row) + rule.timeout
 
 
 def _pause(row: Row, rule: Databases, reason: str, ends: str) -> Pause:
-    return Pause(reason=f"{row.name}: {reason}", ends=ends, until=(row.began or row.since) + rule.timeout)
+    return Pause(reason=f"{row.name}: {reason}", ends=ends, until=_since(row) + rule.timeout)
 
 
 def _fresh(row: Row, step: str, now: datetime, settling: timedelta) -> bool:
@@ -463,9 +468,11 @@ def _saved(
         return row.to(State.CHANGING, "", at=now), None, None
     if status == "failed":
         return row.to(State.FAILED, f"nothing was changed, for its snapshot {name} failed", at=now), None, None
-    if _late(row, rule, now):
-        return row.to(State.FAILED, f"nothing was changed, for its snapshot {name} was not available in time", at=now), None, None
     step = f"snapshot {name}"
+    # Nobody was there for long, and what is next was not asked for: that is no failure of the database.
+    may_ask = status is None and seen.status == AVAILABLE and row.step != step
+    if _late(row, rule, now) and not may_ask:
+        return row.to(State.FAILED, f"nothing was changed, for its snapshot {name} was not available in time", at=now), None, None
     ends = "RDS calls it available; without it in time the database is not changed"
     if status is None and seen.status == AVAILABLE and not _fresh(row, step, now, settling):
         return row.intending(step, at=now), TakeSnapshot(database=one, name=name), None
@@ -482,7 +489,8 @@ def _changed(
     if seen.status == AVAILABLE and call is None:
         what = f"version {seen.version}" if one.target else f"{', '.join(one.actions) or 'automatic minor upgrade'}"
         return row.to(State.PATCHED, f"available; {what}: as RDS says", at=now, **after), None, None
-    if _late(row, rule, now):
+    may_ask = seen.status == AVAILABLE and row.step != step  # as above
+    if _late(row, rule, now) and not may_ask:
         left = f"; {step} is not done" if call is not None else ""
         return row.to(State.FAILED, f"still {seen.status} after {rule.timeout}{left}", at=now, **after), None, None
     if seen.status != AVAILABLE:

@@ -282,10 +282,12 @@ def advanced(
         return row.to(State.TERMINATED, "Lambda has it no more", at=now), None, None
     if row.state is State.SAVING:  # nothing is saved: the version before is the way back
         row = row.to(State.CHANGING, "", at=now, before=seen.version)
-    late = row.began is not None and now >= row.began + rule.timeout
+    # The time of what is under way counts from the last call: nobody may have been there for long.
+    since = row.intended_at or row.began or now
+    late = now >= since + rule.timeout
     pause = Pause(
         reason=f"{row.name}: Lambda says {seen.update or seen.state}", ends="Lambda calls its update Successful",
-        until=(row.began or now) + rule.timeout,
+        until=since + rule.timeout,
     )  # fmt: skip
     if seen.update == "InProgress" or seen.state == "Pending":
         if late:
@@ -308,7 +310,7 @@ def _on(
     if one.mode and seen.mode != one.mode and row.step != "update":
         if row.step == "mode" and fresh:
             return row, None, pause
-        if late or (row.step == "mode" and row.tries >= TRIES):
+        if row.step == "mode" and (late or row.tries >= TRIES):
             return row.to(State.FAILED, f"its update mode is {seen.mode}, not {one.mode}", at=now), None, None
         return row.intending("mode", at=now), SetMode(function=one, mode=Mode(one.mode)), None
     if row.step == "update" and seen.modified != row.note:  # it has been updated since
@@ -319,7 +321,7 @@ def _on(
         return row.to(State.ALREADY_COMPLIANT, why, at=now, after=seen.version), None, None
     if row.step == "update" and fresh:
         return row, None, pause
-    if late or (row.step == "update" and row.tries >= TRIES):
+    if row.step == "update" and (late or row.tries >= TRIES):
         return row.to(State.FAILED, "Lambda accepted the update and does not show it", at=now, after=seen.version), None, None
     return row.intending("update", at=now, note=seen.modified), Update(function=one, description=seen.description), None
 
