@@ -24,7 +24,7 @@ def test_an_example_file_is_valid(page: str, text: str):
     written = yaml.safe_load(text)
     if "matrix" in written:
         policy.parse(text, file=page)
-    elif written.keys() <= {"baselines", "comebacks"}:  # a section of a policy
+    elif written.keys() <= {"baselines", "stale_images"}:  # a section of a policy
         policy.parse(STANDARD + text, file=page)
     else:
         definition.parse(text, file=page, policies=POLICIES)

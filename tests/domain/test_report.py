@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchwave.campaign import comebacks, lockfile, report
+from patchwave.campaign import lockfile, report, stale_images
 from patchwave.campaign.approval import Verdict
 from patchwave.campaign.lockfile import HostPatches, PatchRow
 from patchwave.campaign.report import CLASSES, COLUMNS
@@ -390,13 +390,13 @@ def test_a_lockfile_that_was_changed_is_a_sentence_of_the_report_and_not_its_end
 
 def test_a_group_that_would_bring_an_unpatched_host_back_is_in_the_report() -> None:
     """With what is to be seen in the console, whether it is handled; and that nobody could ask is not the same as none."""
-    back = comebacks.Comeback(
+    back = stale_images.StaleImage(
         cell="111111111111/eu-central-1", group="web<b>", source="launch template web, version 3", image="ami-1", made_at=NOW,
         hosts=4, patched_at=NOW, why="launch template web, version 3 names image ami-1", handled="", overdue=False,
     )  # fmt: skip
 
-    def html_of(groups: list[comebacks.Comeback], problem: str = "") -> str:
-        return report.to_html(a_report(comebacks=comebacks.to_json(groups, problem=problem)))
+    def html_of(groups: list[stale_images.StaleImage], problem: str = "") -> str:
+        return report.to_html(a_report(images_stale=stale_images.to_json(groups, problem=problem)))
 
     assert "What would bring an unpatched host back" not in html_of([])
     text = html_of([back])

@@ -1,22 +1,21 @@
-"""From what do Auto Scaling groups make their instances, and when were hosts last patched in place?
+"""From what do Auto Scaling groups make their instances?
 
-`operators.compliance` asks when a run is verified, for `campaign.comebacks`.
+`operators.compliance` asks when a run is verified, for `campaign.stale_images`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from patchwave.aws import moments
 from patchwave.aws.calls import Calls, chunks
 from patchwave.aws.errors import code_of
 from patchwave.aws.groups import LARGEST_GROUPS
-from patchwave.aws.patching import LARGEST_PAGE, LARGEST_STATES
-from patchwave.campaign.comebacks import Origin
 from patchwave.campaign.errors import Permanent
-from patchwave.campaign.values import Cell, HostId
+from patchwave.campaign.stale_images import Origin
+from patchwave.campaign.values import Cell
 
 ALIAS = "resolve:ssm:"
 """A launch template may name a parameter, or a public one of AWS, in the place of an image (EC2 user guide)."""
@@ -40,22 +39,6 @@ class Origins(Calls):
             Origin(cell=cell, group=group, source=source, image=image, made_at=made.get(image), most=most)
             for group, source, image, most in found
         )
-
-    def patched_at(self, cell: Cell, hosts: Iterable[HostId]) -> dict[HostId, datetime]:
-        """When each of these hosts last had an Install by Patch Manager that left the reboot to others, as all of ours do;
-        hosts that never had one are absent.
-
-        Later Scans do not overwrite this (reference: DescribeInstancePatchStates, LastNoRebootInstallOperationTime).
-        """
-        found: dict[HostId, datetime] = {}
-        for some in chunks(hosts, LARGEST_STATES):
-            for page in self.pages(
-                cell, "ssm:DescribeInstancePatchStates", InstanceIds=list(some), MaxResults=LARGEST_PAGE
-            ):
-                for row in page.get("InstancePatchStates", ()):
-                    if row.get("LastNoRebootInstallOperationTime"):
-                        found[HostId(row["InstanceId"])] = row["LastNoRebootInstallOperationTime"].astimezone(UTC)
-        return found
 
     def _sources(self, cell: Cell, group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """What the group's instances are made from, in words, and the image; AWS may not say it."""

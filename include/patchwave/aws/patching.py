@@ -232,6 +232,7 @@ def _state(row: Mapping[str, Any]) -> PatchState:
         rejected=row.get("InstalledRejectedCount", 0),
         critical_missing=row.get("CriticalNonCompliantCount", 0),
         security_missing=row.get("SecurityNonCompliantCount", 0),
+        patched_at=at.astimezone(UTC) if (at := row.get("LastNoRebootInstallOperationTime")) else None,
     )
 
 

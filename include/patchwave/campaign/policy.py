@@ -29,7 +29,6 @@ from pydantic import (
 
 from patchwave.campaign import baselines, deadlines, document, tables
 from patchwave.campaign.baselines import Apply, PatchBaseline
-from patchwave.campaign.comebacks import Comebacks
 from patchwave.campaign.deadlines import ByTable, Deadlines
 from patchwave.campaign.definition import Broken, Line, Slug, Timeout
 from patchwave.campaign.document import FilePart, Misfit, Misplacement, Part
@@ -37,6 +36,7 @@ from patchwave.campaign.errors import InvalidFile
 from patchwave.campaign.findings import EC2_INSTANCE, Severity
 from patchwave.campaign.managed_services import Rules
 from patchwave.campaign.snapshots import Snapshots
+from patchwave.campaign.stale_images import StaleImages
 
 
 class Track(StrEnum):
@@ -250,7 +250,7 @@ class Policy(FilePart):
         examples=[{"databases": {"minor_versions": "automatic"}, "functions": {"update_on": "auto"}}],
     )] = None  # fmt: skip
 
-    comebacks: Annotated[Comebacks | None, Field(
+    stale_images: Annotated[StaleImages | None, Field(
         description="How Auto Scaling groups are handled whose launch template names an image that is older than the patches of "
         "their hosts, so that their next instance would be unpatched. Default: the report lists them as open.",
         examples=[{"handled": "next_image", "within": "14d"}],
@@ -264,7 +264,7 @@ class Policy(FilePart):
             content.pop("baselines", None)
         if self.apply_baselines is Apply.NONE:
             content.pop("apply_baselines", None)
-        for name in ("emergency", "snapshot", "comebacks", "managed_services"):
+        for name in ("emergency", "snapshot", "stale_images", "managed_services"):
             if getattr(self, name) is None:
                 content.pop(name, None)
         return content

@@ -20,13 +20,13 @@ from typing import Any, Protocol
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from patchwave.campaign import comebacks, emergency, evidence, exposure, lockfile, managed_services
+from patchwave.campaign import emergency, evidence, exposure, lockfile, managed_services, stale_images
 from patchwave.campaign.approval import Decision, Verdict
-from patchwave.campaign.comebacks import Comeback
 from patchwave.campaign.errors import InvalidFile, Permanent
 from patchwave.campaign.exposure import Exposure, Fate, Triaged
 from patchwave.campaign.findings import Severity
 from patchwave.campaign.rollout import IN_FLIGHT, SENTENCES, TERMINAL, DispatchRow, HostRow, HostState
+from patchwave.campaign.stale_images import StaleImage
 
 VERDICTS = ("compliant", "not_compliant", "unknown")
 """The three classes of compliance; whatever is written otherwise is unknown."""
@@ -373,9 +373,9 @@ class Report:
         catalogue: CISA's catalogue that deadlines went by; empty if none.
         promoted: None if no stage was patched by a lockfile, and none was made.
         clocks: how long was left when it was made, for the vulnerabilities that the run was started for.
-        comebacks: Auto Scaling groups that would bring an unpatched host back.
+        stale_images: Auto Scaling groups that would bring an unpatched host back.
         managed: databases and functions, of every stage that changes or lists them.
-        comebacks_problem: why AWS could not be asked for them; empty if it was, or if nobody had reason to.
+        stale_images_problem: why AWS could not be asked for them; empty if it was, or if nobody had reason to.
         run_folder: where the files of the run lie; whoever writes them fills it in.
     """
 
@@ -421,8 +421,8 @@ class Report:
     hosts: tuple[HostLine, ...]
     promoted: Promoted | None = None
     clocks: tuple[str, ...] = ()
-    comebacks: tuple[Comeback, ...] = ()
-    comebacks_problem: str = ""
+    stale_images: tuple[StaleImage, ...] = ()
+    stale_images_problem: str = ""
     managed: tuple[ManagedLine, ...] = ()
     run_folder: str = ""
 
@@ -486,7 +486,7 @@ def build(
     managed = _managed(plan, documents, findings)
     planned_count = sum(not line.late_joiner for line in lines)
     _account(plan, lines, planned_count)
-    back, back_problem = comebacks.from_json(documents.get(comebacks.DOCUMENT) or comebacks.to_json(()))
+    back, back_problem = stale_images.from_json(documents.get(stale_images.DOCUMENT) or stale_images.to_json(()))
     return Report(
         run=str(run.id),
         campaign=run.campaign,
@@ -530,8 +530,8 @@ def build(
         hosts=lines,
         promoted=_promoted(documents, _stage_names(stages, seats)),
         clocks=emergency.sentences(emergency.from_json(documents.get(emergency.DOCUMENT) or ()), now),
-        comebacks=back,
-        comebacks_problem=back_problem,
+        stale_images=back,
+        stale_images_problem=back_problem,
         managed=managed,
         run_folder=run_folder,
     )

@@ -345,6 +345,8 @@ class PatchState:
         ended: OperationEndTime, AWS's clock.
         note: what is missing, in words, where it was judged by a lockfile.
         kernels: kernel packages that an Install would bring, or a reboot activate; empty in stages that may do both.
+        patched_at: when Patch Manager last installed something without rebooting, as all our Installs do (AWS's clock); later
+            Scans keep it. None: never.
     """
 
     host: HostId
@@ -360,6 +362,7 @@ class PatchState:
     security_missing: int = 0
     note: str = ""
     kernels: tuple[str, ...] = ()
+    patched_at: datetime | None = None
 
     @property
     def compliant(self) -> bool:

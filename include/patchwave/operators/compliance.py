@@ -11,12 +11,13 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowSkipException
 from pydantic import TypeAdapter
 
-from patchwave.campaign import comebacks, compliance, exposure
+from patchwave.campaign import compliance, exposure, stale_images
 from patchwave.campaign.compliance import HostCompliance, Judgement, RuleResult, Subject, Verdict
 from patchwave.campaign.exposure import Fate
 from patchwave.campaign.rollout import HostState, PatchState, StepKind
 from patchwave.campaign.values import Cell, HostId
-from patchwave.execution import origins, remedies
+from patchwave.execution import remedies
+from patchwave.execution.stale_images import stale_images_of
 from patchwave.operators.base import PLAN, CampaignOperator, Work
 from patchwave.operators.findings import triage_rows
 
@@ -104,7 +105,7 @@ class VerifyComplianceOperator(CampaignOperator):
         store_judgement(work, self.document, judgement)
         self._store_before(work)
         self._store_findings(work)
-        self._store_comebacks(work)
+        self._store_stale_images(work)
         self.log.info("Compliance: %s", judgement.counts)
         return judgement.counts
 
@@ -169,17 +170,17 @@ class VerifyComplianceOperator(CampaignOperator):
 
         store_judgement(work, "compliance.before", replace(before, hosts=tuple(corrected(host) for host in before.hosts)))
 
-    def _store_comebacks(self, work: Work) -> None:
+    def _store_stale_images(self, work: Work) -> None:
         """Which groups of patched hosts would bring an unpatched one back. That it cannot be asked is told, and ends no run whose
         hosts are patched."""
         rows = work.ledger.hosts(work.run_id)
-        found, problem = origins.comebacks_of(work.gateway, rows, work.policy.comebacks, now=work.now)
+        found, problem = stale_images_of(work.gateway, rows, work.policy.stale_images, now=work.now)
         if problem:
             self.log.warning("From what the Auto Scaling groups make their instances is not known: %s", problem)
         for one in found:
             self.log.warning("Group %s in %s would bring an unpatched host back: %s", one.group, one.cell, one.why)
-        content = comebacks.to_json(found, problem=problem)
-        work.ledger.put_document(work.run_id, comebacks.DOCUMENT, content, at=work.now)
+        content = stale_images.to_json(found, problem=problem)
+        work.ledger.put_document(work.run_id, stale_images.DOCUMENT, content, at=work.now)
 
     def _store_findings(self, work: Work) -> None:
         """Which of the findings are gone: active no more, on a host that Inspector still looks at."""

@@ -17,7 +17,18 @@ from typing import Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from patchwave.campaign import calls, comebacks, emergency, evidence, exposure, lockfile, managed_services, page, report, severity
+from patchwave.campaign import (
+    calls,
+    emergency,
+    evidence,
+    exposure,
+    lockfile,
+    managed_services,
+    page,
+    report,
+    severity,
+    stale_images,
+)
 from patchwave.campaign import plan as plans
 from patchwave.campaign.definition import Event
 from patchwave.campaign.errors import InvalidFile
@@ -31,7 +42,7 @@ from patchwave.operators.notifications import tell
 
 DOCUMENTS = (
     "plan", "plan.md", "compliance.before", "compliance.after", "compliance.final", "remedies", lockfile.DOCUMENT,
-    emergency.DOCUMENT, comebacks.DOCUMENT,
+    emergency.DOCUMENT, stale_images.DOCUMENT,
 )  # fmt: skip
 OF_ROWS = {TRIAGE: severity.ROWS, FINDINGS_AFTER: exposure.ROWS}
 """Documents that are gone through row by row, with the key of the rows."""

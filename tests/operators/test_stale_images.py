@@ -9,7 +9,7 @@ import pytest
 
 from patchwave.campaign.rollout import Done, HostState
 from patchwave.campaign.values import HostId
-from patchwave.execution.origins import comebacks_of
+from patchwave.execution.stale_images import stale_images_of
 from tests.domain.builders import CELL
 from tests.operators.stage import RUN, STAGE
 from tests.operators.test_surroundings import WORLD, Around
@@ -22,7 +22,7 @@ def stage(start: Callable[..., Aws]) -> Around:
 
 
 def asked(stage: Around) -> Any:
-    return comebacks_of(stage.gateway, stage.ledger.hosts(RUN, STAGE), None, now=stage.now)
+    return stale_images_of(stage.gateway, stage.ledger.hosts(RUN, STAGE), None, now=stage.now)
 
 
 def newest(stage: Around) -> int:

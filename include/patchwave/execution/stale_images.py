@@ -1,6 +1,6 @@
 """Which Auto Scaling groups would bring an unpatched host back, as AWS and the ledger say it now?
 
-`operators.compliance` asks when a run is verified; what counts is `campaign.comebacks`' question.
+`operators.compliance` asks when a run is verified; what counts is `campaign.stale_images`' question.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from datetime import datetime
 
 from patchwave.aws.gateway import Gateway
 from patchwave.aws.groups import groups_of
-from patchwave.campaign import comebacks
-from patchwave.campaign.comebacks import Comeback, Comebacks, Origin, Patched
+from patchwave.campaign import stale_images
 from patchwave.campaign.errors import Permanent
 from patchwave.campaign.rollout import HostRow, HostState
+from patchwave.campaign.stale_images import Origin, Patched, StaleImage, StaleImages
 
 IN_PLACE = frozenset({HostState.PATCHED, HostState.ALREADY_COMPLIANT, HostState.PENDING_REBOOT})
 """Classes of hosts that have their patches, from this run or an earlier one."""
 
 
-def comebacks_of(
-    gateway: Gateway, rows: Iterable[HostRow], rule: Comebacks | None, *, now: datetime
-) -> tuple[tuple[Comeback, ...], str]:
+def stale_images_of(
+    gateway: Gateway, rows: Iterable[HostRow], rule: StaleImages | None, *, now: datetime
+) -> tuple[tuple[StaleImage, ...], str]:
     """The groups of these hosts that would bring an unpatched one back.
 
     Returns:
@@ -42,8 +42,12 @@ def comebacks_of(
         for cell in sorted({cell for cell, _, _ in scaling}):
             its = [(group, host) for of, group, host in scaling if of == cell]
             origins += gateway.origins(cell, {group for group, _ in its})
-            at = gateway.patched_at(cell, [host for _, host in its])
-            patched += [Patched(host=host, cell=cell, group=group, at=at[host]) for group, host in its if host in at]
+            states = gateway.patch_states(cell, [host for _, host in its])
+            patched += [
+                Patched(host=host, cell=cell, group=group, at=at)
+                for group, host in its
+                if host in states and (at := states[host].patched_at) is not None
+            ]
     except Permanent as error:
         return (), str(error)
-    return comebacks.found(origins, patched, rule, now=now), ""
+    return stale_images.found(origins, patched, rule, now=now), ""

@@ -20,7 +20,7 @@ from patchwave.campaign.definition import Timeout
 from patchwave.campaign.document import Misfit, Misplacement, Part
 from patchwave.campaign.values import Cell, HostId
 
-DOCUMENT = "comebacks"
+DOCUMENT = "images.stale"
 """Name under which a run's ledger holds `to_json`."""
 
 
@@ -31,7 +31,7 @@ class Handling(StrEnum):
     ACCEPTED = "accepted"  # somebody accepts it, until a day
 
 
-class Comebacks(Part):
+class StaleImages(Part):
     """How such groups are handled."""
 
     handled: Annotated[Handling, Field(
@@ -105,7 +105,7 @@ class Patched:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Comeback:
+class StaleImage:
     """A group that would bring a host back without the patches that its members have.
 
     Attributes:
@@ -129,8 +129,8 @@ class Comeback:
 
 
 def found(
-    origins: Iterable[Origin], patched: Iterable[Patched], rule: Comebacks | None, *, now: datetime
-) -> tuple[Comeback, ...]:
+    origins: Iterable[Origin], patched: Iterable[Patched], rule: StaleImages | None, *, now: datetime
+) -> tuple[StaleImage, ...]:
     """Groups that would bring an unpatched host back; what is not known counts as if it would.
 
     Args:
@@ -150,7 +150,7 @@ def found(
             last = max(one.at for one in newer)
             handled, overdue = _handled(rule, last, now)
             made.append(
-                Comeback(
+                StaleImage(
                     cell=str(origin.cell), group=origin.group, source=origin.source, image=origin.image, made_at=origin.made_at,
                     hosts=len(newer), patched_at=last, why=_why(origin, last), handled=handled, overdue=overdue,
                 )
@@ -167,7 +167,7 @@ def _why(origin: Origin, patched_at: datetime) -> str:
     return f"{origin.source} names image {origin.image} of {_moment(origin.made_at)}, and {after}"
 
 
-def _handled(rule: Comebacks | None, patched_at: datetime, now: datetime) -> tuple[str, bool]:
+def _handled(rule: StaleImages | None, patched_at: datetime, now: datetime) -> tuple[str, bool]:
     if rule is None:
         return "", False
     if rule.handled is Handling.NEXT_IMAGE:
@@ -181,7 +181,7 @@ def _moment(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def to_json(comebacks: Iterable[Comeback], *, problem: str = "") -> dict[str, Any]:
+def to_json(stale_images: Iterable[StaleImage], *, problem: str = "") -> dict[str, Any]:
     """As the ledger keeps it.
 
     Args:
@@ -189,15 +189,15 @@ def to_json(comebacks: Iterable[Comeback], *, problem: str = "") -> dict[str, An
     """
     rows = [
         asdict(one) | {"made_at": one.made_at.isoformat() if one.made_at else None, "patched_at": one.patched_at.isoformat()}
-        for one in comebacks
+        for one in stale_images
     ]
     return {"groups": rows, "problem": problem}
 
 
-def from_json(content: Mapping[str, Any]) -> tuple[tuple[Comeback, ...], str]:
+def from_json(content: Mapping[str, Any]) -> tuple[tuple[StaleImage, ...], str]:
     """What `to_json` wrote: the groups, and why AWS could not be asked."""
     rows = (
-        Comeback(
+        StaleImage(
             **row
             | {
                 "made_at": datetime.fromisoformat(row["made_at"]) if row["made_at"] else None,
