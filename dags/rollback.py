@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param, TaskGroup, chain
+from airflow.sdk import DAG, Param, TaskGroup, chain
 
 from patchwave.campaign.rollback import DAG as ROLLBACK
 from patchwave.campaign.rollback import QUESTIONS, STAGE
@@ -28,6 +28,7 @@ from patchwave.operators.rollback import (
     PlanRollbackOperator,
     RollBackOperator,
 )
+from patchwave.timetables.campaign import CampaignTimetable
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 RETRIES = {"retries": 60, "retry_delay": timedelta(seconds=10)}  # as those of campaigns: every task may run again
@@ -82,7 +83,7 @@ with DAG(
 with DAG(
     dag_id="snapshot_retention",  # no campaign's name has an underscore
     description="Every night: deletes snapshots that nobody needs for a rollback any more",
-    schedule=CronTriggerTimetable("0 3 * * *", timezone="UTC"),
+    schedule=CampaignTimetable("0 3 * * *", timezone="UTC"),  # Airflow's own would begin at once, for last night
     start_date=START,
     catchup=False,
     max_active_runs=1,
