@@ -86,7 +86,7 @@ class StageView:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecisionView:
-    """A decision; `fits` where it was made on the plan that the run has."""
+    """A decision; `fits` where it was made on the plan that the run has, `lockfile` the digest of what was shown with it."""
 
     stage: str
     verdict: str
@@ -95,6 +95,7 @@ class DecisionView:
     plan: str
     comment: str
     fits: bool
+    lockfile: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -321,7 +322,7 @@ def plan_in_force(ledger: Ledger, run: RunId) -> Any:
 def _decisions(decisions: Sequence[Decision], digests: Collection[str]) -> tuple[DecisionView, ...]:
     return tuple(
         DecisionView(stage=str(one.stage), verdict=one.verdict.value, author=one.author, at=one.at, plan=one.plan,
-                     comment=one.comment, fits=one.plan in digests)
+                     comment=one.comment, fits=one.plan in digests, lockfile=one.lockfile)
         for one in decisions
     )  # fmt: skip
 
