@@ -112,7 +112,7 @@ IMAGE_KINDS = frozenset(
     }
 )
 
-_GROUP_KINDS = (Kind.GROUP_SCALES_OUT, Kind.GROUP_SCALES_IN, Kind.GROUP_REPLACES)
+_GROUP_EVENTS = (Kind.GROUP_SCALES_OUT, Kind.GROUP_SCALES_IN, Kind.GROUP_REPLACES)
 _NEEDS: dict[Kind, tuple[str, ...]] = {
     Kind.SLOW: ("seconds",),
     Kind.AGENT_LATE: ("seconds",),
@@ -125,7 +125,7 @@ _NEEDS: dict[Kind, tuple[str, ...]] = {
     Kind.IMAGE_BUILD_FAILS: ("image_state",),
     Kind.IMAGE_DISTRIBUTION_FAILS: ("to_region",),
     Kind.ALARM_IN_REFRESH: ("alarm",),
-    **dict.fromkeys(_GROUP_KINDS, ("group",)),
+    **dict.fromkeys(_GROUP_EVENTS, ("group",)),
 }
 _ONLY: dict[str, tuple[Kind, ...]] = {
     "exit_code": (Kind.INSTALL_FAILS, Kind.PACKAGE_MANAGER_LOCKED),
@@ -142,8 +142,8 @@ _ONLY: dict[str, tuple[Kind, ...]] = {
     "cve": (Kind.IMAGE_SCAN_FINDS,),
     "image": (Kind.IMAGE_UNHEALTHY,),
     "pipeline": tuple(sorted(IMAGE_KINDS)),
-    "group": (*_GROUP_KINDS, *GROUP_KINDS, Kind.IMAGE_UNHEALTHY),
-    "number": _GROUP_KINDS,
+    "group": (*_GROUP_EVENTS, *GROUP_KINDS, Kind.IMAGE_UNHEALTHY),
+    "number": _GROUP_EVENTS,
     "seconds": (
         Kind.SLOW,
         Kind.AGENT_LATE,

@@ -358,7 +358,7 @@ def _ended_otherwise(facts: Facts, mine: Refresh) -> Halt:
     if mine.status is Status.ROLLBACK_SUCCESSFUL:
         return _halt(
             facts, "taken back", f"refresh {mine.id} was taken back{said}: the instances are what they were",
-            "the image is quarantined: build a better one",
+            "do not use this image again: build a better one",
         )  # fmt: skip
     if mine.status is Status.CANCELLED:
         return _halt(
