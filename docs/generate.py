@@ -16,7 +16,7 @@ import re
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from enum import Enum
 from pathlib import Path
@@ -435,8 +435,8 @@ def _tables() -> str:
 # --- The DAG ----------------------------------------------------------------------------------------------------------------
 
 
-def campaign_dag(home: Path) -> Any:
-    """The DAG of `CAMPAIGN`, built as Airflow's DAG processor does.
+def built_dags(home: Path) -> tuple[Any, list[Any]]:
+    """The DAG of `CAMPAIGN`, and those that are not made of a campaign file, built as Airflow's DAG processor does.
 
     Args:
         home: a folder for Airflow's own files, so that nothing is written into anybody's home.
@@ -444,28 +444,55 @@ def campaign_dag(home: Path) -> Any:
     for name in [name for name in os.environ if name.startswith(("AIRFLOW", "PATCHWAVE_"))]:
         del os.environ[name]
     os.environ.update(AIRFLOW_HOME=str(home), AIRFLOW__CORE__LOAD_EXAMPLES="False", AIRFLOW__CORE__UNIT_TEST_MODE="False")
-    spec = importlib.util.spec_from_file_location("campaigns", REPOSITORY / "dags" / "campaigns.py")
+    fixed = _file_of_dags("rollback")
+    return getattr(_file_of_dags("campaigns"), f"campaign_{CAMPAIGN}"), [fixed.rollback, fixed.retention]
+
+
+def _file_of_dags(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "dags" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, f"campaign_{CAMPAIGN}")
+    return module
 
 
 def _value(text: object) -> str:
     return str(getattr(text, "value", text))
 
 
-def dag_reference(dag: Any) -> str:
-    """The page ``dag-reference.md``."""
-    order = list(dag.tasks)
-    tasks = [
+TASKS = ["| task id | operator | trigger rule | retries | after |", "|---|---|---|---|---|"]
+
+
+def _tasks(dag: Any) -> list[str]:
+    """Rows of a table below `TASKS`."""
+    return [
         f"| `{task.task_id}` | [{task.task_type}](#{task.task_type.lower()}) | {_value(task.trigger_rule)} | {task.retries} "
         f"| {', '.join(f'`{one}`' for one in sorted(task.upstream_task_ids)) or '-'} |"
-        for task in order
+        for task in dag.tasks
     ]
+
+
+def _fixed(dag: Any) -> list[str]:
+    """A section on a DAG that every installation has."""
+    starts = f"starts by itself: `{dag.schedule.summary}`" if dag.schedule else "started by hand"
+    form = ["", _params(dag)] if len(dag.params) else []
+    return ["", f"### `{dag.dag_id}`", "", f"{dag.description}; {starts}.", "", *TASKS, *_tasks(dag), *form]
+
+
+def dag_reference(dag: Any, fixed: Sequence[Any]) -> str:
+    """The page ``dag-reference.md``.
+
+    Args:
+        dag: of a campaign.
+        fixed: those that are not made of a campaign file.
+    """
+    from patchwave.operators.managed_services import PatchManagedServicesOperator  # Airflow's home must be known before
+
+    order = list(dag.tasks)
     edges = [f"    {_node(task.task_id)} --> {_node(other)}" for task in order for other in sorted(task.downstream_task_ids)]
-    classes = list({type(task).__name__: type(task) for task in order}.values())
+    everything = [*order, *(task for one in fixed for task in one.tasks)]
+    classes = list({kind.__name__: kind for kind in (*map(type, everything), PatchManagedServicesOperator)}.values())
     schedule, again = dag.schedule, dag.default_args
     timetable = f"{type(schedule).__module__}.{type(schedule).__name__}"
     between = f"{again['retry_delay'].total_seconds():g} s"
@@ -495,11 +522,11 @@ flowchart TD
 
 ## Tasks
 
-| task id | operator | trigger rule | retries | after |
-|---|---|---|---|---|
-{chr(10).join(tasks)}
+{chr(10).join([*TASKS, *_tasks(dag)])}
 
-A stage that needs no approval has no task `approve`. With other stages in the campaign file the groups are named after
+A stage with `managed_services` has a task `managed_services`
+([PatchManagedServicesOperator](#patchmanagedservicesoperator)) between `patch` and `health`. A stage that
+needs no approval has no task `approve`. With other stages in the campaign file the groups are named after
 them, in the file's order; everything else is the same.
 
 ## Params: the trigger form
@@ -507,6 +534,11 @@ them, in the file's order; everything else is the same.
 {_params(dag)}
 
 A run that the schedule starts uses none of these defaults: it is never a dry run, and it takes all stages and all findings.
+
+## DAGs that are not made of a campaign file
+{chr(10).join(line for one in fixed for line in _fixed(one))}
+
+What they do is in [operating.md](operating.md).
 
 ## Operators
 
@@ -532,8 +564,9 @@ def _params(dag: Any) -> str:
         elif "pattern" in items:
             kind += f" of text like `{items['pattern']}`"
         value = param.value
-        shown = str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
-        lines.append(f"| `{name}` | {_cell(kind)} | `{shown}` | {_cell(str(param.schema.get('description_md', '')))} |")
+        shown = f"`{str(value).lower() if isinstance(value, bool) else 'null' if value is None else value}`"
+        shown = shown if param.has_value else "must be given"
+        lines.append(f"| `{name}` | {_cell(kind)} | {shown} | {_cell(str(param.schema.get('description_md', '')))} |")
     return "\n".join(lines)
 
 
@@ -566,10 +599,10 @@ def awsim_reference() -> str:
     families = {
         "call": set(faults.CALL_KINDS),
         "host": set(faults.HOST_KINDS),
-        "group": set(getattr(faults, "GROUP_KINDS", ())),
-        "database": set(getattr(faults, "DATABASE_KINDS", ())),
+        "group": set(faults.GROUP_KINDS),
+        "database": set(faults.DATABASE_KINDS),
         "image": set(faults.IMAGE_KINDS),
-        "event": set(getattr(faults, "EVENT_KINDS", ())),
+        "event": set(faults.EVENT_KINDS),
     }
     kinds = [
         f"| `{kind.value}` | {', '.join(name for name, members in families.items() if kind in members) or 'call'} |"
@@ -635,10 +668,10 @@ def _fault_default(info: FieldInfo) -> str:
 def pages() -> Mapping[str, str]:
     """Every generated file by its name below docs/."""
     with tempfile.TemporaryDirectory(prefix="patchwave-docs-") as home:
-        dag = campaign_dag(Path(home))
+        dag, fixed = built_dags(Path(home))
         return {
             "campaign-files.md": campaign_files(),
-            "dag-reference.md": dag_reference(dag),
+            "dag-reference.md": dag_reference(dag, fixed),
             "awsim-reference.md": awsim_reference(),
             "campaign.schema.json": definition.schema_text(),
             "policy.schema.json": policy.schema_text(),
