@@ -26,6 +26,8 @@ Found = TypeVar("Found")
 CHROMIUM = Path("/usr/bin/chromium")
 PATIENCE = 180_000
 """Milliseconds until a page counts as broken: two cores are busy with all other journeys."""
+LOOK = 30_000
+"""Milliseconds after which somebody who does not find a question in the list loads it again."""
 PICTURES = os.environ.get("PATCHWAVE_TEST_PICTURES", "")
 """Folder for a picture of each page that somebody reads; empty: none is taken."""
 
@@ -52,8 +54,7 @@ class Person:
             All that stands on its page.
         """
         run, page = self.run, self.page
-        page.goto(f"{run.stage.stack.address}/dags/{quote(run.dag)}/runs/{quote(run.run)}/required_actions")
-        page.locator(f'a[href*="/tasks/{task}/required_actions"]').first.click()
+        self._finds(f"{run.stage.stack.address}/dags/{quote(run.dag)}/runs/{quote(run.run)}/required_actions", task)
         page.wait_for_url(f"**/tasks/{task}/required_actions*")
         page.get_by_role("dialog").first.wait_for(state="hidden")  # the list of the run, which shows the question, too
         page.get_by_role("heading", name=f"Plan of {run.dag}").first.wait_for()
@@ -61,6 +62,23 @@ class Person:
         self.picture(f"{task} {self.name}")
         self.read = str(page.locator("body").inner_text())
         return self.read
+
+    def _finds(self, address: str, task: str) -> None:
+        """Open the list and follow its link to the task; look anew while it is not there, as people do.
+
+        A gate that looks around is missing from the list for seconds, and a list that was loaded then is not always renewed.
+        """
+        from playwright.sync_api import TimeoutError as NotThere
+
+        link = self.page.locator(f'a[href*="/tasks/{task}/required_actions"]').first
+        for _look in range(PATIENCE // LOOK):
+            self.page.goto(address)
+            try:
+                link.click(timeout=LOOK)
+            except NotThere:
+                continue
+            return
+        raise AssertionError(f"{task} is not among the required actions of {self.run.dag}\n{self.run.picture()}")
 
     def presses(self, option: str, *, reason: str = "", without: str = "") -> int:
         """Fill the form of the page that they read, and press that button.

@@ -44,14 +44,17 @@ IS_LONG = True
 
 
 def drive(run: FollowedRun) -> None:
-    """By awsim's clock: the window opens in 8 hours, the freeze ends in 18, the calendar is closed from the 17th to the 22nd."""
+    """By awsim's clock: the window opens in 8 hours, the freeze ends in 32, the calendar is closed from the 31st to the 36th.
+
+    So late, because a machine with two cores and seven other journeys has taken 22 of these hours until the stage began.
+    """
     now = datetime.fromtimestamp(run.stage.stack.awsim.get("/clock")["epoch"], UTC).replace(second=0, microsecond=0)
     hour = timedelta(hours=1)
     ssm = run.client("ssm")
-    run.seen["open"] = now + 22 * hour
-    calendar = CALENDAR.format(begins=now + 17 * hour, ends=run.seen["open"])
+    run.seen["open"] = now + 36 * hour
+    calendar = CALENDAR.format(begins=now + 31 * hour, ends=run.seen["open"])
     ssm.create_document(Name="change-freeze", Content=calendar, DocumentType="ChangeCalendar", DocumentFormat="TEXT")
-    text = FILE.format(freeze_begins=now - 24 * hour, freeze_ends=now + 18 * hour, opens=now + 8 * hour)
+    text = FILE.format(freeze_begins=now - 24 * hour, freeze_ends=now + 32 * hour, opens=now + 8 * hour)
     (run.stage.campaigns / f"{CAMPAIGN}.yaml").write_text(text)
     run.begin(dry_run=False)
     run.until(lambda: run.waits_for("window opens at"), "the stage waits for its window")
