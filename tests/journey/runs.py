@@ -35,8 +35,8 @@ from tests.journey import judge
 Found = TypeVar("Found")
 
 POLL = 1.0
-PATIENCE = 360.0
-"""Seconds until a condition counts as never coming true; a busy machine needs a third of it."""
+PATIENCE = 720.0
+"""Seconds until a condition counts as never coming true; some wait for a window that is 480 of them away."""
 
 RUN = "journey"
 POLICIES = REPOSITORY / "include" / "policies"
