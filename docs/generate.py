@@ -368,7 +368,16 @@ baselines:
   the statements `CreateDeclaredPatchBaselines` and `KeepDeclaredPatchBaselines` of `docs/iam/patchwave-execute.json`.
 - **The first stage asks nobody** unless its `approval` is `required: true`, and a baseline is one for all its patch groups: put
   an approval before the first stage if baselines are kept for hosts beyond it.
-- `BaselineOverride` is not used: a Scan with it reports nothing to Systems Manager, so nobody could prove what a host lacks.
+- With `override` nothing is changed in any account, and Installs go by the policy's baselines all the same: the run lays them
+  down in the bucket of the connection's `patchwave_lists_bucket` and names them as `BaselineOverride`. The plan says so by stage,
+  with the digest of the file. Hosts of an operating system for which the policy has no baseline get what their account's
+  approves, and stages that are patched by a lockfile get that alone.
+- **What is proven under `override` is less than otherwise**, for AWS keeps no patch report of such an Install, and a Scan goes by
+  the account's baseline. A host that this calls compliant gets its Install all the same. It is `patched` when AWS says that the
+  Install succeeded on it (it looks again at its end, and fails if anything is left), nothing waits for a reboot, and a Scan
+  after it misses nothing that a rule without a waiting time approves by classification and severity. What is missing by the
+  account's baseline only is named in its reason, stays not compliant in the report, and is not remedied. Where kernel updates
+  wait for a window, stages without one reject the packages of `kernel.packages`, `kernel.exceptions` among them.
 - A rule of the track critical never waits. For Debian, Raspbian and Ubuntu no rule does: AWS does not support it, for their
   packages tell no release date.
 

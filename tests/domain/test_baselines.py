@@ -311,7 +311,7 @@ def test_a_run_changes_no_baseline_unless_the_policy_says_so():
     ("text", "told"),
     [
         (f"{STANDARD}apply_baselines: create_and_update\n", "there is no section `baselines` to apply; allowed is none"),
-        (f"{WITH_SECTION}apply_baselines: override\n", "'none', 'create_and_update' or 'take_over_groups'"),
+        (f"{WITH_SECTION}apply_baselines: replace\n", "'none', 'create_and_update', 'take_over_groups' or 'override'"),
     ],
 )
 def test_what_cannot_be_applied_is_refused(text: str, told: str):

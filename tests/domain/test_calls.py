@@ -84,6 +84,16 @@ def test_a_lockfile_is_laid_down_for_each_install_of_a_later_stage() -> None:
     assert calls.PUT not in calls.of(plan).by_operation()
 
 
+def test_other_baselines_are_laid_down_for_each_install_of_a_stage_that_goes_by_them() -> None:
+    """And its invocations are read once more, for AWS keeps no report of it."""
+    plan = a_plan([a_host(one) for one in range(2, 22)])
+    plain, found = calls.of(plan).by_operation(stage="prod"), calls.of(plan, overridden=["prod"]).by_operation(stage="prod")
+    assert found[calls.PUT] == sent(plan, StepKind.INSTALL, "prod") == 10
+    assert found["ssm:ListCommandInvocations"] == plain["ssm:ListCommandInvocations"] + 10
+    assert found["ssm:DescribeInstancePatches"] == 20
+    assert calls.of(plan, overridden=["dev"]).by_operation(stage="prod") == plain
+
+
 def test_the_gateways_own_table_says_which_calls_change_something() -> None:
     """Every operation that is counted is one that the gateway makes, and is called what it is."""
     plan = a_plan([a_host(1, group_tag="linux-dev", group="web", target_groups=("shop",)), a_host(2)])

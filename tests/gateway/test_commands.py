@@ -25,8 +25,11 @@ def dispatch(step: StepKind, *, snapshot: str = "", token: str = TOKEN) -> Dispa
     )
 
 
-def spec(step: StepKind, *, override_list: str = "", **options: Any) -> commands.CommandSpec:
-    return commands.command_for(dispatch(step, **options), campaign="weekly-linux", stage="prod", override_list=override_list)
+def spec(step: StepKind, *, override_list: str = "", baseline_override: str = "", **options: Any) -> commands.CommandSpec:
+    return commands.command_for(
+        dispatch(step, **options), campaign="weekly-linux", stage="prod", override_list=override_list,
+        baseline_override=baseline_override,
+    )  # fmt: skip
 
 
 def row(number: int = 1, **facts: Any) -> dict[str, Any]:
@@ -74,6 +77,23 @@ def test_a_list_without_an_address_that_aws_takes_is_refused_here(address: str) 
     """AWS would refuse the whole command, or cut the address in its report."""
     with pytest.raises(errors.InvalidRequest, match=r"InstallOverrideList is s3://bucket/key"):
         spec(StepKind.INSTALL, override_list=address)
+
+
+def test_an_install_by_other_baselines_names_them_and_a_scan_goes_by_the_accounts() -> None:
+    """AWS uploads no report of a run with BaselineOverride: a Scan with it would tell nothing."""
+    address = "s3://acme-lists/patchwave-lists/0a.json"
+    assert spec(StepKind.INSTALL, baseline_override=address).parameters["BaselineOverride"] == (address,)
+    for step in (StepKind.SCAN, StepKind.VERIFY):
+        assert "BaselineOverride" not in spec(step, baseline_override=address).parameters
+    with pytest.raises(errors.InvalidRequest, match=r"BaselineOverride is s3://bucket/key"):
+        spec(StepKind.INSTALL, baseline_override="baselines.json")
+
+
+def test_a_list_and_other_baselines_together_are_refused_before_they_are_sent() -> None:
+    """Each host would end with exit code 167."""
+    address = "s3://acme-lists/patchwave-lists/0a.json"
+    with pytest.raises(errors.InvalidRequest, match="not both"):
+        spec(StepKind.INSTALL, override_list=address, baseline_override=address)
 
 
 def test_a_snapshot_is_written_as_a_uuid_with_dashes() -> None:

@@ -23,6 +23,14 @@ def test_a_list_is_laid_down_in_one_call_under_the_digest_of_its_text(wire: Wire
     assert dict(wire.gateway.calls) == {"s3:PutObject": 1}
 
 
+def test_baselines_are_laid_down_beside_the_lists_as_json(wire: Wire) -> None:
+    """The policies allow hosts and executor that folder and no other."""
+    key = KEY.replace(".yaml", ".json")
+    request = {"Bucket": "acme-lists", "Key": key, "Body": TEXT.encode(), "ContentType": "application/json; charset=utf-8"}
+    wire.expects("s3", "put_object", {}, request)
+    assert wire.gateway.lay_down_override(CELL, "acme-lists", TEXT) == f"s3://acme-lists/{key}"
+
+
 def test_the_longest_address_fits_into_a_patch_report() -> None:
     """AWS keeps 256 characters of it."""
     assert len(lists.address("b" * 63, TEXT)) <= lists.LONGEST_ADDRESS

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from airflow.sdk.exceptions import AirflowFailException
 
 from patchwave.campaign import baselines, severity
 from patchwave.campaign.baselines import Apply, Baseline, Found
@@ -138,3 +139,35 @@ def test_the_plan_s_text_has_the_drift(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "baseline by\\|hand has no rule for CLASSIFICATION Bugfix; wanted is: 7 days after release, level LOW" in section
     assert LAST in section
     assert not desk.gateway.ensure_baseline.called
+
+
+def overriding(monkeypatch: pytest.MonkeyPatch, *, bucket: str = "acme-lists") -> Desk:
+    """A run whose policy has Installs made by its own baselines."""
+    desk = Desk(monkeypatch)
+    desk.buckets = dict.fromkeys([CELL.region], bucket)
+    policy = POLICY.model_copy(update={"apply_baselines": Apply.OVERRIDE})
+    desk.open_run(policy=json.loads(policy.to_json()))
+    return desk
+
+
+def test_a_plan_whose_installs_go_by_the_policy_s_baselines_says_by_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stage by stage and with the file's digest, so that an approval is about it; nothing is changed in the account."""
+    desk = overriding(monkeypatch)
+    text = planned_beside(desk, "by-hand")
+    assert "which installs by the policy's baselines all the same; Scans go by theirs" in text
+    for stage in desk.ledger.document(RUN, "plan")["stages"]:
+        told = [one for one in stage["remarks"] if "BaselineOverride" in one]
+        assert len(told) == bool(stage["hosts"])
+        assert all(AMAZON.name in one and "those stay as they are" in one for one in told)
+        assert not stage.get("baselines")
+    assert not desk.gateway.ensure_baseline.called
+
+
+def test_a_run_by_the_policy_s_baselines_without_a_bucket_is_refused_before_anything_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Hosts could not read the file, and an Install without it would go by the account's."""
+    desk = overriding(monkeypatch, bucket="")
+    with pytest.raises(AirflowFailException, match="patchwave_lists_bucket"):
+        planned_beside(desk, "by-hand")
+    assert "plan" not in desk.ledger.documents(RUN)

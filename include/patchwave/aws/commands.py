@@ -121,16 +121,23 @@ def token_in(comment: str) -> str | None:
     return found[1] if found else None
 
 
-def command_for(dispatch: Dispatch | DispatchRow, *, campaign: str, stage: str, override_list: str = "") -> CommandSpec:
+def command_for(
+    dispatch: Dispatch | DispatchRow, *, campaign: str, stage: str, override_list: str = "", baseline_override: str = ""
+) -> CommandSpec:
     """The document and parameters that carry out a dispatch.
 
     Args:
         override_list: address of the list from which alone an Install installs (`lists.Lists.lay_down`); empty: what the
             baseline approves. A Scan ignores it, and would keep it in its report.
+        baseline_override: address of the baselines by which an Install goes in place of the account's
+            (`lists.Lists.lay_down_override`); empty: by the account's. A Scan goes by the account's always, for AWS uploads
+            no report of one with an override.
 
     Raises:
-        InvalidRequest: its snapshot is no UUID, or the list has no address that AWS takes.
+        InvalidRequest: its snapshot is no UUID, list or override have no address that AWS takes, or both are given.
     """
+    if override_list and baseline_override:
+        raise InvalidRequest("AWS-RunPatchBaseline takes InstallOverrideList or BaselineOverride, not both (exit code 167)")
     comment = comment_for(dispatch.token, campaign=campaign, stage=stage, step=dispatch.step)
     match dispatch.step:
         case StepKind.SCAN | StepKind.VERIFY:
@@ -139,10 +146,11 @@ def command_for(dispatch: Dispatch | DispatchRow, *, campaign: str, stage: str, 
             )
         case StepKind.INSTALL:
             snapshot = {"SnapshotId": (_uuid(dispatch.snapshot),)} if dispatch.snapshot else {}
-            listed = {"InstallOverrideList": (_address(override_list),)} if override_list else {}
+            listed = {"InstallOverrideList": (_address(override_list, "InstallOverrideList"),)} if override_list else {}
+            other = {"BaselineOverride": (_address(baseline_override, "BaselineOverride"),)} if baseline_override else {}
             return CommandSpec(
                 document=PATCH_DOCUMENT,
-                parameters={"Operation": ("Install",), "RebootOption": ("NoReboot",), **snapshot, **listed},
+                parameters={"Operation": ("Install",), "RebootOption": ("NoReboot",), **snapshot, **listed, **other},
                 comment=comment,
                 timeout=INSTALL_DELIVERY,
             )
@@ -181,9 +189,9 @@ def _uuid(snapshot: str) -> str:
         raise InvalidRequest(f"SnapshotId is a UUID or absent, not {snapshot!r}") from error
 
 
-def _address(text: str) -> str:
+def _address(text: str, name: str) -> str:
     if not re.fullmatch(r"(s3|https)://[^/\s]+/\S+", text) or len(text) > LONGEST_ADDRESS:
-        message = f"InstallOverrideList is s3://bucket/key or an https URL of at most {LONGEST_ADDRESS} characters, not {text!r}"
+        message = f"{name} is s3://bucket/key or an https URL of at most {LONGEST_ADDRESS} characters, not {text!r}"
         raise InvalidRequest(message)
     return text
 

@@ -526,6 +526,12 @@ class Apply(StrEnum):
     NONE = "none"  # the plan says so
     CREATE_AND_UPDATE = "create_and_update"  # keeps its own, registers them for patch groups that have none
     TAKE_OVER_GROUPS = "take_over_groups"  # registers them also for patch groups that another baseline patches
+    OVERRIDE = "override"  # changes none of them: Installs go by the policy's own (`overrides`)
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is changed in the accounts."""
+        return self in (Apply.CREATE_AND_UPDATE, Apply.TAKE_OVER_GROUPS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -564,7 +570,7 @@ def keeping(wanted: Baseline, found: Found, *, cell: Cell, apply: Apply) -> Keep
     """What it takes to bring one cell to what is wanted; nothing (false) where all is as wanted, or where the baseline of that
     name is somebody else's."""
     own = found.own
-    if apply is Apply.NONE or (own is not None and own.description != wanted.description):
+    if not apply.changes or (own is not None and own.description != wanted.description):
         return Keeping(cell=cell, operating_system=wanted.operating_system, name=wanted.name)
     others = {group: used.id for group, used in found.used.items() if own is None or used.id != own.id}
     takes = {group: other for group, other in others.items() if group in found.registered}

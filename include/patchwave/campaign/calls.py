@@ -144,18 +144,23 @@ class CallForecast:
         return dict(sorted(found.items(), key=lambda item: (item[0] not in CHANGING, item[0])))
 
 
-def of(plan: Plan, *, rules: Sequence[str] = (), lockfile: bool = False) -> CallForecast:
+def of(
+    plan: Plan, *, rules: Sequence[str] = (), lockfile: bool = False, overridden: Collection[str] = ()
+) -> CallForecast:
     """The calls of a run of `plan`.
 
     Args:
         rules: names of the AWS Config rules that the campaign verifies by.
         lockfile: later stages are patched by what the first one received.
+        overridden: stages whose Installs go by the policy's baselines in place of the accounts'.
     """
     calls: list[Called] = []
     for number, stage in enumerate(plan.stages):
         calls += _stage(plan, stage)
         if lockfile:
             calls += _locked(stage, first=number == 0)
+        if stage.name in overridden:
+            calls += _overridden(stage)
     calls += _verification(plan, rules)
     return CallForecast(stages=tuple(str(one.name) for one in plan.stages), calls=tuple(one for one in calls if one.count))
 
@@ -284,6 +289,18 @@ def _locked(stage: StagePlan, *, first: bool) -> list[Called]:
         _made(stage, LOCK, PUT, lists),
         _made(stage, LOCK, "ssm:DescribeInstancePatches", hosts * (2 if first else 3)),
         _made(stage, LOCK, "ssm:ListInventoryEntries", hosts if first else 0),
+    ]
+
+
+def _overridden(stage: StagePlan) -> list[Called]:
+    """The file is laid down before each Install; after it each host is asked what is missing that it should have brought."""
+    facts = {host.id: host for host in stage.hosts}
+    waves = [[facts[host] for host in wave.hosts] for wave in stage.waves]
+    sent = _commands(waves)
+    return [
+        _made(stage, StepKind.INSTALL.value, PUT, sent),
+        _made(stage, StepKind.VERIFY.value, "ssm:ListCommandInvocations", sent),
+        _made(stage, StepKind.VERIFY.value, "ssm:DescribeInstancePatches", sum(len(wave) for wave in waves)),
     ]
 
 

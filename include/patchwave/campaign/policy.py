@@ -27,7 +27,7 @@ from pydantic import (
     model_validator,
 )
 
-from patchwave.campaign import baselines, deadlines, document, tables
+from patchwave.campaign import baselines, deadlines, document, overrides, tables
 from patchwave.campaign.baselines import Apply, PatchBaseline
 from patchwave.campaign.deadlines import ByTable, Deadlines
 from patchwave.campaign.definition import Broken, Line, Slug, Timeout
@@ -232,7 +232,8 @@ class Policy(FilePart):
         "Scan; the plan lists it. `none`: nothing. `create_and_update`: it creates and updates the policy's own, and registers "
         "them for patch groups of the stage's hosts that have no baseline registered. `take_over_groups`: also for those that "
         "another one is registered for, in its place. Hosts beyond the campaign that carry such a group are patched by them, "
-        "too. Default: none, for baselines are an account's.",
+        "too. `override`: nothing is changed, and Installs go by the policy's baselines all the same (BaselineOverride); AWS "
+        "keeps no patch report of such an Install. Default: none, for baselines are an account's.",
     )] = Apply.NONE  # fmt: skip
 
     emergency: Annotated[Emergency | None, Field(
@@ -294,6 +295,8 @@ class Policy(FilePart):
         if self.apply_baselines is not Apply.NONE and not self.baselines:
             found.append(Misplacement(loc=("apply_baselines",), message=f"found '{self.apply_baselines}', and there is no "
                                       "section `baselines` to apply; allowed is none"))  # fmt: skip
+        elif wrong := overrides.refusal(self):
+            found.append(Misplacement(loc=("apply_baselines",), message=f"found 'override', and {wrong}"))
         if found:
             raise Misfit(found)
         return self

@@ -23,13 +23,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from patchwave.campaign import fleet
 from patchwave.campaign.errors import IllegalMove
 from patchwave.campaign.fleet import Host, Readiness
 from patchwave.campaign.values import Cell, HostId, RunId, StageName
 from patchwave.campaign.windows import Span
+
+if TYPE_CHECKING:
+    from patchwave.campaign.overrides import Override
 
 TOKENS = uuid.UUID("6f3f4ad4-6a3b-5a5e-9a0d-5d0f3f1c7d21")
 """Namespace of every token: the same run, stage, step, attempt and hosts give the same token on any machine."""
@@ -347,6 +350,7 @@ class PatchState:
         kernels: kernel packages that an Install would bring, or a reboot activate; empty in stages that may do both.
         patched_at: when Patch Manager last installed something without rebooting, as all our Installs do (AWS's clock); later
             Scans keep it. None: never.
+        unproven: why what was installed before it is not known to be all; empty where the report itself tells.
     """
 
     host: HostId
@@ -363,11 +367,12 @@ class PatchState:
     note: str = ""
     kernels: tuple[str, ...] = ()
     patched_at: datetime | None = None
+    unproven: str = ""
 
     @property
     def compliant(self) -> bool:
-        """Nothing missing, failed, rejected or waiting for a reboot (AWS: patch compliance states)."""
-        return self.missing + self.failed + self.rejected + self.pending_reboot == 0
+        """Nothing missing, failed, rejected, waiting for a reboot (AWS: patch compliance states) or unproven."""
+        return self.missing + self.failed + self.rejected + self.pending_reboot == 0 and not self.unproven
 
     @property
     def wrong(self) -> str:
@@ -376,7 +381,8 @@ class PatchState:
             (self.missing, "missing"), (self.failed, "failed"), (self.rejected, "rejected but installed"),
             (self.pending_reboot, "waiting for a reboot"),
         )  # fmt: skip
-        counted = ", ".join(f"{count} {word}" for count, word in parts if count) or "nothing"
+        told = [f"{count} {word}" for count, word in parts if count]
+        counted = ", ".join([*told, self.unproven] if self.unproven else told) or "nothing"
         return f"{counted} ({self.note})" if self.note else counted
 
 
@@ -416,6 +422,7 @@ class StageRules:
         reboot: whether hosts reboot whose patches wait for it; if not, they end as `pending_reboot`.
         snapshots: the patch snapshot of each ``cell|platform``: all waves of a run see the same approved patches.
         window: the span in which hosts may be disrupted; None: at any time.
+        override: baselines that hold in place of the accounts'; None: the accounts' own do.
         expected: how long each step takes at most in nineteen of twenty cases, by platform; `at_most` where it is absent.
     """
 
@@ -427,6 +434,7 @@ class StageRules:
     snapshots: Mapping[str, str] = field(default_factory=dict)  # by "cell|platform"
     reboot: bool = True
     window: Span | None = None
+    override: Override | None = None
     expected: Mapping[str, Mapping[StepKind, timedelta]] = field(default_factory=dict)
     step_limit: Mapping[StepKind, timedelta] = field(
         default_factory=lambda: {
@@ -691,6 +699,8 @@ def _ended(
     match dispatch.step:
         case StepKind.INSTALL if not ok:
             return move(HostState.TO_VERIFY, f"the Install failed ({how}); a Scan will tell what is missing")
+        case StepKind.INSTALL if _is_overridden(rules, row):
+            return move(HostState.TO_VERIFY, "installed by the policy's baseline, of which AWS keeps no report")
         case StepKind.INSTALL:
             report = _fresh(state, dispatch, "Install")
             if report is None:
@@ -711,7 +721,7 @@ def _ended(
             report = _fresh(state, dispatch, "Scan")
             if report is None:
                 return _no_report(late, dispatch, move, HostState.FAILED)
-            return _scanned(rules, report, move)
+            return _scanned(rules, row, report, move)
         case StepKind.VERIFY:
             report = _fresh(state, dispatch, "Scan")
             if report is None:
@@ -744,7 +754,15 @@ def waits_for_window(stage: str, kernels: Sequence[str] = ()) -> str:
     )
 
 
-def _scanned(rules: StageRules, report: PatchState, move: _MoveMaker) -> Move:
+def _is_overridden(rules: StageRules, row: HostRow) -> bool:
+    """Whether its Install goes by another baseline than the Scans do."""
+    return rules.override is not None and rules.override.on(row.platform) is not None
+
+
+def _scanned(rules: StageRules, row: HostRow, report: PatchState, move: _MoveMaker) -> Move:
+    if _is_overridden(rules, row) and not report.kernels and report.missing + report.failed == 0:
+        reason = "the account's baseline misses nothing; what the policy's approves beyond it the Install will find"
+        return move(HostState.READY, reason, missing_before=0)
     if report.compliant:
         return move(HostState.ALREADY_COMPLIANT, "the Scan found nothing to do", missing_before=0, missing_after=0)
     if report.kernels:
@@ -767,9 +785,15 @@ def _verified(rules: StageRules, row: HostRow, report: PatchState, move: _MoveMa
     missing = report.missing + report.failed
     if stopped and missing:
         return move(HostState.READY, f"its Install was stopped half-way: {missing} patches still missing")
+    if stopped and report.unproven:
+        return move(HostState.READY, "its Install was stopped half-way, and how far it had come is not known")
+    if report.compliant and _is_overridden(rules, row):
+        more = f" ({report.note})" if report.note else ""
+        reason = f"its Install by the policy's baseline succeeded, and a Scan after it misses nothing that this approves{more}"
+        return move(HostState.PATCHED, reason, missing_after=0)
     if report.compliant:
         return move(HostState.PATCHED, "a Scan after the Install found nothing missing", missing_after=0)
-    if missing == 0 and report.rejected == 0 and report.pending_reboot:
+    if missing == 0 and report.rejected == 0 and not report.unproven and report.pending_reboot:
         if rules.reboot and reboots < MOST_REBOOTS:
             return move(HostState.NEEDS_REBOOT, f"{report.pending_reboot} patches wait for a reboot", missing_after=0)
         return move(

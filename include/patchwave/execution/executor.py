@@ -46,6 +46,7 @@ from patchwave.campaign.rollout import (
 from patchwave.campaign.values import Cell, HostId
 from patchwave.execution import kernels
 from patchwave.execution.log import Log
+from patchwave.execution.overriding import Overriding
 from patchwave.execution.promotion import Promotion, Witness
 from patchwave.execution.shielding import Shield
 from patchwave.execution.snapshots import SnapshotsBefore
@@ -110,6 +111,7 @@ class StageExecutor:
         surroundings: who was unhealthy before, who appears, and when the window is; None: nothing but the rows is looked at.
         promotion: the lockfile from which alone the stage is patched, or who writes down what the first stage lacked; None: each
             host gets what its baseline approves.
+        overriding: who has Installs made by the policy's baselines; None: they go by the accounts'.
         kernel: which packages are a kernel, where the stage must install none, for it has no window; None: it may.
         snapshots: who takes a snapshot of each host before its Install; None: nobody does.
         told: invocations that a trigger has read a moment ago, by command id; the first look takes them and asks no second time.
@@ -129,6 +131,7 @@ class StageExecutor:
     look_again: Callable[[Wait], bool] = lambda _: False
     surroundings: Surroundings | None = None
     promotion: Promotion | Witness | None = None
+    overriding: Overriding | None = None
     kernel: Kernel | None = None
     snapshots: SnapshotsBefore | None = None
     told: Mapping[str, Sequence[Invocation]] = field(default_factory=dict)
@@ -533,6 +536,8 @@ class StageExecutor:
             states.update(self.gateway.patch_states(cell, ids))
         if self.promotion is not None:
             states = self.promotion.judged(states, ended, dispatches)
+        if self.overriding is not None:
+            states = self.overriding.judged(states, ended, dispatches)
         if self.kernel is not None:
             scanned = [row for row in ended if row.state is HostState.SCANNING]
             states = kernels.marked(self.gateway, self.kernel, states, scanned, self.promotion)
@@ -563,9 +568,11 @@ class StageExecutor:
             self._shield.hold(row for row in self._rows() if row.host in rebooting)
         for one in decided:
             # Before the intent: to lay it down may take long, and what goes wrong with it has touched nobody.
-            listed = ""
+            listed = baselines = ""
             if self.promotion is not None and one.step is StepKind.INSTALL:
                 listed = self.promotion.address(one.cell, one.platform)
+            if self.overriding is not None and one.step is StepKind.INSTALL and not listed:
+                baselines = self.overriding.address(one.cell, one.platform)
             row = DispatchRow(
                 token=one.token,
                 run=self.lease.run,
@@ -582,7 +589,7 @@ class StageExecutor:
             )
             # What a failed Install said stays the host's reason until the Scan after it has spoken.
             self.ledger.intend(self.lease, row, reason="" if one.step is StepKind.VERIFY else f"{one.step.value} sent")
-            delayed = self._send(row, listed)
+            delayed = self._send(row, listed, baselines)
             if delayed is not None:
                 return delayed
             if self._dispatches()[one.token].state is DispatchState.REFUSED:
@@ -616,11 +623,12 @@ class StageExecutor:
         answered = row.since if row.state is not HostState.PLANNED else datetime.min.replace(tzinfo=UTC)
         return max(answered, self._heard_of.get(row.host, answered))
 
-    def _send(self, row: DispatchRow, listed: str) -> Wait | None:
+    def _send(self, row: DispatchRow, listed: str, baselines: str) -> Wait | None:
         """Make the call that `row` intends.
 
         Args:
             listed: address of the list that an Install takes; empty for what the baseline approves.
+            baselines: address of the baselines that hold for an Install in place of the account's; empty for that.
 
         Returns:
             None when it is known what became of it; a wait when it is not, or when AWS asks for patience.
@@ -634,7 +642,9 @@ class StageExecutor:
                 until=row.intended_at + self.settling,
             )
         try:
-            spec = command_for(row, campaign=self.campaign, stage=row.stage, override_list=listed)
+            spec = command_for(
+                row, campaign=self.campaign, stage=row.stage, override_list=listed, baseline_override=baselines
+            )
             sent = self.gateway.send(
                 row.cell,
                 document=spec.document,

@@ -10,24 +10,27 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from airflow.sdk import Context
 
 from patchwave.aws import console
-from patchwave.campaign import approval, baselines
+from patchwave.campaign import approval, baselines, overrides
 from patchwave.campaign import plan as plans
 from patchwave.campaign.approval import Choice
 from patchwave.campaign.definition import Event, Source
 from patchwave.campaign.errors import NotApproved, Permanent
 from patchwave.campaign.lockfile import NotLocked
+from patchwave.campaign.overrides import Override
 from patchwave.campaign.plan import StagePlan
 from patchwave.campaign.rollout import Done, Halt, HostState, Invocation, Move, Outcome, Wait
 from patchwave.campaign.values import StageName
 from patchwave.execution import baselines as keeping
 from patchwave.execution import promotion, stopping
 from patchwave.execution.executor import SETTLING, STOPPED, StageExecutor, wait_for
+from patchwave.execution.overriding import Overriding
 from patchwave.execution.promotion import Promotion, Witness
 from patchwave.execution.snapshots import SnapshotsBefore
 from patchwave.execution.surroundings import EVERY, Surroundings
@@ -124,11 +127,13 @@ class PatchStageOperator(CampaignOperator):
             self._leave_out(work, lease)
         wanted = baselines.wanted(work.policy.baselines, policy=work.policy.name)
         keeping.keep(work.ledger, work.gateway, lease, stage, wanted, now=clock.now, log=self.log)
+        promoted = self._promotion(work, lease)
+        override = self._override(work, stage, promoted)
         executor = self._executor = StageExecutor(
             ledger=work.ledger,
             gateway=work.gateway,
             lease=lease,
-            rules=plans.rules(work.plan, stage),
+            rules=replace(plans.rules(work.plan, stage), override=override),
             campaign=work.plan.campaign,
             now=clock.now,
             log=self.log,
@@ -149,13 +154,21 @@ class PatchStageOperator(CampaignOperator):
                 anew=before.state is not StageState.PATCHING,
                 every=max(EVERY, LEAST_DEFERRAL * clock.speed()),
             ),
-            promotion=self._promotion(work, lease),
+            promotion=promoted,
+            overriding=None
+            if override is None
+            else Overriding(gateway=work.gateway, override=override, bucket=work.lists_bucket),
             kernel=work.policy.kernel if work.plan.kernel_waits and stage.window is None else None,
             snapshots=self._snapshots(work, stage, lease),
         )
         if before.state is StageState.PATCHING and stopping.was_cleared(before.holder, work.holder):
             self._stop_what_was_cleared(work, executor)
         return self._follow(work, lease, executor.advance())
+
+    def _override(self, work: Work, stage: StagePlan, promoted: Promotion | Witness | None) -> Override | None:
+        """The baselines that hold in place of the accounts' own; what is patched by a lockfile goes by that alone."""
+        locked = promoted.lockfile.platforms if isinstance(promoted, Promotion) else ()
+        return overrides.of(work.policy, window=stage.window is not None, locked=[one.platform for one in locked])
 
     def _snapshots(self, work: Work, stage: StagePlan, lease: Lease) -> SnapshotsBefore | None:
         """Whoever takes snapshots before an Install, where the plan says that they are taken."""

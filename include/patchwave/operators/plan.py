@@ -13,6 +13,7 @@ from patchwave.campaign import (
     forecast,
     lockfile,
     managed_services,
+    overrides,
     reasons,
     rollout,
     severity,
@@ -95,8 +96,16 @@ class PlanOperator(CampaignOperator):
     def _refuse_without_bucket(self, work: Work, plan: Plan) -> None:
         """Now, and not in the middle of a run, when the first stage is patched already."""
         locked = [stage for stage in plan.stages if work.campaign.is_locked(stage.name)]
-        regions = {host.cell.region for stage in locked for host in stage.hosts}
+        overriding = work.policy.apply_baselines is Apply.OVERRIDE
+        overridden = [stage for stage in plan.stages if overriding and stage not in locked]
+        regions = {host.cell.region for stage in (*locked, *overridden) for host in stage.hosts}
         without = [region for region in sorted(regions) if not work.lists_bucket(region)]
+        if without and overridden:
+            raise NoBucket(
+                f"policy {work.policy.name} has Installs made by its own baselines (apply_baselines: override), and the "
+                f"connection {self.aws_conn_id} names no bucket in which hosts in {', '.join(without)} could read them: write "
+                '"patchwave_lists_bucket": "NAME" into its extra'
+            )
         if without:
             raise NoBucket(
                 f"stages get what a lockfile says ({', '.join(stage.name for stage in locked)}), and the connection "
@@ -108,7 +117,12 @@ class PlanOperator(CampaignOperator):
 def _calls(work: Work, plan: Plan) -> str:
     """What a run would call, stored for programs; the section of the plan that says it to people."""
     by_lockfile = work.campaign.promotion.by is Source.LOCKFILE
-    found = calls.of(plan, rules=work.campaign.verify.config_rules, lockfile=by_lockfile)
+    overridden = [
+        stage.name
+        for stage in plan.stages
+        if work.policy.apply_baselines is Apply.OVERRIDE and not work.campaign.is_locked(stage.name)
+    ]
+    found = calls.of(plan, rules=work.campaign.verify.config_rules, lockfile=by_lockfile, overridden=overridden)
     work.ledger.put_document(work.run_id, calls.DOCUMENT, calls.to_json(found), at=work.now)
     return calls.markdown(found)
 
@@ -195,6 +209,9 @@ def _kept(work: Work, plan: Plan) -> Iterator[str]:
     if work.policy.apply_baselines is Apply.NONE:
         yield "Nothing of this is changed by the run: until somebody does it, hosts get what their baselines approve today"
         return
+    if work.policy.apply_baselines is Apply.OVERRIDE:
+        yield "Nothing of this is changed by the run, which installs by the policy's baselines all the same; Scans go by theirs"
+        return
     for stage in plan.stages:
         for one in stage.baselines:
             yield f"Stage {stage.name} changes this before its first Scan: {one}"
@@ -211,8 +228,8 @@ def with_baselines(work: Work, plan: Plan, hosts: Sequence[Host]) -> Plan:
         PatchwaveError: they cannot be read, so nobody could say what is going to be done.
     """
     apply = work.policy.apply_baselines
-    if apply is Apply.NONE:
-        return plan
+    if not apply.changes:
+        return with_override(work, plan)
     wanted = {one.operating_system: one for one in baselines.wanted(work.policy.baselines, policy=work.policy.name)}
     facts = {host.id: host for host in hosts}
     earlier: dict[tuple[Cell, str], set[str]] = {}
@@ -231,6 +248,21 @@ def with_baselines(work: Work, plan: Plan, hosts: Sequence[Host]) -> Plan:
             kept.append(replace(one, creates=False, changes=()) if (cell, name) in earlier else one)
             earlier.setdefault((cell, name), set()).update(its)
         stages.append(replace(stage, baselines=tuple(one for one in kept if one)))
+    return replace(plan, stages=tuple(stages))
+
+
+def with_override(work: Work, plan: Plan) -> Plan:
+    """The plan, with by which baselines stages install where those are not the accounts'; a lockfile holds in place of any."""
+    if work.policy.apply_baselines is not Apply.OVERRIDE:
+        return plan
+    stages = []
+    for stage in plan.stages:
+        made = overrides.of(work.policy, window=stage.window is not None)
+        told = [made.sentence] if made is not None and stage.hosts else []
+        if work.campaign.is_locked(stage.name):
+            untried = work.campaign.promotion.untried is Source.BASELINE
+            told = [f"Hosts of platforms that the lockfile does not have: {one}" for one in told if untried]
+        stages.append(replace(stage, remarks=(*stage.remarks, *told)))
     return replace(plan, stages=tuple(stages))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from airflow.sdk.exceptions import AirflowSkipException
 
 from patchwave.aws.automation import runbook
-from patchwave.campaign import remediation, rollout
+from patchwave.campaign import overrides, remediation, rollout
 from patchwave.campaign import snapshots as saved
 from patchwave.campaign.compliance import Judgement, Verdict
 from patchwave.campaign.definition import Source
@@ -31,6 +31,10 @@ from patchwave.operators.base import PLAN, CampaignOperator, Work
 from patchwave.operators.compliance import read_judgement
 
 LOOK_AGAIN = timedelta(minutes=5)
+OTHERS_BASELINE = (
+    "it is not compliant by its account's baseline, and the policy's holds in its place (apply_baselines: override); a remedy "
+    "would install what the account's approves"
+)
 OUT_OF_REACH = frozenset({HostState.UNREACHABLE, HostState.STOPPED, HostState.TERMINATED, HostState.REPLACED})
 
 
@@ -208,6 +212,11 @@ def _left_out(work: Work, judged: Judgement) -> dict[HostId, str]:
         for row in work.ledger.hosts(work.run_id)
         if row.state is HostState.EXCEPTED or row.host in unsaved
     }
+    override = overrides.of(work.policy, window=True)
+    if override is not None:
+        platforms = {row.host: row.platform for row in work.ledger.hosts(work.run_id)}
+        ours = {one.host for one in judged.hosts if override.on(platforms.get(one.host, "")) is not None}
+        found |= dict.fromkeys(ours - found.keys(), OTHERS_BASELINE)
     if not work.plan.kernel_waits:
         return found
     allowed = {str(one.name) for one in work.plan.stages if one.window is None} & set(work.campaign.remediate.stages)
