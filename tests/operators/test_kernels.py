@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from patchwave.campaign import remediation
+from patchwave.campaign.baselines import Apply
 from patchwave.campaign.compliance import HostCompliance, Judgement, Verdict
 from patchwave.campaign.lockfile import LockedPatch, Lockfile, PlatformLock
 from patchwave.campaign.rollout import Done
@@ -85,6 +86,32 @@ def test_a_kernel_that_somebody_installed_before_is_not_rebooted_into(aws: Aws) 
     stage.to_the_end(stage.executor("try-1", kernel=STANDARD.kernel))
     assert stage.states[HostId(host)] is S.EXCEPTED
     assert stage.reboots()[HostId(host)] == 0
+
+
+LATE = WORLD.replace("timings:", """catalogue: {appears: {ALAS2023-2024-794: 60}}
+baselines:
+  - name: at-once
+    operating_system: AMAZON_LINUX_2023
+    patch_groups: [web]
+    rules: [{filters: {CLASSIFICATION: [Security, Bugfix]}}]
+timings:""", 1)  # fmt: skip
+"""A kernel comes out a minute after the world began: after a Scan at its beginning, and before the Install behind that."""
+
+
+@pytest.mark.parametrize("window", [False, True])
+def test_a_kernel_that_is_published_between_scan_and_install_is_rebooted_into_only_where_a_window_is(
+    start: Callable[..., Aws], window: bool
+) -> None:
+    """AWS takes no list of what is not to be installed, so it comes; who has it then and may not reboot is told, not patched."""
+    aws = start(LATE)
+    stage = Stage(aws, "new")
+    done = stage.to_the_end(stage.executor("try-1", kernel=None if window else STANDARD.kernel))
+    assert installed(aws, "new").count("kernel") == 3
+    assert set(stage.reboots().values()) == {1 if window else 0}
+    assert done == Done(classes={S.PATCHED if window else S.PENDING_REBOOT: 3})
+    if not window:
+        (reason,) = {row.reason for row in stage.ledger.hosts(stage.rules.run, stage.rules.stage)}
+        assert reason.startswith("a kernel (kernel) was published after its Scan and came with its Install")
 
 
 def test_in_a_window_the_kernel_is_installed_and_rebooted_into_before_it_closes(aws: Aws) -> None:
@@ -166,7 +193,7 @@ def test_what_a_stage_left_out_is_not_remedied_nor_is_a_host_brought_a_kernel_by
     reader: Any = Reader("kernel.x86_64")
     work: Any = SimpleNamespace(
         ledger=ledger, run_id=RUN, plan=plan, campaign=campaign, gateway=reader,
-        policy=SimpleNamespace(kernel=STANDARD.kernel, snapshot=None),
+        policy=SimpleNamespace(kernel=STANDARD.kernel, snapshot=None, apply_baselines=Apply.NONE),
     )  # fmt: skip
     judged = Judgement(at=NOW, hosts=tuple(
         HostCompliance(host=host_id(number), cell=CELL, stage=stage, verdict=verdict, reason="r")

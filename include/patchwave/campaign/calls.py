@@ -176,6 +176,8 @@ def _stage(plan: Plan, stage: StagePlan) -> list[Called]:
         found.append(_made(stage, StepKind.SCAN.value, "ssm:DescribeInstancePatches", len(answering)))
     found += _snapshots(stage, waves)
     found += _step(stage, StepKind.INSTALL, waves)
+    if plan.kernel_waits and stage.window is None and plan.reboot:
+        found.append(_made(stage, StepKind.INSTALL.value, "ssm:DescribeInstancePatches", len(answering)))
     found += [*_step(stage, StepKind.REBOOT, waves), *_shields(stage, waves)] if plan.reboot else []
     found += _step(stage, StepKind.VERIFY, waves)
     found += _managed(stage)

@@ -705,6 +705,9 @@ def _ended(
             report = _fresh(state, dispatch, "Install")
             if report is None:
                 return _no_report(late, dispatch, move, HostState.TO_VERIFY)
+            if report.kernels:
+                named = ", ".join(report.kernels)
+                return move(HostState.TO_VERIFY, f"installed, and with it a kernel ({named}) that its Scan did not show")
             if report.pending_reboot and rules.reboot:
                 count = report.pending_reboot
                 return move(HostState.NEEDS_REBOOT, f"{count} patches wait for a reboot", installed=count)
@@ -794,6 +797,13 @@ def _verified(rules: StageRules, row: HostRow, report: PatchState, move: _MoveMa
     if report.compliant:
         return move(HostState.PATCHED, "a Scan after the Install found nothing missing", missing_after=0)
     if missing == 0 and report.rejected == 0 and not report.unproven and report.pending_reboot:
+        if report.kernels:
+            return move(
+                HostState.PENDING_REBOOT,
+                f"a kernel ({', '.join(report.kernels)}) was published after its Scan and came with its Install, and stage "
+                f"{rules.stage} has no window to reboot into it; reboot the host in a maintenance window and scan it again",
+                missing_after=0,
+            )
         if rules.reboot and reboots < MOST_REBOOTS:
             return move(HostState.NEEDS_REBOOT, f"{report.pending_reboot} patches wait for a reboot", missing_after=0)
         return move(

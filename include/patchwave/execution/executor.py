@@ -539,8 +539,7 @@ class StageExecutor:
         if self.overriding is not None:
             states = self.overriding.judged(states, ended, dispatches)
         if self.kernel is not None:
-            scanned = [row for row in ended if row.state is HostState.SCANNING]
-            states = kernels.marked(self.gateway, self.kernel, states, scanned, self.promotion)
+            states = kernels.marked(self.gateway, self.kernel, states, ended, self.promotion)
         return states
 
     def _cancel_overdue(

@@ -3,6 +3,9 @@
 A stage without a window installs no kernel where the policy says so (rule 7 of a rollout). The plan leaves out whoever has a
 finding about one; this is about all others, for an Install takes everything that the baseline approves, found or not. The
 executor asks when a Scan has ended, the remediation before it begins a remedy; what follows `rollout` decides.
+
+A kernel that is published between a host's Scan and its Install comes with it all the same: AWS takes no list of what is not to
+be installed beside an account's baseline. So the executor asks after an Install, too, and who got one is not rebooted into it.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from dataclasses import replace
 from patchwave.aws.gateway import Gateway
 from patchwave.campaign.lockfile import Lockfile
 from patchwave.campaign.policy import Kernel
-from patchwave.campaign.rollout import HostRow, PatchState
+from patchwave.campaign.rollout import HostRow, HostState, PatchState
 from patchwave.campaign.values import Cell, HostId
 from patchwave.execution.promotion import Promotion, Witness, each
 
@@ -41,19 +44,28 @@ def marked(
     gateway: Gateway,
     kernel: Kernel,
     states: Mapping[HostId, PatchState],
-    scanned: Sequence[HostRow],
+    ended: Sequence[HostRow],
     promotion: Promotion | Witness | None,
 ) -> dict[HostId, PatchState]:
-    """Reports in which hosts that ask for something say, too, which kernels would come with it.
+    """Reports in which hosts say, too, which kernels would come with what they ask for, or wait for a reboot already.
 
     Args:
-        scanned: hosts whose Scan before has ended.
+        ended: hosts whose Scan or Install has ended.
     """
     lockfile = promotion.lockfile if isinstance(promotion, Promotion) else None
-    asking = [row for row in scanned if row.host in states and not states[row.host].compliant]
-    found = each(
-        asking, lambda row: waiting(gateway, kernel, row.cell, row.host, platform=row.platform, lockfile=lockfile)
-    )
+
+    def ask(row: HostRow) -> tuple[str, ...]:
+        if row.state is HostState.SCANNING:
+            return waiting(gateway, kernel, row.cell, row.host, platform=row.platform, lockfile=lockfile)
+        return _kernels(kernel, (one.id for one in gateway.patches(row.cell, row.host, states=INSTALLED)))
+
+    asking = [
+        row
+        for row in ended
+        if row.host in states
+        and (not states[row.host].compliant if row.state is HostState.SCANNING else states[row.host].pending_reboot)
+    ]
+    found = each(asking, ask)
     return {**states, **{host: replace(states[host], kernels=its) for host, its in found.items()}}
 
 
