@@ -329,6 +329,8 @@ patches are approved, and after how many days, is decided by the patch baseline 
 - A host without such a finding may lack a kernel all the same, and an Install takes all that the baseline approves. In a stage
   without a window each host is therefore asked, after its Scan, whether a kernel is missing, or installed and waiting for the
   reboot: then nothing is installed there, and it ends as `excepted` with the packages named. That is a call a host.
+- A kernel that is published after that Scan comes with the Install all the same, for AWS takes no list of what is not to be
+  installed. Whoever got one in a stage without a window is not rebooted, and ends as `pending_reboot` with the packages named.
 - Give the stage a `window`, or patch such hosts in a campaign whose stage has one. With `window: not_required`, or in a policy
   without that line, kernels are installed wherever a stage patches.
 

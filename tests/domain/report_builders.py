@@ -120,6 +120,36 @@ def an_assessment(number: int, host: int, **changes: Any) -> dict[str, Any]:
     }
 
 
+def with_managed(
+    plan: dict[str, Any],
+    *,
+    databases: Sequence[Mapping[str, Any]] = (),
+    functions: Sequence[Mapping[str, Any]] = (),
+    services: Sequence[str] = ("rds", "lambda"),
+) -> dict[str, Any]:
+    """The plan, with databases and functions in its first stage, each by its name and what it has."""
+    cell = {"account": CELL.account, "region": CELL.region}
+    first = plan["stages"][0]
+    first["managed"] = {
+        "services": list(services),
+        "databases": [{"arn": an_arn("rds", one["name"]), "cell": cell, "engine": "postgres", "version": "16.3", **one}
+                      for one in databases],
+        "functions": [{"arn": an_arn("lambda", one["name"]), "cell": cell, "runtime": "python3.12", "version": "v1", **one}
+                      for one in functions],
+    }  # fmt: skip
+    return plan
+
+
+def an_arn(service: str, name: str) -> str:
+    kind = "db" if service == "rds" else "function"
+    return f"arn:aws:{service}:{CELL.region}:{CELL.account}:{kind}:{name}"
+
+
+def a_settled(service: str, name: str, state: str, reason: str = "") -> dict[str, Any]:
+    """A row of the document ``managed_services:STAGE``."""
+    return {"id": an_arn(service, name), "state": state, "reason": reason, "after": "new"}
+
+
 def a_look(**verdicts: Iterable[int]) -> dict[str, Any]:
     """Compliance as the ledger has it: ``a_look(compliant=[1], unknown=[2])``."""
     return {
@@ -145,7 +175,7 @@ def a_report(
     **documents: Any,
 ) -> Report:
     """A report; documents by name with ``_`` for ``.``: ``a_report(plan=..., findings_after=...)``."""
-    named = {name.replace("_", ".", 1): content for name, content in documents.items()}
+    named = {name if ":" in name else name.replace("_", ".", 1): content for name, content in documents.items()}
     return report.build(
         run or a_run(), stages, hosts, decisions, waits, (), calls or {}, problems, named, now=NOW, journal_head="f" * 64, why=why
     )

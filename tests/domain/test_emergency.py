@@ -178,7 +178,7 @@ def test_cves_with_the_least_time_come_first() -> None:
 
 
 @pytest.mark.parametrize(("after", "said"), [
-    (timedelta(), "15 days left, until 2026-03-18 22:00 UTC (1 finding on 1)"),
+    (timedelta(), "15 days left, until 2026-03-18 22:00 UTC (1 finding on 1 resource)"),
     (timedelta(days=13, hours=20, minutes=58), "1 day 3 hours left"),
     (timedelta(days=15), "no time left"),
     (timedelta(days=15, hours=2), "overdue by 2 hours, since 2026-03-18 22:00 UTC"),

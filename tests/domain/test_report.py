@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchwave.campaign import lockfile, report, stale_images
+from patchwave.campaign import exposure, lockfile, report, stale_images
 from patchwave.campaign.approval import Verdict
 from patchwave.campaign.lockfile import HostPatches, PatchRow
 from patchwave.campaign.report import CLASSES, COLUMNS
@@ -30,10 +30,13 @@ from tests.domain.report_builders import (
     a_report,
     a_row,
     a_run,
+    a_settled,
     a_stage,
     a_wait,
+    an_arn,
     an_assessment,
     host_id,
+    with_managed,
 )
 
 STAGES = ("dev", "staging", "prod")
@@ -496,3 +499,67 @@ def test_the_csv_has_no_number_where_nothing_is_known():
 def test_durations_are_written_in_their_two_largest_units(seconds, text):
     """As people say them."""
     assert report.duration_text(seconds) == text
+
+
+# --- one vulnerability on hosts, databases and functions ---------------------------------------------------------------------
+
+CVE = "CVE-2026-00001"
+
+
+def mixed(*, services: tuple[str, ...] = ("rds", "lambda"), after: dict[str, Any] | None = None) -> report.Report:
+    """One vulnerability on two hosts, a database that its new version mends, and a function whose code has it."""
+    plan = with_managed(
+        a_plan(dev=[1, 2]),
+        databases=[{"name": "orders", "vulnerabilities": [CVE], "closes": [CVE]}],
+        functions=[{"name": "checkout", "by_code": [CVE], "owner": "shop"}],
+        services=services,
+    )
+    function = an_arn("lambda", "checkout")
+    its = [an_assessment(1, 1), an_assessment(2, 2, vulnerability=CVE), an_assessment(3, 3, vulnerability=CVE)]
+    its[1]["deadline"] = (BEGAN - timedelta(days=1)).isoformat()
+    its[2] |= {"host": f"{function}:$LATEST", "resource": f"{function}:$LATEST"}
+    rows = [a_settled("rds", "orders", "patched"), a_settled("lambda", "checkout", "patched")]
+    closed = {"at": NOW.isoformat(), "findings": [
+        {"finding": its[0]["finding"], "fate": "closed"}, {"finding": its[1]["finding"], "fate": "open"},
+        {"finding": its[2]["finding"], "fate": "open"},
+    ]}  # fmt: skip
+    return a_report(
+        stages=[a_stage("dev", 0, StageState.PATCHED)],
+        hosts=[a_row("dev", number, HostState.PATCHED) for number in (1, 2)],
+        plan=plan, triage={"assessments": its}, findings_after=after or closed, **{"managed_services:dev": rows},
+    )  # fmt: skip
+
+
+def test_each_vulnerability_has_one_line_and_one_deadline_for_hosts_databases_and_functions() -> None:
+    """The earliest of all its findings; where it is gone and where not; who closes the rest."""
+    (line,) = mixed().whereabouts
+    assert (line.vulnerability, line.severity) == (CVE, "high")
+    assert (line.deadline, line.overdue) == (BEGAN - timedelta(days=1), True)
+    assert line.gone == {"database": ("orders",), "host": ("dev-1",)}
+    assert line.left == {"function": ("checkout",), "host": ("dev-2",)}
+    assert line.closes == ("checkout: its code, by shop", "hosts: a patch, in this campaign's next run")
+
+
+def test_what_nobody_looked_at_again_is_not_gone() -> None:
+    """Neither Inspector's findings, nor a database that no stage changes."""
+    (line,) = mixed(services=("lambda",), after={"at": NOW.isoformat(), "findings": []}).whereabouts
+    assert line.gone == {}
+    assert line.left == {"database": ("orders",), "function": ("checkout",), "host": ("dev-1", "dev-2")}
+    assert "orders: a newer engine version, which this stage does not change" in line.closes
+
+
+def test_a_function_that_no_stage_names_is_on_the_line_all_the_same() -> None:
+    """Or the report would call a vulnerability gone that is still there."""
+    stranger = an_arn("lambda", "forgotten")
+    made = mixed()
+    its = [an_assessment(1, 1), an_assessment(4, 4, vulnerability=CVE) | {"host": stranger, "resource": stranger}]
+    lines = report._whereabouts(exposure.triaged({"assessments": its}, None), made.managed, {}, NOW)
+    assert lines[0].left["resource of no stage"] == (stranger,)
+
+
+def test_a_run_of_hosts_alone_has_no_such_lines_and_a_mixed_one_shows_them() -> None:
+    """The section on deadlines has the hosts' then."""
+    assert a_report(plan=a_plan(dev=[1]), hosts=[a_row("dev", 1, HostState.PATCHED)]).whereabouts == ()
+    html = report.to_html(mixed())
+    assert "Where each vulnerability is gone, and where not" in html
+    assert "checkout: its code, by shop" in html

@@ -78,3 +78,21 @@ def test_the_plan_named_each_of_them_before_anybody_agreed(journey: FollowedRun)
     text = str(journey.ledger.document(journey.id, "plan.md"))
     for name in ("mixed-orders", "mixed-ledger", "mixed-checkout", "mixed-pinned"):
         assert name in text
+
+
+def test_the_report_says_where_each_vulnerability_is_gone_under_one_deadline(journey: FollowedRun) -> None:
+    """Hosts and functions on one line; what is left on it Inspector lists still, and nothing that it lists is missing."""
+    lines = journey.report["whereabouts"]
+    assert {kind for line in lines for kind in line["gone"]} == {"function", "host"}
+    listed: dict[str, set[str]] = {line["vulnerability"]: set() for line in lines}
+    for page in journey.client("inspector2").get_paginator("list_findings").paginate():
+        for one in page["findings"]:
+            name = one.get("packageVulnerabilityDetails", {}).get("vulnerabilityId")
+            if name in listed and one["status"] == "ACTIVE":
+                listed[name].update(":".join(its["id"].split(":")[:7]).rpartition(":")[2] for its in one["resources"])
+    names = {host: str(facts["name"]).replace("/", "-") for host, facts in journey.hosts().items()}
+    for line in lines:
+        left = {name for its in line["left"].values() for name in its}
+        assert left == {names.get(one, one) for one in listed[line["vulnerability"]]}
+        deadlines = [one["deadline"] for one in journey.report["deadlines"] if one["vulnerability"] == line["vulnerability"]]
+        assert line["deadline"] == min(deadlines)

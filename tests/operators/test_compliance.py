@@ -100,4 +100,4 @@ def test_what_became_of_each_finding_is_written_row_by_row(desk: Desk) -> None:
     fates = {"1": "open", "2": "closed", "3": "unknown"}
     assert {row["finding"][-1]: row["fate"] for row in after} == fates
     read = exposure.triaged(desk.ledger.document(RUN, "triage"), desk.ledger.document(RUN, "findings.after"))
-    assert {one.arn[-1]: one.fate.value for one in read} == fates
+    assert {one.host[-1]: one.fate.value for one in read} == fates

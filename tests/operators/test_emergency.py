@@ -71,7 +71,7 @@ def test_the_plan_has_the_shorter_soak_and_begins_with_the_clock(desk: Desk) -> 
     assert plan.stages[0].soak == timedelta(minutes=15)
     text = desk.ledger.document(RUN, "plan.md")
     assert f"**Deadline clock:** {CVE}: " in text
-    assert "(2 findings on 2)" in text
+    assert "(2 findings on 2 resources)" in text
 
 
 def test_a_run_whose_canary_has_no_host_is_refused(desk: Desk) -> None:

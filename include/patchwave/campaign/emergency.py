@@ -51,7 +51,8 @@ class Clock:
         """How long is left at `now`."""
         if not self.findings:
             return f"{self.vulnerability}: found nowhere in the scope; a typing error, or it is gone"
-        where = f"{self.findings} {'finding' if self.findings == 1 else 'findings'} on {self.resources}"
+        where = f"{self.findings} {'finding' if self.findings == 1 else 'findings'} on {self.resources} "
+        where += "resource" if self.resources == 1 else "resources"
         if self.deadline is None:
             return f"{self.vulnerability}: no deadline by the policy ({where})"
         left = self.deadline - now

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from hashlib import blake2b
 from statistics import median
 from typing import Any
 
@@ -35,7 +36,6 @@ class Triaged:
         first_seen: None if the document does not say; then it has no exposure.
     """
 
-    arn: str
     host: str
     vulnerability: str
     severity: str
@@ -103,25 +103,26 @@ def _of(severity: str, findings: list[Triaged], *, closed_at: datetime, now: dat
 
 
 def triaged(triage: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> tuple[Triaged, ...]:
-    """The findings of the ledger's documents ``triage`` and ``findings.after``, each once, ordered by ARN.
+    """The findings of the ledger's documents ``triage`` and ``findings.after``, each once, in an order that is always the same.
+
+    A million ARNs are more than all that is said of their findings: of each only a digest is kept (BLAKE2b, 128 bits).
 
     Args:
         triage: its assessments are taken one at a time.
         after: None if nobody looked at Inspector again; then the fate of every finding is unknown.
     """
     fates = _fates(after)
-    found: dict[str, Triaged] = {}
+    found: dict[bytes, Triaged] = {}
     said: dict[Any, Any] = {}
     once = said.setdefault  # a million findings say the same few thousand things
     for item in _items(triage):
-        arn = str(item["finding"])
+        arn = _name(str(item["finding"]))
         host, vulnerability = str(item.get("host") or item.get("resource") or ""), str(item.get("vulnerability") or "")
         reason, because = str(item.get("reason") or ""), str(item.get("deadline_because") or "")
         packages = tuple(once(str(one), str(one)) for one in item.get("packages") or ())
         severity = str(item.get("severity") or Severity.UNTRIAGED.value).lower()
         track = str(item.get("track") or "none")
         found[arn] = Triaged(
-            arn=arn,
             host=once(host, host),
             vulnerability=once(vulnerability, vulnerability),
             severity=once(severity, severity),
@@ -130,10 +131,14 @@ def triaged(triage: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -
             packages=once(packages, packages),
             first_seen=moment(item.get("first_seen")),
             deadline=moment(item.get("deadline")),
-            fate=found[arn].fate if arn in found else fates.pop(arn, Fate.UNKNOWN),  # so no ARN is kept twice
+            fate=found[arn].fate if arn in found else fates.pop(arn, Fate.UNKNOWN),  # so none is kept twice
             deadline_because=once(because, because),
         )
     return tuple(found[arn] for arn in sorted(found))
+
+
+def _name(arn: str) -> bytes:
+    return blake2b(arn.encode(), digest_size=16).digest()
 
 
 def moment(written: object) -> datetime | None:
@@ -149,10 +154,10 @@ def moment(written: object) -> datetime | None:
     return read if read.tzinfo else None
 
 
-def _fates(after: Mapping[str, Any] | None) -> dict[str, Fate]:
-    """Fate by ARN. Runs of before have a list of ARNs for each fate; now each finding is a row with its fate."""
-    fates: dict[str, Fate] = {}
-    for arn, fate in _said(after or {}):
+def _fates(after: Mapping[str, Any] | None) -> dict[bytes, Fate]:
+    """Fate by the ARN's digest. Runs of before have a list of ARNs for each fate; now each finding is a row with its fate."""
+    fates: dict[bytes, Fate] = {}
+    for arn, fate in ((_name(arn), fate) for arn, fate in _said(after or {})):
         # A finding that is named twice is only closed where both say so.
         known = fates.get(arn, Fate.CLOSED)
         fates[arn] = next(one for one in (Fate.OPEN, Fate.UNKNOWN, Fate.CLOSED) if one in (fate, known))

@@ -359,6 +359,27 @@ class ManagedLine:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Whereabouts:
+    """Where one vulnerability is gone and where not: among hosts, databases and functions alike.
+
+    Attributes:
+        deadline: the campaign's, one for all of them: the earliest of its findings; None where the policy names none.
+        gone: kinds of resources (``host``, ``database``, ``function``, ``resource of no stage``) with those on which it is proven
+            gone, by name.
+        left: the same with those on which it is not, or on which nobody knows.
+        closes: who closes what is left, a sentence each.
+    """
+
+    vulnerability: str
+    severity: str
+    deadline: datetime | None
+    overdue: bool
+    gone: Mapping[str, tuple[str, ...]]
+    left: Mapping[str, tuple[str, ...]]
+    closes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """The report of one run.
 
@@ -375,6 +396,7 @@ class Report:
         clocks: how long was left when it was made, for the vulnerabilities that the run was started for.
         stale_images: Auto Scaling groups that would bring an unpatched host back.
         managed: databases and functions, of every stage that changes or lists them.
+        whereabouts: each vulnerability that one of those has or had, among all hosts, databases and functions.
         stale_images_problem: why AWS could not be asked for them; empty if it was, or if nobody had reason to.
         run_folder: where the files of the run lie; whoever writes them fills it in.
     """
@@ -424,6 +446,7 @@ class Report:
     stale_images: tuple[StaleImage, ...] = ()
     stale_images_problem: str = ""
     managed: tuple[ManagedLine, ...] = ()
+    whereabouts: tuple[Whereabouts, ...] = ()
     run_folder: str = ""
 
 
@@ -533,6 +556,7 @@ def build(
         stale_images=back,
         stale_images_problem=back_problem,
         managed=managed,
+        whereabouts=_whereabouts(findings, managed, {line.host: line.name or line.host for line in lines}, now),
         run_folder=run_folder,
     )
 
@@ -582,6 +606,71 @@ def _managed_line(
         open=tuple(name for name in has if name not in closed), deadline=exposure.moment(one.get("deadline")),
         owner=str(one.get("owner") or "") if one.get("by_code") else "",
     )  # fmt: skip
+
+
+def _whereabouts(
+    findings: Iterable[Triaged], managed: Sequence[ManagedLine], names: Mapping[str, str], now: datetime
+) -> tuple[Whereabouts, ...]:
+    """One line a vulnerability, the earliest deadline first; a run without databases and functions has none.
+
+    Of a host and a function Inspector says it, of a database its version by the policy's `fixes`; a database of which nobody
+    looked at the version afterwards has it, as far as is known.
+    """
+    wanted = {name for one in managed for name in (*one.closed, *one.open)}
+    by_name: dict[str, list[Triaged]] = {name: [] for name in wanted}
+    for finding in findings:
+        if finding.vulnerability in wanted:
+            by_name[finding.vulnerability].append(finding)
+    found = [_where(name, its, managed, names, now) for name, its in by_name.items()]
+    return tuple(sorted(found, key=lambda one: (one.deadline or _NEVER, one.vulnerability)))
+
+
+def _where(
+    name: str, findings: Sequence[Triaged], managed: Sequence[ManagedLine], names: Mapping[str, str], now: datetime
+) -> Whereabouts:
+    known = {one.id for one in managed}
+    closed_on: dict[str, bool] = {}
+    for finding in findings:
+        resource = ":".join(finding.host.split(":")[:7])  # of a function without its version or alias
+        if resource not in known:
+            closed_on[resource] = closed_on.get(resource, True) and finding.fate is Fate.CLOSED
+    gone: dict[str, list[str]] = {}
+    left: dict[str, list[str]] = {}
+    for resource, closed in closed_on.items():
+        kind = "resource of no stage" if resource.startswith("arn:") else "host"
+        (gone if closed else left).setdefault(kind, []).append(names.get(resource, resource))
+    closes: set[str] = set()
+    for one in managed:
+        kind = "database" if one.service == "rds" else "function"
+        if name in one.closed:
+            gone.setdefault(kind, []).append(one.name)
+        elif name in one.open:
+            left.setdefault(kind, []).append(one.name)
+            closes.add(_who_closes(one))
+    if "host" in left:
+        closes.add("hosts: a patch, in this campaign's next run")
+    deadline = min((one.deadline for one in findings if one.deadline is not None), default=None)
+    ranks = [severity.value for severity in Severity]
+    severities = sorted({one.severity for one in findings}, key=lambda one: ranks.index(one) if one in ranks else len(ranks))
+    return Whereabouts(
+        vulnerability=name,
+        severity=severities[0] if severities else "",
+        deadline=deadline,
+        overdue=bool(left) and deadline is not None and deadline < now,
+        gone={kind: tuple(sorted(its)) for kind, its in sorted(gone.items())},
+        left={kind: tuple(sorted(its)) for kind, its in sorted(left.items())},
+        closes=tuple(sorted(closes)),
+    )
+
+
+def _who_closes(one: ManagedLine) -> str:
+    if one.service == "rds":
+        return f"{one.name}: a newer engine version, which this stage does not change" if one.klass == LISTED else (
+            f"{one.name}: a newer engine version, as the policy's fixes say"
+        )
+    if one.owner:
+        return f"{one.name}: its code, by {one.owner}"
+    return f"{one.name}: its runtime's next version, or its code"
 
 
 _TRACKS = ["critical", "standard", "kernel", "managed_service", "remediation", "not_patchable"]
@@ -823,17 +912,18 @@ _NEVER = datetime.max.replace(tzinfo=UTC)
 
 
 def _deadlines(findings: Iterable[Triaged], now: datetime) -> tuple[DeadlineLine, ...]:
+    """Lines with the earliest deadline first."""
     groups: dict[tuple[str, str, str, str, str], list[Triaged]] = {}
-    for finding in sorted(findings, key=_earliest):
+    for finding in findings:
         key = (finding.vulnerability, finding.severity, finding.track, finding.reason, finding.deadline_because)
         groups.setdefault(key, []).append(finding)
-    return tuple(
+    lines = (
         DeadlineLine(
             vulnerability=vulnerability,
             severity=severity,
             track=track,
             reason=reason,
-            deadline=group[0].deadline,
+            deadline=min((one.deadline for one in group if one.deadline is not None), default=None),
             deadline_because=because,
             findings=len(group),
             open=sum(one.fate is not Fate.CLOSED for one in group),
@@ -842,6 +932,7 @@ def _deadlines(findings: Iterable[Triaged], now: datetime) -> tuple[DeadlineLine
         )
         for (vulnerability, severity, track, reason, because), group in groups.items()
     )
+    return tuple(sorted(lines, key=lambda one: (one.deadline or _NEVER, one.vulnerability, one.track, one.reason)))
 
 
 def _promoted(documents: Mapping[str, Any], order: Sequence[str]) -> Promoted | None:
