@@ -376,8 +376,9 @@ baselines:
   approves, and stages that are patched by a lockfile get that alone.
 - **What is proven under `override` is less than otherwise**, for AWS keeps no patch report of such an Install, and a Scan goes by
   the account's baseline. A host that this calls compliant gets its Install all the same. It is `patched` when AWS says that the
-  Install succeeded on it (it looks again at its end, and fails if anything is left), nothing waits for a reboot, and a Scan
-  after it misses nothing that a rule without a waiting time approves by classification and severity. What is missing by the
+  Install succeeded on it (it looks again at its end, and fails if anything is left), it has been rebooted into what came, and a
+  Scan after it misses nothing that a rule without a waiting time approves by classification and severity, or the list by name.
+  It is `already_compliant` when the Install found nothing to do. What is missing by the
   account's baseline only is named in its reason, stays not compliant in the report, and is not remedied. Where kernel updates
   wait for a window, stages without one reject the packages of `kernel.packages`, `kernel.exceptions` among them.
 - A rule of the track critical never waits. For Debian, Raspbian and Ubuntu no rule does: AWS does not support it, for their

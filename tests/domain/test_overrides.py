@@ -134,6 +134,26 @@ def test_filters_that_no_row_tells_are_not_sure():
     assert not overrides.is_sure_to_approve(ubuntu, a_row("libssl3.amd64", classification="libs", severity="Required"))
 
 
+def test_what_is_approved_by_name_is_sure_where_its_kind_is_approved(amazon: Baseline):
+    """API reference, ApprovedPatchesEnableNonSecurity: without it a named package's other updates are not installed."""
+    named = replace(amazon, approved=("vim*", "docker*"))
+    row = a_row("vim-minimal.x86_64", severity="Low")
+    assert not overrides.is_sure_to_approve(amazon, row)
+    assert overrides.is_sure_to_approve(named, row)
+    assert not overrides.is_sure_to_approve(named, replace(row, classification="Bugfix"))
+    assert overrides.is_sure_to_approve(replace(named, approved_non_security=True), replace(row, classification="Bugfix"))
+    assert not overrides.is_sure_to_approve(named, a_row("docker-engine.x86_64"))
+
+
+def test_what_came_with_an_install_waits_for_a_reboot_on_linux(amazon: Baseline):
+    """Whether the report knows of it or not; on Windows only the report tells which updates need one."""
+    assert overrides.judged(amazon, a_state(), [], unproven="", received=3).pending_reboot == 3
+    assert overrides.judged(amazon, a_state(pending_reboot=4), [], unproven="", received=3).pending_reboot == 4
+    assert overrides.judged(amazon, a_state(), [], unproven="", received=0).compliant
+    windows = replace(amazon, operating_system="WINDOWS")
+    assert overrides.judged(windows, a_state(), [], unproven="", received=3).compliant
+
+
 def test_what_the_account_misses_and_the_policy_approves_at_once_is_missing(amazon: Baseline):
     """Whatever the Install said."""
     rows = [a_row(), a_row("vim.x86_64", severity="Low")]

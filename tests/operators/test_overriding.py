@@ -11,7 +11,7 @@ import pytest
 from patchwave.campaign import overrides, policy
 from patchwave.campaign.errors import InvalidRequest
 from patchwave.campaign.policy import Policy
-from patchwave.campaign.rollout import Done, HostState, StepKind
+from patchwave.campaign.rollout import Done, HostState, PatchState, StepKind
 from patchwave.campaign.rollout import HostState as S
 from patchwave.campaign.values import HostId
 from patchwave.execution.overriding import Overriding
@@ -35,10 +35,12 @@ baselines:
 templates:
   amazon: {os: amazon-linux-2023, missing: {count: [5, 6], always: [kernel, expat, openssl]}}
   app: {os: amazon-linux-2023, missing: {count: [4, 5], always: [expat], never: [kernel]}}
+  small: {os: amazon-linux-2023, missing: {count: [1, 1], always: [vim-minimal]}}
 fleets:
   - {name: few, account: "111111111111", region: eu-central-1, count: 2, template: amazon, tags: {PatchGroup: few}}
   - {name: all, account: "111111111111", region: eu-central-1, count: 2, template: amazon, tags: {PatchGroup: all}}
   - {name: app, account: "111111111111", region: eu-central-1, count: 2, template: app, tags: {PatchGroup: few}}
+  - {name: small, account: "111111111111", region: eu-central-1, count: 2, template: small, tags: {PatchGroup: few}}
   - name: bad
     account: "111111111111"
     region: eu-central-1
@@ -178,6 +180,39 @@ def test_an_install_that_was_stopped_half_way_is_made_again(aws: Aws) -> None:
     assert done.classes == {S.PATCHED: 2}
     assert set(stage.begun("Install").values()) == {2}
     assert all("expat" in packages for packages in stage.installed().values())
+
+
+def test_a_host_that_had_everything_before_is_compliant_already_and_is_not_rebooted(aws: Aws) -> None:
+    """Its Install had nothing to do: to call it patched would be a change that nobody made."""
+    stage = Overridden(aws, "small", "app")
+    assert stage.patch().classes == {S.ALREADY_COMPLIANT: 2, S.PATCHED: 2}
+    assert {stage.states[HostId(host)] for host in aws.hosts("small")} == {S.ALREADY_COMPLIANT}
+    assert all(stage.installed()[HostId(host)] == set() for host in aws.hosts("small"))
+    assert {stage.reboots()[HostId(host)] for host in aws.hosts("small")} == {0}
+    assert all(stage.begun("Install")[HostId(host)] == 1 for host in aws.hosts("small"))
+
+
+class Forgetful:
+    """A gateway to an AWS that does not say of packages which came with another baseline that they wait for a reboot."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stage.gateway, name)
+
+    def patch_states(self, cell: Any, ids: Any) -> dict[HostId, PatchState]:
+        return {host: replace(one, pending_reboot=0) for host, one in self._stage.gateway.patch_states(cell, ids).items()}
+
+
+def test_what_came_with_the_install_is_rebooted_into_though_no_report_says_that_it_waits(aws: Aws) -> None:
+    """The moments that the host's package manager gives say that something came; AWS promises no report of such an Install."""
+    stage = Overridden(aws, "app")
+    forgetful: Any = Forgetful(stage)
+    overriding = replace(stage.overriding, gateway=forgetful)
+    done = stage.to_the_end(stage.executor("try-1", gateway=forgetful, overriding=overriding))
+    assert done == Done(classes={S.PATCHED: 2})
+    assert set(stage.reboots().values()) == {1}
 
 
 def test_hosts_of_a_lockfiles_platform_are_left_to_the_lockfile(aws: Aws) -> None:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -453,3 +454,47 @@ def test_commands_of_other_runs_of_the_same_ledger_are_none_of_ours(good: RunTra
     trace = nobody_knows_the_command(doctor)
     assert rules(replace(trace, elsewhere=frozenset({"e" * 32}))) == set()
     assert rules(replace(trace, campaign="another")) == set()
+
+
+# --- Installs by other baselines than the accounts' ---------------------------------------------------------------------------
+def what(event: str, operation: str | None = None, exit_code: int | None = None) -> Any:
+    """Something that happened to a host by a command of ours."""
+    return SimpleNamespace(
+        event=event, operation=operation, exit_code=exit_code, begins_install=(event, operation) == ("command_begun", "Install"),
+        ends=lambda asked: (event, operation, exit_code) == ("command_ended", asked, 0),
+    )  # fmt: skip
+
+
+def an_install(*inside: Any, exit_code: int = 0) -> list[Any]:
+    ends = what("command_ended", "Install", exit_code), what("command_ended", "Scan", 0)
+    return [what("command_begun", "Install"), *inside, *ends]
+
+
+CAME, BOOTED = what("package_installed"), what("reboot_ended")
+
+
+@pytest.mark.parametrize(
+    ("state", "its", "true"),
+    [
+        (HostState.PATCHED, an_install(CAME), True),
+        (HostState.PATCHED, an_install(CAME, exit_code=1), False),  # no report says what is there
+        (HostState.PATCHED, an_install(), False),  # nothing was done
+        (HostState.ALREADY_COMPLIANT, an_install(), True),
+        (HostState.ALREADY_COMPLIANT, an_install(CAME), False),
+        (HostState.ALREADY_COMPLIANT, an_install(exit_code=1), False),
+        (HostState.ALREADY_COMPLIANT, [what("command_ended", "Scan", 0)], False),  # only an Install tells
+        (HostState.FAILED, an_install(CAME, exit_code=1), True),
+        (HostState.FAILED, an_install(CAME), False),
+    ],
+)
+def test_where_another_baseline_holds_the_install_s_exit_code_decides(state: HostState, its: list[Any], true: bool) -> None:
+    """AWS keeps no report of it, and the Scans go by the account's baseline."""
+    row: Any = SimpleNamespace(state=state, missing_after=0)
+    assert (audit._untrue(row, its, rebooted=False, again=False, overridden=True) == "") is true
+
+
+def test_where_the_account_s_baseline_holds_an_install_on_a_compliant_host_is_none_that_should_be() -> None:
+    """And a Scan is enough."""
+    row: Any = SimpleNamespace(state=HostState.ALREADY_COMPLIANT, missing_after=0)
+    assert audit._untrue(row, an_install(), rebooted=False, again=False, overridden=False)
+    assert not audit._untrue(row, [what("command_ended", "Scan", 0)], rebooted=False, again=False, overridden=False)

@@ -114,6 +114,8 @@ class RunTrace:
         closures: freezes of the run's campaign file.
         made: digest of the plan that the run was made with, where a gate has changed it since; None: it is `plan`.
         asked: digest of the plan that holds for a stage, by stage, where that is not `plan`.
+        overridden: hosts whose Installs went by the policy's baselines in place of their account's: of those nothing but the
+            Install's own exit code says whether it brought all.
     """
 
     run: RunId
@@ -133,6 +135,7 @@ class RunTrace:
     closures: Sequence[windows.Closure] = ()
     made: str | None = None
     asked: Mapping[str, str] = field(default_factory=dict)
+    overridden: frozenset[HostId] = frozenset()
 
     # --- awsim's side ---------------------------------------------------------------------------------------------------
     @cached_property
@@ -696,7 +699,8 @@ def _truth(trace: RunTrace) -> Iterator[Broken]:
     needed = {one.data["host"] for one in trace.noted("host.moved") if one.data.get("after") == HostState.NEEDS_REBOOT.value}
     for row in trace.hosts:
         its = [one for one in trace.ours.get(row.host, ()) if trace.tokens[one.token].stage == row.stage]
-        seen = _untrue(row, its, rebooted=row.host in needed, again=row.host in stopped)
+        overridden = row.host in trace.overridden
+        seen = _untrue(row, its, rebooted=row.host in needed, again=row.host in stopped, overridden=overridden)
         if seen:
             yield Broken(
                 rule=Rule.TRUTH, subject=row.host, seen=f"the ledger calls it {row.state.value}, but {seen}",
@@ -704,19 +708,26 @@ def _truth(trace: RunTrace) -> Iterator[Broken]:
             )  # fmt: skip
 
 
-def _untrue(row: HostRow, its: Sequence[Happening], *, rebooted: bool, again: bool) -> str:
+def _untrue(row: HostRow, its: Sequence[Happening], *, rebooted: bool, again: bool, overridden: bool) -> str:
     """What speaks against the host's class; empty if nothing does.
 
     Args:
         its: what the stage's commands did to it.
         rebooted: the ledger says that its patches waited for a reboot.
         again: its Install was stopped half-way, and the ledger says that it stood ready again.
+        overridden: its Install went by another baseline than the Scans.
     """
     installs = [one for one in its if one.begins_install]
+    codes = [one.exit_code for one in its if one.event == "command_ended" and one.operation == "Install"]
+    failed = overridden and (len(codes) < len(installs) or codes[-1:] != [0])
     match row.state:
         case HostState.PATCHED:
+            if failed and installs:
+                return f"its Install ended with exit code {codes[-1] if codes else 'none'}, and no report says what is there"
             return _not_patched(its, rebooted=rebooted)
         case HostState.ALREADY_COMPLIANT:
+            if overridden:
+                return _not_compliant_before(its, failed=failed)
             if installs:
                 return "an Install began on it"
             return "" if any(one.ends("Scan") for one in its) else "no Scan of it ended well"
@@ -725,11 +736,20 @@ def _untrue(row: HostRow, its: Sequence[Happening], *, rebooted: bool, again: bo
         case HostState.EXCEPTED | HostState.OUT_OF_WINDOW:
             return "an Install began on it" if installs and not again else ""
         case HostState.FAILED:
-            if row.missing_after == 0 and not _not_patched(its, rebooted=rebooted):
+            if not failed and row.missing_after == 0 and not _not_patched(its, rebooted=rebooted):
                 return "its Install and the Scan after it ended well and found nothing missing"
             return ""
         case _:
             return ""
+
+
+def _not_compliant_before(its: Sequence[Happening], *, failed: bool) -> str:
+    """Why a host whose Install had nothing to do did not have everything already; empty if it had."""
+    if failed:
+        return "no Install of it ended well, and nothing else tells what the policy's baseline approves"
+    if any(one.event == "package_installed" for one in its):
+        return "something was installed on it"
+    return "" if any(one.ends("Scan") for one in its) else "no Scan of it ended well"
 
 
 def _not_patched(its: Sequence[Happening], *, rebooted: bool) -> str:

@@ -100,7 +100,9 @@ def _rejecting(baseline: Baseline, patterns: Sequence[str]) -> Baseline:
     return replace(baseline, rejected=rejected, rejected_action=RejectedAction.BLOCK.value)
 
 
-def judged(baseline: Baseline, state: PatchState, lacking: Iterable[PatchRow], *, unproven: str) -> PatchState:
+def judged(
+    baseline: Baseline, state: PatchState, lacking: Iterable[PatchRow], *, unproven: str, received: int | None = None
+) -> PatchState:
     """The report of a Scan after an Install by `baseline`, though the Scan judged by the account's.
 
     What the account's baseline misses and ours is not sure to approve is no fault of the host. What the account's misses and ours
@@ -110,6 +112,9 @@ def judged(baseline: Baseline, state: PatchState, lacking: Iterable[PatchRow], *
     Args:
         lacking: rows that the Scan calls missing or failed.
         unproven: why the Install is not known to have succeeded; empty if it is.
+        received: how many patches came with the Install, where the host has not been rebooted since: on Linux each of them waits
+            for that (AWS: InstalledPendingReboot is whatever was installed with NoReboot since the last boot), whether the report
+            of a Scan by another baseline knows of it or not. None: it has been rebooted, or nobody asked.
     """
     rows = list(lacking)
     sure = [row for row in rows if is_sure_to_approve(baseline, row)]
@@ -118,7 +123,12 @@ def judged(baseline: Baseline, state: PatchState, lacking: Iterable[PatchRow], *
     beyond = len(rows) - len(sure)
     others = f"{beyond} are missing by the account's baseline only, which does not hold here" if beyond else ""
     note = "; ".join(part for part in (named, others) if part)
-    return replace(state, missing=len(sure), failed=0, rejected=0, note=note, unproven=unproven)
+    waiting = state.pending_reboot
+    if received and baseline.operating_system not in baselines.NOT_LINUX:
+        waiting = max(waiting, received)
+    return replace(
+        state, missing=len(sure), failed=0, rejected=0, note=note, unproven=unproven, pending_reboot=waiting, received=received
+    )
 
 
 def is_sure_to_approve(baseline: Baseline, row: PatchRow) -> bool:
@@ -133,6 +143,9 @@ def is_sure_to_approve(baseline: Baseline, row: PatchRow) -> bool:
     facts = {"CLASSIFICATION": row.classification, "SEVERITY": row.severity, "MSRC_SEVERITY": row.severity}
     if not row.classification or not _matches(baseline.global_filters, facts):
         return False
+    by_name = row.classification == "Security" or baseline.approved_non_security
+    if by_name and any(fnmatchcase(name, pattern) for pattern in baseline.approved for name in names[:2]):
+        return True
     return any(rule.after_days == 0 and rule.until is None and _matches(rule.filters, facts) for rule in baseline.rules)
 
 

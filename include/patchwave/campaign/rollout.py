@@ -152,6 +152,7 @@ LEGAL: Mapping[HostState, frozenset[HostState]] = {
         {
             HostState.PATCHED, HostState.NEEDS_REBOOT, HostState.PENDING_REBOOT, HostState.TO_VERIFY, HostState.READY,
             HostState.ROLLED_BACK,
+            HostState.ALREADY_COMPLIANT,  # an Install by the policy's baseline that had nothing to do
         }
     )
     | _NEVER_REACHED,
@@ -351,6 +352,7 @@ class PatchState:
         patched_at: when Patch Manager last installed something without rebooting, as all our Installs do (AWS's clock); later
             Scans keep it. None: never.
         unproven: why what was installed before it is not known to be all; empty where the report itself tells.
+        received: how many patches came with the Install before it, where they were counted by themselves; None: they were not.
     """
 
     host: HostId
@@ -368,6 +370,7 @@ class PatchState:
     kernels: tuple[str, ...] = ()
     patched_at: datetime | None = None
     unproven: str = ""
+    received: int | None = None
 
     @property
     def compliant(self) -> bool:
@@ -790,6 +793,9 @@ def _verified(rules: StageRules, row: HostRow, report: PatchState, move: _MoveMa
         return move(HostState.READY, f"its Install was stopped half-way: {missing} patches still missing")
     if stopped and report.unproven:
         return move(HostState.READY, "its Install was stopped half-way, and how far it had come is not known")
+    if report.compliant and _is_overridden(rules, row) and report.received == 0:
+        reason = "its Install by the policy's baseline found nothing to install, and a Scan after it misses nothing of that"
+        return move(HostState.ALREADY_COMPLIANT, reason, missing_after=0)
     if report.compliant and _is_overridden(rules, row):
         more = f" ({report.note})" if report.note else ""
         reason = f"its Install by the policy's baseline succeeded, and a Scan after it misses nothing that this approves{more}"

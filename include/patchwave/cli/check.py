@@ -15,13 +15,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from patchwave.campaign import audit
+from patchwave.campaign import audit, lockfile, overrides
 from patchwave.campaign import plan as plans
 from patchwave.campaign.audit import Broken, Rule, RunTrace
+from patchwave.campaign.baselines import Apply
 from patchwave.campaign.definition import Campaign
 from patchwave.campaign.errors import PatchwaveError
 from patchwave.campaign.folders import run_folder
-from patchwave.campaign.values import RunId
+from patchwave.campaign.policy import Policy
+from patchwave.campaign.values import HostId, RunId
 from patchwave.cli.environment import REPOSITORY, Places
 from patchwave.cli.ports import HOST
 from patchwave.cli.simulator import Awsim
@@ -132,6 +134,26 @@ def trace_of(ledger: Ledger, run: RunId, lines: Sequence[Mapping[str, Any]]) -> 
         apart=max(timedelta(minutes=1), STALL * row.speed),
         made=_digest(ledger, run, names[0]) if names else None,
         asked={stage: _digest(ledger, run, plans.in_force(documents, order, stage=stage)) for stage in order},
+        overridden=_overridden(ledger, row),
+    )
+
+
+def _overridden(ledger: Ledger, run: Run) -> frozenset[HostId]:
+    """Hosts whose Installs went by the policy's baselines; what a lockfile holds for is patched by that alone."""
+    if run.policy.get("apply_baselines") != Apply.OVERRIDE.value:
+        return frozenset()
+    override = overrides.of(Policy.model_validate(run.policy), window=True)
+    campaign = Campaign.model_validate(run.definition)
+    locked: set[str] = set()
+    if lockfile.DOCUMENT in ledger.documents(run.id):
+        made, _ = lockfile.opened(ledger.document(run.id, lockfile.DOCUMENT), file=f"the ledger's lockfile of {run.id}")
+        locked = {one.platform for one in made.platforms}
+    return frozenset(
+        row.host
+        for row in ledger.hosts(run.id)
+        if override is not None
+        and override.on(row.platform) is not None
+        and not (campaign.is_locked(row.stage) and row.platform in locked)
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from patchwave.aws.gateway import Gateway
 from patchwave.campaign import overrides
@@ -18,6 +19,10 @@ from patchwave.campaign.values import Cell, HostId
 from patchwave.execution.promotion import each
 
 LACKING = ("Missing", "Failed")
+INSTALLED = ("Installed", "InstalledOther", "InstalledPendingReboot", "InstalledRejected")
+CLOCKS_APART = timedelta(minutes=2)
+"""How much a host's clock may be behind AWS's; what was installed so short before counts as having come with the Install, and is
+rebooted into, rather than the other way round."""
 
 
 @dataclass(kw_only=True)
@@ -73,29 +78,67 @@ class Overriding:
             [row for row in verified if states[row.host].missing + states[row.host].failed],
             lambda row: self.gateway.patches(row.cell, row.host, states=LACKING),
         )
+        received = self._received(verified, dispatches)
         found = dict(states)
         for row in verified:
             baseline = self.override.on(row.platform)
             if baseline is not None:
-                rest = lacking.get(row.host, ())
-                found[row.host] = overrides.judged(baseline, states[row.host], rest, unproven=_unproven(last.get(row.host)))
+                found[row.host] = overrides.judged(
+                    baseline, states[row.host], lacking.get(row.host, ()), unproven=_unproven(last.get(row.host)),
+                    received=received.get(row.host),
+                )  # fmt: skip
         return found
+
+    def _received(self, rows: Sequence[HostRow], dispatches: Mapping[str, DispatchRow]) -> dict[HostId, int]:
+        """How many patches came with the last Install, by the moments that the host's package manager gives; of a host that has
+        been rebooted since nobody needs to know."""
+        installs = newest(dispatches, StepKind.INSTALL)
+        reboots = newest(dispatches, StepKind.REBOOT)
+        booted = self._outcomes([row for row in rows if row.host in reboots], reboots)
+        asked = [
+            row
+            for row in rows
+            if row.host in installs
+            and not (
+                row.host in reboots
+                and reboots[row.host].intended_at > installs[row.host].intended_at
+                and (its := booted.get(row.host)) is not None
+                and its.outcome is Outcome.SUCCEEDED  # the script has seen another boot id
+            )
+        ]
+
+        def count(row: HostRow) -> int:
+            began = installs[row.host].requested_at or installs[row.host].intended_at
+            there = self.gateway.patches(row.cell, row.host, states=INSTALLED)
+            return sum(one.installed_at is not None and one.installed_at >= began - CLOCKS_APART for one in there)
+
+        return each(asked, count)
 
     def _installs(
         self, rows: Sequence[HostRow], dispatches: Mapping[str, DispatchRow]
     ) -> dict[HostId, Invocation | None]:
         """How the last Install of each of these hosts went on it; None where AWS lists nothing of it."""
-        newest: dict[HostId, DispatchRow] = {}
-        for one in sorted(dispatches.values(), key=lambda one: one.intended_at):
-            if one.step is StepKind.INSTALL and one.command is not None:
-                newest.update(dict.fromkeys(one.hosts, one))
-        wanted = {newest[row.host].token: newest[row.host] for row in rows if row.host in newest}
+        return self._outcomes(rows, newest(dispatches, StepKind.INSTALL))
+
+    def _outcomes(
+        self, rows: Sequence[HostRow], last: Mapping[HostId, DispatchRow]
+    ) -> dict[HostId, Invocation | None]:
+        wanted = {last[row.host].token: last[row.host] for row in rows if row.host in last}
         told = {
             (token, found.host): found
             for token, one in wanted.items()
             for found in self.gateway.invocations(one.cell, str(one.command), token)
         }
-        return {row.host: told.get((newest[row.host].token, row.host)) for row in rows if row.host in newest}
+        return {row.host: told.get((last[row.host].token, row.host)) for row in rows if row.host in last}
+
+
+def newest(dispatches: Mapping[str, DispatchRow], step: StepKind) -> dict[HostId, DispatchRow]:
+    """The last dispatch of a step that AWS has, by host."""
+    found: dict[HostId, DispatchRow] = {}
+    for one in sorted(dispatches.values(), key=lambda one: one.intended_at):
+        if one.step is step and one.command is not None:
+            found.update(dict.fromkeys(one.hosts, one))
+    return found
 
 
 def _unproven(install: Invocation | None) -> str:
