@@ -373,7 +373,8 @@ baselines:
 - With `override` nothing is changed in any account, and Installs go by the policy's baselines all the same: the run lays them
   down in the bucket of the connection's `patchwave_lists_bucket` and names them as `BaselineOverride`. The plan says so by stage,
   with the digest of the file. Hosts of an operating system for which the policy has no baseline get what their account's
-  approves, and stages that are patched by a lockfile get that alone.
+  approves, and stages that are patched by a lockfile get that alone: what the first stage's hosts received, and what they have
+  already by their account's baseline.
 - **What is proven under `override` is less than otherwise**, for AWS keeps no patch report of such an Install, and a Scan goes by
   the account's baseline. A host that this calls compliant gets its Install all the same. It is `patched` when AWS says that the
   Install succeeded on it (it looks again at its end, and fails if anything is left), it has been rebooted into what came, and a
